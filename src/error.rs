@@ -1,0 +1,135 @@
+//! Every way this crate can fail, as one enum.
+//!
+//! Floor 0. A variant's documentation states the cause and the cure; its message carries what a person needs to
+//! act: both shapes, the op, the layer path, the caller's line, the known names. Errors are cheap to clone, because
+//! a *poisoned* tensor carries its error through every op applied to it until a boundary returns it. Deliberately
+//! absent: panics for user mistakes, and error types of other crates in the public surface.
+
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+
+use crate::dtype::DType;
+use crate::shape::Shape;
+
+/// Result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Where in the user's program an op was recorded: the caller's line and the path of layers around it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The caller's source line.
+    pub at: &'static Location<'static>,
+    /// Layer names from the model inwards, joined by `/`; empty outside any layer.
+    pub within: Arc<str>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at {}:{}:{}", self.at.file(), self.at.line(), self.at.column())?;
+        if !self.within.is_empty() {
+            write!(f, ", within {}", self.within)?;
+        }
+        Ok(())
+    }
+}
+
+/// What went wrong. See each variant for its cause and its cure.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Error {
+    /// Operands whose shapes do not fit the op. Cure: reshape or broadcast explicitly; the message has every shape.
+    Shape { op: String, inputs: Vec<Shape>, why: String, place: Place },
+    /// Operands of different or unsupported dtypes; there is no silent promotion. Cure: cast one with `.cast(dtype)`.
+    DType { op: String, inputs: Vec<DType>, why: String, place: Place },
+    /// A derivative was asked through an op that has none. Cure: `stop_gradient` before it, or another formulation.
+    NotDifferentiable { op: String, place: Place },
+    /// A value that exists only on the device was asked while the step that computes it was being recorded.
+    /// Cure: return it from the step, as a log or in the state, and read it afterwards.
+    ReadInsideStep { op: String, place: Place },
+    /// Recording the step again gave another graph: a host value (a counter, a random number, an `if` on a read
+    /// value) was baked into it. Cure: keep such values in the state, as tensors.
+    StepChanged { why: String, place: Place },
+    /// The state or another structure given does not have the expected layout. Cure: pass what the model returned.
+    State { what: String },
+    /// `fit`, `evaluate` or another entry point needs something that `compile` was not given. Cure: compile with it.
+    NotCompiled { needs: &'static str },
+    /// A name that is not registered. Cure: use one of the known names, listed, or pass an object.
+    UnknownName { kind: &'static str, name: String, known: Vec<&'static str> },
+    /// No adapter matches. Cure: install a Vulkan driver (Debian: `mesa-vulkan-drivers` is a software one), or pick
+    /// another adapter by API or through `WENGERT_ADAPTER`.
+    NoAdapter { wanted: String, found: Vec<String> },
+    /// Something larger than the device allows. Cure: smaller tensors or another device.
+    Limit { what: String, need: u64, have: u64 },
+    /// The device has no memory left. Cure: a smaller batch or model.
+    OutOfMemory { what: String },
+    /// The device went away (driver reset, watchdog, closed page). Cure: make a new device and resume from a saved state.
+    DeviceLost { why: String },
+    /// wgpu refused a command: a defect in this crate or in a user's own op.
+    Validation { why: String },
+    /// A shader did not compile: a defect in this crate or in a user's own op. Carries the text.
+    Shader { why: String, source: Arc<str> },
+    /// Tensors of two devices, or none where one is needed. Cure: keep a graph on one device.
+    Device { what: String, place: Option<Place> },
+    /// A NaN or infinity where only finite values make sense.
+    NonFinite { what: String },
+    /// Data that cannot be trained on: empty, of unequal lengths, outside its range. Cure in the message.
+    Data { what: String },
+    /// An argument outside its domain.
+    Argument { what: String },
+    /// Reading or writing a file failed.
+    Io { path: String, why: String },
+    /// A file is not in the format it should have.
+    Format { what: String, why: String },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Shape { op, inputs, why, place } => {
+                let shapes: Vec<_> = inputs.iter().map(Shape::to_string).collect();
+                write!(f, "{op}: shapes {} do not fit: {why} ({place})", shapes.join(" and "))
+            }
+            Error::DType { op, inputs, why, place } => {
+                let dtypes: Vec<_> = inputs.iter().map(|d| d.name()).collect();
+                write!(f, "{op}: dtypes {} do not fit: {why} ({place})", dtypes.join(" and "))
+            }
+            Error::NotDifferentiable { op, place } => {
+                write!(f, "{op} has no derivative, but one was asked through it; cut the path with stop_gradient ({place})")
+            }
+            Error::ReadInsideStep { op, place } => write!(
+                f,
+                "the value of {op} was read inside a step while it was being recorded; return it as a log or in the state and read it after the step ({place})"
+            ),
+            Error::StepChanged { why, place } => write!(
+                f,
+                "the step recorded another graph than before: {why}; a host value must not be baked into a step, keep it in the state ({place})"
+            ),
+            Error::State { what } => write!(f, "wrong state: {what}"),
+            Error::NotCompiled { needs } => write!(f, "the model is not compiled with {needs}; call compile first"),
+            Error::UnknownName { kind, name, known } => {
+                write!(f, "unknown {kind} \"{name}\"; known: {}", known.join(", "))
+            }
+            Error::NoAdapter { wanted, found } if found.is_empty() => write!(
+                f,
+                "no GPU adapter found ({wanted}); install a Vulkan driver, for example Debian's mesa-vulkan-drivers, a software one"
+            ),
+            Error::NoAdapter { wanted, found } => {
+                write!(f, "no adapter matches {wanted}; found: {}", found.join(", "))
+            }
+            Error::Limit { what, need, have } => write!(f, "{what} needs {need}, the device allows {have}"),
+            Error::OutOfMemory { what } => write!(f, "out of device memory: {what}"),
+            Error::DeviceLost { why } => write!(f, "the device was lost: {why}"),
+            Error::Validation { why } => write!(f, "the device refused a command: {why}"),
+            Error::Shader { why, source } => write!(f, "a shader did not compile: {why}\n{source}"),
+            Error::Device { what, place: Some(place) } => write!(f, "{what} ({place})"),
+            Error::Device { what, place: None } => f.write_str(what),
+            Error::NonFinite { what } => write!(f, "not finite: {what}"),
+            Error::Data { what } | Error::Argument { what } => f.write_str(what),
+            Error::Io { path, why } => write!(f, "{path}: {why}"),
+            Error::Format { what, why } => write!(f, "{what} is malformed: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
