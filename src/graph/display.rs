@@ -1,0 +1,85 @@
+//! Prints a graph in the order it was recorded, one line a node, with the line it came from.
+//!
+//! Deliberately absent: values. What a tensor holds is read with `read`, not printed by accident.
+
+use std::collections::HashMap;
+use std::fmt::{self, Write};
+use std::sync::Arc;
+
+use super::node::{Node, Tensor};
+use crate::error::Result;
+
+/// The nodes that `roots` are computed from, in recording order.
+pub fn collect(roots: &[Tensor]) -> Result<Vec<Arc<Node>>> {
+    let mut seen: HashMap<u64, Arc<Node>> = HashMap::new();
+    let mut stack = Vec::new();
+    for root in roots {
+        stack.push(root.node()?.0.clone());
+    }
+    while let Some(node) = stack.pop() {
+        if seen.insert(node.number(), node.clone()).is_none() {
+            for input in node.inputs() {
+                stack.push(input.node()?.0.clone());
+            }
+        }
+    }
+    let mut nodes: Vec<_> = seen.into_values().collect();
+    nodes.sort_by_key(|node| node.number());
+    Ok(nodes)
+}
+
+/// A printable graph: `println!("{}", Graph::of(&[loss])?)`.
+pub struct Graph {
+    nodes: Vec<Arc<Node>>,
+    roots: Vec<Tensor>,
+}
+
+impl Graph {
+    /// The graph behind `roots`.
+    pub fn of(roots: &[Tensor]) -> Result<Graph> {
+        Ok(Graph { nodes: collect(roots)?, roots: roots.to_vec() })
+    }
+
+    /// Number of recorded nodes.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether nothing was recorded.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+}
+
+impl fmt::Display for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let index: HashMap<u64, usize> = self.nodes.iter().enumerate().map(|(i, n)| (n.number(), i)).collect();
+        let name = |tensor: &Tensor| match tensor.node() {
+            Ok((node, 0)) => format!("%{}", index[&node.number()]),
+            Ok((node, output)) => format!("%{}.{output}", index[&node.number()]),
+            Err(_) => "poisoned".into(),
+        };
+        for (i, node) in self.nodes.iter().enumerate() {
+            let outputs: Vec<_> = node.outputs().iter().map(ToString::to_string).collect();
+            let mut line = format!("%{i}: {} = {}", outputs.join(", "), node.op().name());
+            let attributes = node.op().attributes();
+            if !attributes.is_empty() {
+                write!(line, "[{attributes}]")?;
+            }
+            let inputs: Vec<_> = node.inputs().iter().map(name).collect();
+            if !inputs.is_empty() {
+                write!(line, "({})", inputs.join(", "))?;
+            }
+            let file = node.place().at.file().rsplit('/').next().unwrap_or("");
+            writeln!(
+                f,
+                "{line:<72} # {file}:{}{}{}",
+                node.place().at.line(),
+                if node.place().within.is_empty() { "" } else { " in " },
+                node.place().within
+            )?;
+        }
+        let roots: Vec<_> = self.roots.iter().map(name).collect();
+        writeln!(f, "return {}", roots.join(", "))
+    }
+}

@@ -1,0 +1,19 @@
+//! The tape: tensors, the nodes they point at, and what a node's op must say about itself.
+//!
+//! Floor 1. A [`Tensor`] is a handle on one output of a [`Node`]; creation order of nodes is the tape. Nothing is
+//! computed here: a node is a description until a plan gives it a value. An op is an object that implements
+//! [`Primitive`]; its [`Lowering`] is all the compiler ever asks. Deliberately absent: a second kind of tensor for
+//! tracing, a `requires_grad` flag, and any list of the ops that exist.
+
+pub mod display;
+#[cfg(feature = "reference")]
+pub mod interpret;
+mod node;
+mod primitive;
+mod tree;
+mod view;
+
+pub use node::{Layer, Leaf, Node, Slot, Spec, Tensor, Value};
+pub use primitive::{Contraction, Derivative, Fold, Lowering, Map, Misfit, Primitive, Reduction};
+pub use tree::Tree;
+pub use view::{View, ViewOp};

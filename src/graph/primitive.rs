@@ -1,0 +1,143 @@
+//! What an op says about itself: [`Primitive`], and the few forms its computation may take: [`Lowering`].
+//!
+//! The compiler matches on [`Lowering`] and never asks which op it has before it. Deliberately absent: an enum of
+//! ops. Whoever implements [`Primitive`], inside or outside this crate, has an op that fuses like any other.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::node::{Spec, Tensor};
+use super::view::ViewOp;
+use crate::error::Result;
+
+/// Why operands do not fit an op; the recorder adds op, operands and place.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Misfit {
+    /// The shapes do not fit.
+    Shape(String),
+    /// The dtypes do not fit.
+    DType(String),
+}
+
+/// What an op passes backwards.
+pub enum Derivative {
+    /// One cotangent for each input, `None` where none flows (integer inputs).
+    Vjp(Vec<Option<Tensor>>),
+    /// Piecewise constant: the derivative is zero wherever it exists, and the path ends here legitimately.
+    Zero,
+    /// There is no derivative; asking for one is an error.
+    NotDifferentiable,
+}
+
+/// An op: its shape rule, its derivative, its lowering and its reference. Holds attributes only, never data or
+/// device objects.
+pub trait Primitive: Send + Sync + fmt::Debug + 'static {
+    /// The field's name of the op.
+    fn name(&self) -> &str;
+
+    /// Attributes in a stable text form; together with the name they identify the computation.
+    fn attributes(&self) -> Cow<'_, str> {
+        Cow::Borrowed("")
+    }
+
+    /// Shapes and dtypes of the outputs.
+    fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>, Misfit>;
+
+    /// Cotangents of the inputs from those of the outputs (`None`: zero), in tensor ops.
+    fn vjp(&self, inputs: &[Tensor], outputs: &[Tensor], cotangents: &[Option<Tensor>]) -> Derivative {
+        let _ = (inputs, outputs, cotangents);
+        Derivative::NotDifferentiable
+    }
+
+    /// How each output is computed.
+    fn lower(&self, inputs: &[Spec], outputs: &[Spec]) -> Vec<Lowering>;
+
+    /// The outputs in f64 on the host: the oracle of every test.
+    #[cfg(feature = "reference")]
+    fn reference(&self, inputs: &[super::interpret::Array], outputs: &[Spec]) -> Vec<super::interpret::Array>;
+}
+
+/// The form of a computation.
+#[derive(Clone, Debug)]
+pub enum Lowering {
+    /// Nothing to compute: the value is given.
+    Leaf,
+    /// An expression of the inputs at one index.
+    Map(Map),
+    /// A reduction of the only input over one block of adjacent axes.
+    Fold(Fold),
+    /// An index map of the only input. Never a kernel: it is folded into the consumer's loads.
+    View(ViewOp),
+    /// The coordinate along an axis, as u32.
+    Iota {
+        /// Elements per step of the coordinate.
+        inner: usize,
+        /// Length of the axis.
+        length: usize,
+    },
+    /// `out[o, i, n] = x[o, index[i], n]`; inputs are x and index (u32 or i32), an index beyond the axis is clamped.
+    Gather {
+        /// Length of the gathered axis of `x`.
+        length: usize,
+        /// Number of indices.
+        count: usize,
+        /// Elements behind the gathered axis.
+        inner: usize,
+    },
+    /// A batched matrix product, the one form with tuned kernels.
+    Contraction(Contraction),
+}
+
+/// An elementwise expression in WGSL.
+///
+/// `$0`, `$1`... stand for the inputs. The text is written for any lane count: `T`, `I`, `U`, `B` are the f32, i32,
+/// u32 and bool types (scalar or four lanes), literals are `T(15.0)`, choices `select`, and names of helper functions
+/// end in `_T`, which is made unique per lane count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Map {
+    /// The expression.
+    pub text: &'static str,
+    /// Functions the expression calls, in the same dialect.
+    pub helpers: &'static str,
+    /// Worth keeping rather than computing twice (transcendental).
+    pub heavy: bool,
+}
+
+/// What a fold combines with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reduction {
+    /// Sum; 0 of nothing.
+    Sum,
+    /// Product; 1 of nothing.
+    Prod,
+    /// Largest element, NaN if any is NaN; the lowest finite value of nothing.
+    Max,
+    /// Smallest element, NaN if any is NaN; the largest finite value of nothing.
+    Min,
+}
+
+/// A reduction of `[outer, length, inner]` to `[outer, inner]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fold {
+    /// What to combine with.
+    pub reduction: Reduction,
+    /// Product of the axes before the reduced ones.
+    pub outer: usize,
+    /// Product of the reduced axes.
+    pub length: usize,
+    /// Product of the axes behind the reduced ones.
+    pub inner: usize,
+}
+
+/// `C[b, m, n] = sum over k of A[b, m, k] B[b, k, n]`, f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Contraction {
+    /// Independent products.
+    pub batch: usize,
+    /// Rows of A and C.
+    pub m: usize,
+    /// Columns of B and C.
+    pub n: usize,
+    /// Columns of A, rows of B.
+    pub k: usize,
+}
