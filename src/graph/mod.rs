@@ -13,6 +13,7 @@ mod primitive;
 mod tree;
 mod view;
 
+pub(crate) use node::{here, nowhere};
 pub use node::{Layer, Leaf, Node, Slot, Spec, Tensor, Value};
 pub use primitive::{Contraction, Derivative, Fold, Lowering, Map, Misfit, Primitive, Reduction};
 pub use tree::Tree;

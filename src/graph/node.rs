@@ -215,6 +215,12 @@ pub(crate) fn here() -> Place {
     Place { at: Location::caller(), within: PATH.with_borrow(Clone::clone) }
 }
 
+/// The place of what has none in the user's program.
+#[track_caller]
+pub(crate) fn nowhere() -> Place {
+    Place { at: Location::caller(), within: Arc::from("") }
+}
+
 impl Tensor {
     fn leaf(spec: Spec, value: Value, place: Place) -> Tensor {
         let node = Node {
@@ -262,6 +268,11 @@ impl Tensor {
     /// A stand-in for a leaf of a step.
     pub(crate) fn placeholder(spec: Spec, place: Place) -> Tensor {
         Tensor::leaf(spec, Value { placeholder: true, ..Value::default() }, place)
+    }
+
+    /// The handle on one output of a node.
+    pub(crate) fn of(node: Arc<Node>, output: usize) -> Tensor {
+        Tensor(Handle::Node { node, output })
     }
 
     /// A tensor that carries an error.

@@ -1,0 +1,534 @@
+//! Writes the WGSL of values: expressions, index maps, loads and stores.
+//!
+//! One [`Unit`] is one dispatch: its uniform words, the tensors it touches, its helper functions. An [`Emitter`]
+//! writes the body of one group into nested scopes, each value once per scope and index. Sizes, strides and scalars
+//! become words of the uniform `q`, so the text depends on the *structure* of a computation alone and another batch
+//! size compiles nothing new. Tensors are reached through small accessor functions that [`super::kernel`] declares
+//! once it knows which buffers they share. Deliberately absent: any choice; what is computed where was decided before.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write;
+
+use super::fuse::{Fused, Level, Space, through};
+use super::program::{Id, Kind, Program};
+use crate::dtype::DType;
+use crate::graph::{Reduction, View};
+
+/// How a dispatch touches one tensor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Touch {
+    /// One element is loaded at a time somewhere.
+    pub read: bool,
+    /// Four elements are loaded at a time somewhere.
+    pub read4: bool,
+    /// One element is stored at a time somewhere.
+    pub write: bool,
+    /// Four elements are stored at a time somewhere.
+    pub write4: bool,
+}
+
+/// What one dispatch consists of while it is being written.
+#[derive(Debug, Default)]
+pub struct Unit {
+    /// Words of the uniform `q`.
+    pub params: Vec<u32>,
+    /// Tensors in order of first use; `r3` and `w3` access the third.
+    pub tensors: Vec<(Id, Touch)>,
+    /// Helper functions by name.
+    pub helpers: BTreeMap<String, String>,
+    /// Variables at module scope (workgroup memory).
+    pub globals: String,
+    names: usize,
+}
+
+impl Unit {
+    /// A word of the uniform, as an expression of type u32.
+    pub fn param(&mut self, value: u32) -> String {
+        let at = self.params.len();
+        self.params.push(value);
+        format!("q[{}].{}", at / 4, ["x", "y", "z", "w"][at % 4])
+    }
+
+    /// A name nobody else has.
+    pub fn name(&mut self, prefix: &str) -> String {
+        self.names += 1;
+        format!("{prefix}{}", self.names)
+    }
+
+    /// The accessor index of a tensor.
+    pub fn tensor(&mut self, id: Id) -> usize {
+        match self.tensors.iter().position(|t| t.0 == id) {
+            Some(index) => index,
+            None => {
+                self.tensors.push((id, Touch::default()));
+                self.tensors.len() - 1
+            }
+        }
+    }
+
+    /// Adds helper functions, each once per lane count.
+    pub fn help(&mut self, text: &str, lanes: usize) {
+        for function in split_functions(text) {
+            let expanded = dialect(function, &[], lanes);
+            let name = expanded.trim_start().trim_start_matches("fn ").split('(').next().unwrap_or("").to_string();
+            self.helpers.entry(name).or_insert(expanded);
+        }
+    }
+}
+
+/// The functions of a helper text, one by one.
+fn split_functions(text: &str) -> Vec<&str> {
+    let mut starts: Vec<usize> = text.match_indices("fn ").map(|(at, _)| at).filter(|&at| at == 0 || text.as_bytes()[at - 1].is_ascii_whitespace()).collect();
+    starts.push(text.len());
+    starts.windows(2).map(|pair| text[pair[0]..pair[1]].trim_end()).collect()
+}
+
+/// The WGSL type of a value.
+pub fn wgsl_type(dtype: DType, lanes: usize) -> String {
+    if lanes == 4 { format!("vec4<{}>", dtype.wgsl()) } else { dtype.wgsl().into() }
+}
+
+/// Turns the dialect of [`crate::graph::Map`] into WGSL for a lane count.
+pub fn dialect(text: &str, args: &[String], lanes: usize) -> String {
+    let mut out = String::with_capacity(text.len() + 32);
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if c == '$' {
+            let digits: usize = rest[1..].chars().take_while(char::is_ascii_digit).count();
+            let index: usize = rest[1..1 + digits].parse().unwrap_or(usize::MAX);
+            out.push_str(args.get(index).map_or("", String::as_str));
+            rest = &rest[1 + digits..];
+        } else if c.is_ascii_alphabetic() || c == '_' {
+            let length = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+            let word = &rest[..length];
+            let dtype = match word {
+                "T" => Some(DType::F32),
+                "I" => Some(DType::I32),
+                "U" => Some(DType::U32),
+                "B" => Some(DType::Bool),
+                _ => None,
+            };
+            match (dtype, word.strip_suffix("_T")) {
+                (Some(dtype), _) => out.push_str(&wgsl_type(dtype, lanes)),
+                (None, Some(stem)) => {
+                    let _ = write!(out, "{stem}_{lanes}");
+                }
+                _ => out.push_str(word),
+            }
+            rest = &rest[length..];
+        } else if c.is_ascii_digit() {
+            // A number with its suffix, so that `1u` or `0x1p-3f` is never taken for a name.
+            let length = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '.').unwrap_or(rest.len());
+            out.push_str(&rest[..length]);
+            rest = &rest[length..];
+        } else {
+            out.push(c);
+            rest = &rest[c.len_utf8()..];
+        }
+    }
+    out
+}
+
+/// NaN is tested by bits: WGSL may assume that it does not exist. Both operands' NaN pass.
+const EXTREMA: &str = "\
+fn nan_T(x: T) -> B { return (bitcast<U>(x) & U(0x7fffffffu)) > U(0x7f800000u); }
+fn max_T(a: T, b: T) -> T { return select(b, a, (a > b) | nan_T(a)); }
+fn min_T(a: T, b: T) -> T { return select(b, a, (a < b) | nan_T(a)); }";
+
+/// `a` combined with `b`.
+pub fn combine(unit: &mut Unit, reduction: Reduction, dtype: DType, lanes: usize, a: &str, b: &str) -> String {
+    let extremum = |unit: &mut Unit, name: &str| {
+        if dtype == DType::F32 {
+            unit.help(EXTREMA, lanes);
+            format!("{name}_{lanes}({a}, {b})")
+        } else {
+            format!("{name}({a}, {b})")
+        }
+    };
+    match reduction {
+        Reduction::Sum => format!("{a} + {b}"),
+        Reduction::Prod => format!("{a} * {b}"),
+        Reduction::Max => extremum(unit, "max"),
+        Reduction::Min => extremum(unit, "min"),
+    }
+}
+
+/// An index: the variable that holds it and the level it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct At {
+    /// Name of a u32 variable: the linear index of the first lane.
+    pub var: String,
+    /// Its level in the group's space.
+    pub level: Level,
+}
+
+type Seen = HashMap<(Id, String, usize), String>;
+
+/// Keeps values of a row in private arrays between passes.
+#[derive(Debug, Default)]
+pub struct Keep {
+    /// The loop variable that indexes the arrays.
+    pub step: String,
+    /// Iterations of the loop.
+    pub steps: usize,
+    /// Declarations, for the scope outside the passes.
+    pub declarations: String,
+    arrays: HashMap<Id, String>,
+}
+
+/// Writes the body of one group.
+pub struct Emitter<'a> {
+    program: &'a Program,
+    fused: &'a Fused,
+    group: usize,
+    /// The dispatch written into.
+    pub unit: &'a mut Unit,
+    space: Space,
+    /// The index of the reduced level and its lanes, where the space has one.
+    pub reduced: Option<(At, usize)>,
+    /// Arrays that hold a row, in cooperative kernels.
+    pub keep: Option<Keep>,
+    scopes: Vec<(String, Seen)>,
+}
+
+impl<'a> Emitter<'a> {
+    /// An emitter for one group of a fused program.
+    pub fn new(program: &'a Program, fused: &'a Fused, group: usize, unit: &'a mut Unit) -> Emitter<'a> {
+        let space = fused.groups[group].space;
+        Emitter { program, fused, group, unit, space, reduced: None, keep: None, scopes: vec![Default::default()] }
+    }
+
+    /// Opens a scope, for the body of a loop.
+    pub fn open(&mut self) {
+        self.scopes.push(Default::default());
+    }
+
+    /// Closes the scope and returns its text.
+    pub fn close(&mut self) -> String {
+        self.scopes.pop().map(|scope| scope.0).unwrap_or_default()
+    }
+
+    /// Adds a line to the current scope.
+    pub fn line(&mut self, line: &str) {
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.0.push_str(line);
+            scope.0.push('\n');
+        }
+    }
+
+    /// Binds an expression to a name.
+    pub fn bind(&mut self, prefix: &str, expression: &str) -> String {
+        let name = self.unit.name(prefix);
+        self.line(&format!("let {name} = {expression};"));
+        name
+    }
+
+    /// Declares that a value at an index is held by a variable.
+    pub fn define(&mut self, id: Id, at: &At, lanes: usize, var: &str) {
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.1.insert((id, at.var.clone(), lanes), var.into());
+        }
+    }
+
+    /// Stores a value.
+    pub fn store(&mut self, id: Id, at: &At, lanes: usize, value: &str) {
+        let tensor = self.unit.tensor(id);
+        let touch = &mut self.unit.tensors[tensor].1;
+        if lanes == 4 { touch.write4 = true } else { touch.write = true }
+        let four = if lanes == 4 { "v" } else { "" };
+        self.line(&format!("w{tensor}{four}({}, {value});", at.var));
+    }
+
+    /// The variable that holds a value at an index, writing whatever it takes to compute it. Values of the reduced
+    /// level are written outside the loops over elements.
+    pub fn value(&mut self, id: Id, at: &At, lanes: usize) -> String {
+        if self.scopes.len() > 1 && self.reduced.as_ref().is_some_and(|(reduced, _)| reduced.var == at.var) {
+            let deeper = self.scopes.split_off(1);
+            let var = self.value(id, at, lanes);
+            self.scopes.extend(deeper);
+            return var;
+        }
+        let key = (id, at.var.clone(), lanes);
+        if let Some(var) = self.scopes.iter().rev().find_map(|scope| scope.1.get(&key)) {
+            return var.clone();
+        }
+        let kept = self.keep.as_ref().filter(|_| at.level == Level::Full).and_then(|keep| {
+            keep.arrays.get(&id).map(|array| format!("{array}[{}]", keep.step))
+        });
+        let var = match kept {
+            Some(array) => self.bind("v", &array),
+            None => self.compute(id, at, lanes),
+        };
+        self.define(id, at, lanes, &var);
+        var
+    }
+
+    fn compute(&mut self, id: Id, at: &At, lanes: usize) -> String {
+        let val = &self.program.vals[id];
+        let elsewhere = self.fused.group_of[id].is_some_and(|group| group != self.group);
+        if elsewhere || matches!(val.kind, Kind::Leaf(_)) {
+            return self.load(id, at, lanes);
+        }
+        match &val.kind {
+            Kind::Scalar(bits) => {
+                let word = self.unit.param(*bits);
+                let one = match val.dtype {
+                    DType::F32 => format!("bitcast<f32>({word})"),
+                    DType::I32 => format!("bitcast<i32>({word})"),
+                    DType::U32 => word,
+                    DType::Bool => format!("{word} != 0u"),
+                };
+                let value = if lanes == 4 { format!("{}({one})", wgsl_type(val.dtype, 4)) } else { one };
+                self.bind("s", &value)
+            }
+            Kind::Map(map) => {
+                let args: Vec<String> = val.inputs.iter().map(|&input| self.value(input, at, lanes)).collect();
+                self.unit.help(map.helpers, lanes);
+                let text = dialect(map.text, &args, lanes);
+                if text == args.first().map_or("", String::as_str) {
+                    return text;
+                }
+                let var = self.bind("v", &text);
+                if map.heavy {
+                    self.remember(id, at, lanes, &var);
+                }
+                var
+            }
+            Kind::View(view) => self.view(id, view, at, lanes),
+            Kind::Iota { inner, length } => {
+                let at = if lanes == 4 {
+                    format!("(vec4<u32>({}) + vec4<u32>(0u, 1u, 2u, 3u))", at.var)
+                } else {
+                    at.var.clone()
+                };
+                let mut text = at;
+                if *inner != 1 {
+                    let by = self.unit.param(*inner as u32);
+                    text = format!("({text} / {by})");
+                }
+                let by = self.unit.param(*length as u32);
+                self.bind("v", &format!("{text} % {by}"))
+            }
+            Kind::Gather { length, count, inner } => {
+                if lanes == 4 && inner % 4 != 0 {
+                    return self.four(id, at);
+                }
+                let (table, index) = (val.inputs[0], val.inputs[1]);
+                let (mut column, mut row) = (None, at.var.clone());
+                if *inner > 1 {
+                    let by = self.unit.param(*inner as u32);
+                    row = self.bind("i", &format!("{} / {by}", at.var));
+                    column = Some(self.bind("i", &format!("{} - {row} * {by}", at.var)));
+                }
+                let by = self.unit.param(*count as u32);
+                let outer = self.bind("i", &format!("{row} / {by}"));
+                let which = self.bind("i", &format!("{row} - {outer} * {by}"));
+                let picked = self.value(index, &At { var: which, level: Level::Other }, 1);
+                let axis = self.unit.param(*length as u32);
+                let clamped = match self.program.vals[index].dtype {
+                    DType::I32 => format!("min(u32(max({picked}, 0i)), {axis} - 1u)"),
+                    _ => format!("min({picked}, {axis} - 1u)"),
+                };
+                let mut source = format!("{outer} * {axis} + {clamped}");
+                if let Some(column) = column {
+                    let by = self.unit.param(*inner as u32);
+                    source = format!("({source}) * {by} + {column}");
+                }
+                let source = self.bind("i", &source);
+                self.value(table, &At { var: source, level: Level::Other }, lanes)
+            }
+            // Defined by the phase before anything reads them; reaching this line would be a defect of the passes.
+            Kind::Leaf(_) | Kind::Fold(_) | Kind::Contraction(_) => {
+                debug_assert!(false, "{} is not available at {at:?}", val.name);
+                format!("{}(0)", wgsl_type(val.dtype, lanes))
+            }
+        }
+    }
+
+    fn load(&mut self, id: Id, at: &At, lanes: usize) -> String {
+        let tensor = self.unit.tensor(id);
+        let touch = &mut self.unit.tensors[tensor].1;
+        if lanes == 4 { touch.read4 = true } else { touch.read = true }
+        let four = if lanes == 4 { "v" } else { "" };
+        let var = self.bind("v", &format!("r{tensor}{four}({})", at.var));
+        self.remember(id, at, lanes, &var);
+        var
+    }
+
+    /// Keeps a value of a row for later passes.
+    fn remember(&mut self, id: Id, at: &At, lanes: usize, var: &str) {
+        if at.level != Level::Full || self.keep.is_none() {
+            return;
+        }
+        let array = self.unit.name("c");
+        let dtype = wgsl_type(self.program.vals[id].dtype, lanes);
+        if let Some(keep) = &mut self.keep {
+            let _ = writeln!(keep.declarations, "var {array}: array<{dtype}, {}>;", keep.steps);
+            let line = format!("{array}[{}] = {var};", keep.step);
+            keep.arrays.insert(id, array);
+            self.line(&line);
+        }
+    }
+
+    /// Four lanes computed one by one.
+    fn four(&mut self, id: Id, at: &At) -> String {
+        let parts: Vec<String> = (0..4)
+            .map(|lane| {
+                let var = if lane == 0 { at.var.clone() } else { self.bind("i", &format!("{} + {lane}u", at.var)) };
+                self.value(id, &At { var, level: Level::Other }, 1)
+            })
+            .collect();
+        let dtype = wgsl_type(self.program.vals[id].dtype, 4);
+        self.bind("v", &format!("{dtype}({})", parts.join(", ")))
+    }
+
+    fn splat(&mut self, id: Id, at: &At) -> String {
+        let one = self.value(id, at, 1);
+        let dtype = wgsl_type(self.program.vals[id].dtype, 4);
+        self.bind("v", &format!("{dtype}({one})"))
+    }
+
+    fn view(&mut self, id: Id, view: &View, at: &At, lanes: usize) -> String {
+        let val = &self.program.vals[id];
+        let source = val.inputs[0];
+        match through(view, self.program.vals[source].numel, val.numel, at.level, self.space) {
+            Level::Reduced if at.level == Level::Full => {
+                if let Some((reduced, reduced_lanes)) = self.reduced.clone() {
+                    return match (lanes, reduced_lanes) {
+                        (4, 1) => self.splat(source, &reduced),
+                        _ => self.value(source, &reduced, lanes),
+                    };
+                }
+            }
+            Level::Full | Level::Reduced => return self.value(source, at, lanes),
+            Level::Other => {}
+        }
+        if view.is_identity() {
+            return self.value(source, &At { var: at.var.clone(), level: Level::Other }, lanes);
+        }
+        if view.inside.is_some() {
+            return if lanes == 4 { self.four(id, at) } else { self.masked(view, source, at) };
+        }
+        let merged = view.merged();
+        if lanes == 4 {
+            let (last, outer) = merged.split_last().map_or((None, &[][..]), |(l, o)| (Some(*l), o));
+            let aligned = outer.iter().all(|axis| axis.1 % 4 == 0) && view.offset % 4 == 0;
+            match last {
+                Some((length, 1)) if length % 4 == 0 && aligned => {}
+                Some((length, 0)) if length % 4 == 0 || outer.is_empty() => {
+                    let index = self.index(view, &merged, at);
+                    return self.splat(source, &index);
+                }
+                None => {
+                    let index = self.index(view, &merged, at);
+                    return self.splat(source, &index);
+                }
+                _ => return self.four(id, at),
+            }
+        }
+        let index = self.index(view, &merged, at);
+        self.value(source, &index, lanes)
+    }
+
+    /// The source index of an unmasked view. Negative steps wrap around u32, which is what makes them subtract.
+    fn index(&mut self, view: &View, merged: &[(usize, isize)], at: &At) -> At {
+        let mut terms = Vec::new();
+        let mut behind = 1;
+        for (axis, &(length, stride)) in merged.iter().enumerate().rev() {
+            if stride != 0 {
+                let mut term = at.var.clone();
+                if behind != 1 {
+                    term = format!("{term} / {}", self.unit.param(behind as u32));
+                }
+                if axis != 0 {
+                    term = format!("({term}) % {}", self.unit.param(length as u32));
+                }
+                if stride != 1 {
+                    term = format!("({term}) * {}", self.unit.param(stride as i32 as u32));
+                }
+                terms.push(term);
+            }
+            behind *= length;
+        }
+        if view.offset != 0 || terms.is_empty() {
+            terms.push(self.unit.param(view.offset as i32 as u32));
+        }
+        let var = self.bind("i", &terms.join(" + "));
+        At { var, level: Level::Other }
+    }
+
+    fn masked(&mut self, view: &View, source: Id, at: &At) -> String {
+        let mut rest = at.var.clone();
+        let mut terms = vec![self.unit.param(view.offset as i32 as u32)];
+        let mut conditions = Vec::new();
+        let inside = view.inside.clone().unwrap_or_default();
+        for axis in (0..view.shape.rank()).rev() {
+            let coordinate = if axis == 0 {
+                rest.clone()
+            } else {
+                let by = self.unit.param(view.shape[axis] as u32);
+                let next = self.bind("i", &format!("{rest} / {by}"));
+                let coordinate = self.bind("i", &format!("{rest} - {next} * {by}"));
+                rest = next;
+                coordinate
+            };
+            if inside[axis] != (0, view.shape[axis]) {
+                let low = self.unit.param(inside[axis].0 as u32);
+                let high = self.unit.param(inside[axis].1 as u32);
+                conditions.push(format!("({coordinate} >= {low} && {coordinate} < {high})"));
+            }
+            if view.strides[axis] != 0 {
+                let stride = self.unit.param(view.strides[axis] as i32 as u32);
+                terms.push(format!("{coordinate} * {stride}"));
+            }
+        }
+        let exists = if conditions.is_empty() { "true".into() } else { conditions.join(" && ") };
+        let exists = self.bind("m", &exists);
+        let index = self.bind("i", &format!("select(0u, {}, {exists})", terms.join(" + ")));
+        let value = self.value(source, &At { var: index, level: Level::Other }, 1);
+        let zero = match self.program.vals[source].dtype {
+            DType::F32 => "0.0",
+            DType::I32 => "0i",
+            DType::U32 => "0u",
+            DType::Bool => "false",
+        };
+        self.bind("v", &format!("select({zero}, {value}, {exists})"))
+    }
+
+    /// The stage of each value of this group: how many folds have to be complete before it can be computed.
+    pub fn stages(&self, wanted: &[Id]) -> HashMap<Id, usize> {
+        let mut stages = HashMap::new();
+        for &id in wanted {
+            self.stage(id, &mut stages);
+        }
+        stages
+    }
+
+    fn stage(&self, id: Id, stages: &mut HashMap<Id, usize>) -> usize {
+        if let Some(&stage) = stages.get(&id) {
+            return stage;
+        }
+        let val = &self.program.vals[id];
+        let elsewhere = self.fused.group_of[id].is_some_and(|group| group != self.group);
+        let stage = if elsewhere || val.inputs.is_empty() {
+            0
+        } else {
+            let below = val.inputs.iter().map(|&input| self.stage(input, stages)).max().unwrap_or(0);
+            below + usize::from(matches!(val.kind, Kind::Fold(_)))
+        };
+        stages.insert(id, stage);
+        stage
+    }
+
+    /// Which members are folds, by stage (the first is stage 1).
+    pub fn folds(&self, stages: &HashMap<Id, usize>) -> Vec<Vec<Id>> {
+        let mut folds: Vec<Vec<Id>> = Vec::new();
+        let members: BTreeSet<Id> = self.fused.groups[self.group].members.iter().copied().collect();
+        for id in members.into_iter().filter(|&id| matches!(self.program.vals[id].kind, Kind::Fold(_))) {
+            let stage = stages.get(&id).copied().unwrap_or(1);
+            folds.resize(folds.len().max(stage), Vec::new());
+            folds[stage - 1].push(id);
+        }
+        folds
+    }
+}

@@ -1,0 +1,454 @@
+//! Decides which values are stored and which kernel computes each of them.
+//!
+//! A value is either *stored* or recomputed wherever it is read. Each stored value starts as a group of its own, with
+//! the cone of unstored values above it; groups then merge along the edges between them, as long as every value is
+//! read at the index it is computed at and nothing outside would have to run in between. What a merged group alone
+//! reads is never written to memory. Three kinds of [`Space`] cover all: elementwise, folded, and a product with its
+//! epilogue. Deliberately absent: patterns of ops; softmax, layer norm and cross-entropy fuse because their indices
+//! fit, not because anybody listed them.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::program::{Id, Kind, Program};
+use crate::graph::{Contraction, View};
+
+/// What the threads of a group run over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Space {
+    /// So many elements, all alike.
+    Elements(usize),
+    /// Folds of `[outer, length, inner]` to `[outer, inner]`, and maps before and after them.
+    Folded { outer: usize, length: usize, inner: usize },
+    /// A matrix product, and maps over its result.
+    Product(Contraction),
+}
+
+/// At which of a space's two indices a value lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Level {
+    /// One for each element.
+    Full,
+    /// One for each result of a fold.
+    Reduced,
+    /// At some other index; computed elsewhere.
+    Other,
+}
+
+impl Space {
+    /// Elements at the full level.
+    pub fn full(self) -> usize {
+        match self {
+            Space::Elements(n) => n,
+            Space::Folded { outer, length, inner } => outer * length * inner,
+            Space::Product(c) => c.batch * c.m * c.n,
+        }
+    }
+
+    /// Elements at the reduced level, where there is one.
+    pub fn reduced(self) -> Option<usize> {
+        match self {
+            Space::Folded { outer, inner, .. } => Some(outer * inner),
+            _ => None,
+        }
+    }
+
+    /// Multiply-adds or elements touched: what decides whether a group is small.
+    pub fn work(self) -> usize {
+        match self {
+            Space::Product(c) => c.batch * c.m * c.n * c.k.max(1),
+            _ => self.full(),
+        }
+    }
+
+    fn join(self, other: Space) -> Option<Space> {
+        match (self, other) {
+            (a, b) if a == b && !matches!(a, Space::Product(_)) => Some(a),
+            (Space::Elements(n), s) | (s, Space::Elements(n)) if n == s.full() || s.reduced() == Some(n) => Some(s),
+            _ => None,
+        }
+    }
+}
+
+/// Values computed by one kernel.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// What its threads run over.
+    pub space: Space,
+    /// The values it computes, in order; others are recomputed inside as needed.
+    pub members: Vec<Id>,
+    /// Those of them that are written to memory.
+    pub outputs: Vec<Id>,
+}
+
+/// The result of fusing.
+#[derive(Clone, Debug)]
+pub struct Fused {
+    /// The kernels, in no particular order.
+    pub groups: Vec<Group>,
+    /// For each value the group that computes it, if it is a member of one.
+    pub group_of: Vec<Option<usize>>,
+}
+
+impl Fused {
+    /// Whether a value is computed by a group rather than inline.
+    pub fn is_member(&self, id: Id) -> bool {
+        self.group_of[id].is_some()
+    }
+}
+
+/// Merging looks only this far along the tape, so that compiling stays linear in long chains.
+const CHUNK: usize = 512;
+/// Values recomputed for one stored value.
+const CONE: usize = 48;
+/// Values one kernel computes.
+const MEMBERS: usize = 64;
+/// With fewer threads than this, a large producer is not drawn into a fold.
+const PARALLEL: usize = 1024;
+
+/// The level at which a reader at `level` of `space` reads the source of `view`.
+pub fn through(view: &View, source_numel: usize, numel: usize, level: Level, space: Space) -> Level {
+    if level == Level::Other {
+        return Level::Other;
+    }
+    if view.is_identity() && source_numel == numel {
+        return level;
+    }
+    if let (Level::Full, Space::Folded { outer, length, inner }) = (level, space)
+        && view.inside.is_none()
+        && view.offset == 0
+        && source_numel == outer * inner
+        && numel == space.full()
+    {
+        let spread: Vec<(usize, isize)> =
+            View { shape: [outer, length, inner].into(), strides: vec![inner as isize, 0, 1], offset: 0, inside: None }
+                .merged();
+        if view.merged() == spread {
+            return Level::Reduced;
+        }
+    }
+    Level::Other
+}
+
+/// The values a member reads for which `stop` holds, each with the level it is read at.
+pub fn reads(
+    program: &Program,
+    stop: &dyn Fn(Id) -> bool,
+    member: Id,
+    level: Level,
+    space: Space,
+) -> BTreeSet<(Id, Level)> {
+    let mut found = BTreeSet::new();
+    let mut seen = HashSet::new();
+    let val = &program.vals[member];
+    let below = match val.kind {
+        Kind::Fold(fold) => match space {
+            Space::Folded { outer, length, inner }
+                if (fold.outer, fold.length, fold.inner) == (outer, length, inner) && level == Level::Reduced =>
+            {
+                Level::Full
+            }
+            _ => Level::Other,
+        },
+        Kind::Contraction(_) | Kind::Gather { .. } => Level::Other,
+        _ => level,
+    };
+    let mut stack: Vec<(Id, Level)> = val.inputs.iter().map(|&input| (input, below)).collect();
+    while let Some((id, level)) = stack.pop() {
+        if !seen.insert((id, level)) {
+            continue;
+        }
+        if stop(id) {
+            found.insert((id, level));
+            continue;
+        }
+        let val = &program.vals[id];
+        let level = match &val.kind {
+            Kind::View(view) => through(view, program.vals[val.inputs[0]].numel, val.numel, level, space),
+            Kind::Gather { .. } => Level::Other,
+            _ => level,
+        };
+        stack.extend(val.inputs.iter().map(|&input| (input, level)));
+    }
+    found
+}
+
+/// For each group the groups whose results it reads.
+pub fn dependencies(program: &Program, fused: &Fused) -> Vec<BTreeSet<usize>> {
+    let stop = |id: Id| fused.is_member(id);
+    let before = |(index, group): (usize, &Group)| {
+        let reads = |&m: &Id| reads(program, &stop, m, level(program, m, group.space), group.space);
+        let ids = group.members.iter().flat_map(reads);
+        ids.filter_map(|(id, _)| fused.group_of[id]).filter(|&other| other != index).collect()
+    };
+    fused.groups.iter().enumerate().map(before).collect()
+}
+
+/// The level a member of a group is computed at.
+pub fn level(program: &Program, member: Id, space: Space) -> Level {
+    let val = &program.vals[member];
+    match val.kind {
+        Kind::Fold(_) => Level::Reduced,
+        _ if val.numel == space.full() => Level::Full,
+        _ => Level::Reduced,
+    }
+}
+
+/// Which values are stored before any merging.
+fn stored(program: &Program, fuse: bool) -> Vec<bool> {
+    let vals = &program.vals;
+    // Readers, seen through views; a view that spreads its source makes every reader recompute it many times.
+    let mut readers = vec![0usize; vals.len()];
+    let mut spread = vec![false; vals.len()];
+    let mut wanted = vec![false; vals.len()];
+    for &root in &program.roots {
+        wanted[root] = true;
+        readers[root] += 1;
+    }
+    for id in (0..vals.len()).rev() {
+        for &input in &vals[id].inputs {
+            match vals[id].kind {
+                Kind::View(_) => {
+                    readers[input] += readers[id];
+                    spread[input] |= spread[id] || vals[id].numel > vals[input].numel;
+                }
+                Kind::Contraction(_) => {
+                    readers[input] += 1;
+                    let source = if let Kind::View(_) = vals[input].kind { vals[input].inputs[0] } else { input };
+                    wanted[source] = true;
+                }
+                _ => readers[input] += 1,
+            }
+        }
+    }
+    let mut stored = vec![false; vals.len()];
+    // Size of the cone recomputed with each value: (values, loads, holds something heavy).
+    let mut cone: Vec<(usize, usize, bool)> = Vec::with_capacity(vals.len());
+    for (id, val) in vals.iter().enumerate() {
+        let below = val.inputs.iter().fold((0, 0, false), |sum, &input| {
+            let (values, loads, heavy) = cone[input];
+            (sum.0 + values, sum.1 + loads, sum.2 || heavy)
+        });
+        let (size, keep) = match &val.kind {
+            Kind::Scalar(_) => ((0, 0, false), false),
+            Kind::Leaf(_) => ((0, 1, false), false),
+            Kind::View(_) => (below, false),
+            Kind::Fold(_) | Kind::Contraction(_) => (below, true),
+            Kind::Iota { .. } => ((1, 0, false), wanted[id] || !fuse),
+            Kind::Map(_) | Kind::Gather { .. } => {
+                let heavy = matches!(&val.kind, Kind::Map(map) if map.heavy);
+                let size = (below.0 + 1, below.1, below.2 || heavy);
+                let many = readers[id] > 1;
+                let cheap = size.0 <= 2 && size.1 <= 2 && !size.2;
+                let keep = wanted[id]
+                    || !fuse
+                    || size.0 > CONE
+                    || (val.numel == 1 && many && size.2)
+                    || (val.numel != 1 && ((many && !cheap) || (spread[id] && (size.2 || size.0 > 4))));
+                (size, keep)
+            }
+        };
+        stored[id] = keep;
+        cone.push(if keep { (0, 1, false) } else { size });
+    }
+    stored
+}
+
+/// Groups the program. `cap` is how many storage buffers a kernel may bind.
+pub fn fuse(program: &Program, fuse: bool, cap: usize) -> Fused {
+    let stored = stored(program, fuse);
+    let count = program.vals.len();
+    let mut work = Merger {
+        program,
+        stored: &stored,
+        groups: BTreeMap::new(),
+        of: vec![None; count],
+        readers: vec![Vec::new(); count],
+        root: vec![false; count],
+        cap,
+    };
+    program.roots.iter().for_each(|&root| work.root[root] = true);
+    for (id, val) in program.vals.iter().enumerate().filter(|(id, _)| stored[*id]) {
+        let space = match val.kind {
+            Kind::Fold(f) => Space::Folded { outer: f.outer, length: f.length, inner: f.inner },
+            Kind::Contraction(c) => Space::Product(c),
+            _ => Space::Elements(val.numel),
+        };
+        let level = if matches!(val.kind, Kind::Fold(_)) { Level::Reduced } else { Level::Full };
+        let needs: BTreeSet<Id> = reads(program, &|id| stored[id], id, level, space).into_iter().map(|(id, _)| id).collect();
+        needs.iter().for_each(|&need| work.readers[need].push(id));
+        work.groups.insert(id, Draft { space, members: vec![id], needs });
+        work.of[id] = Some(id);
+    }
+    if fuse {
+        work.merge();
+    }
+    work.finish()
+}
+
+struct Draft {
+    space: Space,
+    members: Vec<Id>,
+    /// Stored values read from other groups (and, harmlessly, from itself).
+    needs: BTreeSet<Id>,
+}
+
+struct Merger<'a> {
+    program: &'a Program,
+    stored: &'a [bool],
+    /// By the first member ever put in.
+    groups: BTreeMap<usize, Draft>,
+    of: Vec<Option<usize>>,
+    /// For each stored value the members that read it.
+    readers: Vec<Vec<Id>>,
+    root: Vec<bool>,
+    cap: usize,
+}
+
+impl Merger<'_> {
+    fn merge(&mut self) {
+        let order: Vec<usize> = self.groups.keys().copied().collect();
+        // Producers into consumers, until nothing changes for a consumer.
+        for &consumer in &order {
+            'again: while let Some(draft) = self.groups.get(&consumer) {
+                let producers: BTreeSet<usize> = draft.needs.iter().filter_map(|&id| self.of[id]).collect();
+                for producer in producers.into_iter().rev().filter(|&p| p != consumer) {
+                    if self.try_merge(producer, consumer) {
+                        continue 'again;
+                    }
+                }
+                break;
+            }
+        }
+        // Siblings that read something in common and run over the same space.
+        let mut by_space: BTreeMap<(usize, usize, usize, usize), Vec<usize>> = BTreeMap::new();
+        for (&key, draft) in &self.groups {
+            let space = match draft.space {
+                Space::Elements(n) => (n, 0, 0, 0),
+                Space::Folded { outer, length, inner } => (0, outer, length, inner),
+                Space::Product(_) => continue,
+            };
+            by_space.entry(space).or_default().push(key);
+        }
+        for keys in by_space.into_values() {
+            for (i, &second) in keys.iter().enumerate() {
+                for &first in &keys[i.saturating_sub(8)..i] {
+                    let (Some(a), Some(b)) = (self.groups.get(&first), self.groups.get(&second)) else { continue };
+                    if self.leaves(a).intersection(&self.leaves(b)).next().is_some() && self.try_merge(first, second) {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Everything a draft reads from memory: values of other groups and leaves of more than one element.
+    fn leaves(&self, draft: &Draft) -> BTreeSet<Id> {
+        let mut found: BTreeSet<Id> = draft.needs.iter().copied().filter(|id| !draft.members.contains(id)).collect();
+        let mut seen = HashSet::new();
+        let mut stack: Vec<Id> = draft.members.iter().flat_map(|&m| self.program.vals[m].inputs.clone()).collect();
+        while let Some(id) = stack.pop() {
+            if self.stored[id] || !seen.insert(id) {
+                continue;
+            }
+            match self.program.vals[id].kind {
+                Kind::Leaf(_) => {
+                    found.insert(id);
+                }
+                _ => stack.extend(&self.program.vals[id].inputs),
+            }
+        }
+        found
+    }
+
+    /// Whether a chain of groups leads from `from` to `to` over at least one other group.
+    fn detour(&self, from: usize, to: usize) -> bool {
+        let first = self.groups[&from].members[0];
+        let producers = |group: usize| self.groups[&group].needs.iter().filter_map(|&id| self.of[id]);
+        let mut seen = HashSet::from([to, from]);
+        let mut stack: Vec<usize> = producers(to).filter(|&g| g != to && g != from).collect();
+        while let Some(group) = stack.pop() {
+            if !seen.insert(group) {
+                continue;
+            }
+            for next in producers(group) {
+                if next == from {
+                    return true;
+                }
+                // Members are in recording order: what ends before `from` begins cannot depend on it.
+                if self.groups[&next].members.last().is_some_and(|&last| last > first) {
+                    stack.push(next);
+                }
+            }
+        }
+        false
+    }
+
+    fn try_merge(&mut self, first: usize, second: usize) -> bool {
+        let (Some(a), Some(b)) = (self.groups.get(&first), self.groups.get(&second)) else { return false };
+        let Some(space) = a.space.join(b.space) else { return false };
+        let size = a.members.len() + b.members.len();
+        let (low, high) = (a.members[0].min(b.members[0]), *a.members.iter().chain(&b.members).max().unwrap_or(&0));
+        if size > MEMBERS || low / CHUNK != high / CHUNK {
+            return false;
+        }
+        // A product only ever takes maps of its own result behind it.
+        if matches!(b.space, Space::Product(_)) {
+            return false;
+        }
+        if let Space::Folded { outer, length, inner } = space {
+            let threads = if inner == 1 && length > 32 { outer * 64 } else { outer * inner };
+            if a.space != b.space && threads < PARALLEL && space.full() > 8 * PARALLEL {
+                return false;
+            }
+        }
+        let mut members: Vec<Id> = a.members.iter().chain(&b.members).copied().collect();
+        members.sort_unstable();
+        let mut needs = BTreeSet::new();
+        let level_of = |id: Id| level(self.program, id, space);
+        for &member in &members {
+            let level = level(self.program, member, space);
+            for (id, at) in reads(self.program, &|id| self.stored[id], member, level, space) {
+                if members.binary_search(&id).is_ok() && at != level_of(id) {
+                    return false;
+                }
+                needs.insert(id);
+            }
+        }
+        if self.detour(first, second) || self.detour(second, first) {
+            return false;
+        }
+        let merged = Draft { space, members, needs };
+        let inside: HashSet<Id> = merged.members.iter().copied().collect();
+        let written = merged.members.iter().filter(|&&m| self.read_outside(m, &inside)).count();
+        if self.leaves(&merged).len() + written > self.cap {
+            return false;
+        }
+        for &member in &merged.members {
+            self.of[member] = Some(second);
+        }
+        self.groups.remove(&first);
+        self.groups.insert(second, merged);
+        true
+    }
+
+    fn read_outside(&self, id: Id, inside: &HashSet<Id>) -> bool {
+        self.root[id] || self.readers[id].iter().any(|reader| !inside.contains(reader))
+    }
+
+    fn finish(self) -> Fused {
+        let mut group_of = vec![None; self.program.vals.len()];
+        let mut needed: HashSet<Id> = self.program.roots.iter().copied().collect();
+        for draft in self.groups.values() {
+            needed.extend(draft.needs.iter().filter(|id| !draft.members.contains(id)));
+        }
+        let groups: Vec<Group> = (self.groups.into_values())
+            .enumerate()
+            .map(|(index, draft)| {
+                draft.members.iter().for_each(|&m| group_of[m] = Some(index));
+                let outputs = draft.members.iter().copied().filter(|m| needed.contains(m)).collect();
+                Group { space: draft.space, members: draft.members, outputs }
+            })
+            .collect();
+        Fused { groups, group_of }
+    }
+}

@@ -1,0 +1,133 @@
+//! The compiler: from recorded nodes to the text and order of dispatches.
+//!
+//! Floor 1. Passes run in the order of this list, each a plain function whose result can be printed:
+//! [`program`] flattens nodes and folds views, [`fuse`] decides what is stored and which kernel computes it, [`pack`]
+//! finds kernels that differ only in their tensors (an optimizer's), [`schedule`] orders them and joins small ones
+//! into shared dispatches, [`place`] gives every stored value a range of a buffer, [`kernel`] writes the WGSL.
+//! The compiler matches on [`crate::graph::Lowering`] alone. Deliberately absent: any name of an op, and any wgpu
+//! object; those meet in `plan`.
+
+pub mod emit;
+pub mod fuse;
+pub mod gemm;
+pub mod kernel;
+pub mod pack;
+pub mod place;
+pub mod program;
+pub mod schedule;
+
+/// What the compiler needs to know of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// Adapter class, for the choice of kernel families.
+    pub class: crate::gpu::Class,
+    /// The one subgroup size every shader runs with, where subgroup operations may be used.
+    pub subgroup: Option<u32>,
+    /// Storage buffers one dispatch may bind.
+    pub bindings: usize,
+    /// Largest binding in bytes.
+    pub binding_bytes: u64,
+}
+
+/// Choices a caller may make; the defaults are what training uses.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Options {
+    /// Fuse; otherwise every op is a dispatch of its own (the tests compare both).
+    pub fuse: bool,
+    /// Where temporaries live.
+    pub strategy: place::Strategy,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { fuse: true, strategy: place::Strategy::Whole }
+    }
+}
+
+use std::collections::{HashMap, HashSet};
+
+use fuse::Fused;
+use pack::{Pack, Wide};
+use place::Placement;
+use program::{Id, Program};
+use schedule::Schedule;
+
+/// What a program is compiled for.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Leaves of the state with the values that replace them; a leaf that stays is not listed.
+    pub replaces: Vec<(Id, Id)>,
+    /// All leaves of the state: they may be laid out anew.
+    pub state: HashSet<Id>,
+    /// Values that are given a place by the caller: logs and results.
+    pub results: Vec<Id>,
+}
+
+/// A compiled program: everything but buffers.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The values.
+    pub program: Program,
+    /// Which kernel computes which.
+    pub fused: Fused,
+    /// Kernels that stand for several.
+    pub wide: HashMap<usize, Wide>,
+    /// Leaves of the state that must lie one behind the other.
+    pub layouts: Vec<Pack>,
+    /// The order of dispatches.
+    pub schedule: Schedule,
+    /// Where temporaries live.
+    pub placement: Placement,
+    /// Values copied over the leaf they replace when everything has run.
+    pub copies: Vec<(Id, Id)>,
+}
+
+/// Runs all passes.
+pub fn compile(program: Program, request: &Request, target: &Target, options: &Options) -> Compiled {
+    let cap = target.bindings.min(16);
+    let packing = options.fuse && !request.state.is_empty();
+    let fused = fuse::fuse(&program, options.fuse, cap);
+    if packing {
+        let mut packed = fused.clone();
+        let pinned: HashSet<Id> = request.results.iter().copied().collect();
+        let packs = pack::pack(&program, &mut packed, &request.state, &request.replaces, &pinned);
+        let schedule = schedule::schedule(&program, &packed, &request.replaces, true, &packs.wide);
+        // A packed kernel writes over all of its leaves or over none.
+        let written = |group: &usize| {
+            let replaced = |id: &&Id| request.replaces.iter().any(|(_, value)| value == *id);
+            packed.groups[*group].outputs.iter().filter(replaced).all(|id| schedule.in_place.contains_key(id))
+        };
+        if packs.wide.keys().all(written) {
+            return finish(program, packed, packs, schedule, request, options);
+        }
+    }
+    let schedule = schedule::schedule(&program, &fused, &request.replaces, options.fuse, &HashMap::new());
+    finish(program, fused, pack::Packs::default(), schedule, request, options)
+}
+
+fn finish(
+    program: Program,
+    fused: Fused,
+    packs: pack::Packs,
+    schedule: Schedule,
+    request: &Request,
+    options: &Options,
+) -> Compiled {
+    let (layouts, temporaries): (Vec<Pack>, Vec<Pack>) =
+        packs.packs.into_iter().partition(|pack| request.state.contains(&pack[0]));
+    let copies: Vec<(Id, Id)> = (request.replaces.iter())
+        .filter(|(leaf, value)| schedule.in_place.get(value) != Some(leaf))
+        .map(|&(leaf, value)| (value, leaf))
+        .collect();
+    let fixed = |id: Id| schedule.in_place.contains_key(&id) || request.results.contains(&id);
+    let kept: Vec<Id> = copies.iter().map(|c| c.0).collect();
+    let stop = |id: Id| fused.is_member(id);
+    let reads = |group: usize| {
+        let space = fused.groups[group].space;
+        let members = fused.groups[group].members.iter();
+        members.flat_map(|&m| fuse::reads(&program, &stop, m, fuse::level(&program, m, space), space)).map(|r| r.0).collect()
+    };
+    let placement =
+        place::place(&program, &fused, &schedule, &temporaries, &fixed, &kept, &reads, options.strategy);
+    Compiled { wide: packs.wide, layouts, copies, placement, program, fused, schedule }
+}

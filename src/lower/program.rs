@@ -1,0 +1,434 @@
+//! First pass: recorded nodes become a flat list of single-output values, views folded, repeats removed.
+//!
+//! What the later passes work on is a [`Program`]: values in recording order, each with its lowering and the indices
+//! of its inputs. Scalars known on the host stay values of their own kind, because they travel in the plan's uniform
+//! and never in shader text. The structural [`Signature`] that guards purity is taken here too. Deliberately absent:
+//! constant folding of arithmetic; a scalar expression costs nothing inside a fused kernel.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use crate::dtype::DType;
+use crate::error::{Place, Result};
+use crate::graph::{Contraction, Fold, Lowering, Map, Node, Reduction, Spec, Tensor, View, ViewOp};
+
+/// Index of a value in its program.
+pub type Id = usize;
+
+/// How a value comes about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// One element known on the host, by its bits.
+    Scalar(u32),
+    /// Given from outside: index into [`Program::leaves`].
+    Leaf(usize),
+    /// An expression of the inputs at one index.
+    Map(Map),
+    /// A reduction of the only input.
+    Fold(Fold),
+    /// A strided window of the only input.
+    View(View),
+    /// The coordinate along an axis.
+    Iota { inner: usize, length: usize },
+    /// Rows of the first input picked by the second.
+    Gather { length: usize, count: usize, inner: usize },
+    /// A batched matrix product.
+    Contraction(Contraction),
+}
+
+/// One value of a program.
+#[derive(Clone, Debug)]
+pub struct Val {
+    /// How it comes about.
+    pub kind: Kind,
+    /// What it is computed from.
+    pub inputs: Vec<Id>,
+    /// Element type.
+    pub dtype: DType,
+    /// Number of elements.
+    pub numel: usize,
+    /// Name of the op, for plans and messages.
+    pub name: Arc<str>,
+    /// Where it was recorded.
+    pub place: Place,
+}
+
+impl Val {
+    /// Bytes it takes when stored.
+    pub fn bytes(&self) -> u64 {
+        (self.numel * self.dtype.bytes()) as u64
+    }
+}
+
+/// A flattened graph.
+#[derive(Clone, Debug, Default)]
+pub struct Program {
+    /// Values in an order in which inputs come first.
+    pub vals: Vec<Val>,
+    /// The tensors behind [`Kind::Leaf`].
+    pub leaves: Vec<Tensor>,
+    /// What the program is run for, one for each root.
+    pub roots: Vec<Id>,
+}
+
+/// The structure of a graph, comparable between recordings: one hash a node, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Signature {
+    /// Hash of everything up to the roots.
+    pub hash: u64,
+    nodes: Vec<(u64, Place, String)>,
+}
+
+impl Signature {
+    /// The first node by which `other` differs from `self`: what it is there, and where it was recorded.
+    pub fn difference(&self, other: &Signature) -> Option<(String, Place)> {
+        if self.hash == other.hash {
+            return None;
+        }
+        let differs = self.nodes.iter().zip(&other.nodes).find(|(a, b)| a.0 != b.0);
+        let was_now = |was: &str, now: &str| if was == now { format!("{now} changed") } else { format!("{was} became {now}") };
+        Some(match differs {
+            Some((was, now)) => (was_now(&was.2, &now.2), now.1.clone()),
+            None => {
+                let longest = if self.nodes.len() > other.nodes.len() { self } else { other };
+                let shared = self.nodes.len().min(other.nodes.len());
+                match longest.nodes.get(shared).or(longest.nodes.last()) {
+                    Some(node) => (format!("{} nodes became {} ({})", self.nodes.len(), other.nodes.len(), node.2), node.1.clone()),
+                    None => ("the outputs changed".into(), crate::graph::nowhere()),
+                }
+            }
+        })
+    }
+}
+
+/// How captured tensors enter a signature.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Captures {
+    /// By identity: another tensor in the same place is another step.
+    Identity,
+    /// By shape only: plans for eager reads are shared between tensors.
+    Shape,
+}
+
+/// Constants up to this many elements enter a signature by content.
+const SMALL: usize = 64;
+
+/// A graph as recorded: nodes in order, without their history beyond known values.
+pub struct Recording {
+    nodes: Vec<Arc<Node>>,
+    roots: Vec<(u64, usize)>,
+}
+
+impl Recording {
+    /// Walks back from `roots` to values that are known or stand-ins. Iterative, since chains may be long.
+    pub fn of(roots: &[Tensor]) -> Result<Recording> {
+        let mut seen: HashMap<u64, Arc<Node>> = HashMap::new();
+        let mut stack: Vec<Arc<Node>> = Vec::new();
+        let mut ends = Vec::with_capacity(roots.len());
+        for root in roots {
+            let (node, output) = root.node()?;
+            ends.push((node.number(), output));
+            stack.push(node.clone());
+        }
+        while let Some(node) = stack.pop() {
+            if seen.contains_key(&node.number()) {
+                continue;
+            }
+            if !known(&node) {
+                for input in node.inputs() {
+                    stack.push(input.node()?.0.clone());
+                }
+            }
+            seen.insert(node.number(), node);
+        }
+        let mut nodes: Vec<_> = seen.into_values().collect();
+        nodes.sort_unstable_by_key(|node| node.number());
+        Ok(Recording { nodes, roots: ends })
+    }
+
+    /// The nodes in recording order.
+    pub fn nodes(&self) -> &[Arc<Node>] {
+        &self.nodes
+    }
+
+    /// Hashes ops, edges, shapes, dtypes, small constants, and the captured tensors as told.
+    pub fn signature(&self, captures: Captures, stand_ins: &HashMap<u64, usize>) -> Signature {
+        let mut order: HashMap<u64, usize> = HashMap::with_capacity(self.nodes.len());
+        let mut nodes = Vec::with_capacity(self.nodes.len());
+        let mut whole = DefaultHasher::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            order.insert(node.number(), index);
+            let mut hasher = DefaultHasher::new();
+            node.op().name().hash(&mut hasher);
+            node.op().attributes().hash(&mut hasher);
+            node.outputs().hash(&mut hasher);
+            if let Some(stand_in) = stand_ins.get(&node.number()) {
+                ("stand-in", stand_in).hash(&mut hasher);
+            } else if known(node) {
+                for output in 0..node.outputs().len() {
+                    let value = node.value(output);
+                    match value.host {
+                        Some(bits) if bits.len() <= SMALL => bits.hash(&mut hasher),
+                        _ if captures == Captures::Identity => node.number().hash(&mut hasher),
+                        _ => "captured".hash(&mut hasher),
+                    }
+                }
+            } else {
+                for input in node.inputs() {
+                    if let Ok((input, output)) = input.node() {
+                        (order.get(&input.number()), output).hash(&mut hasher);
+                    }
+                }
+            }
+            let hash = hasher.finish();
+            hash.hash(&mut whole);
+            let outputs: Vec<_> = node.outputs().iter().map(ToString::to_string).collect();
+            nodes.push((hash, node.place().clone(), format!("{} {}", node.op().name(), outputs.join(", "))));
+        }
+        for (number, output) in &self.roots {
+            (order.get(number), output).hash(&mut whole);
+        }
+        Signature { hash: whole.finish(), nodes }
+    }
+
+    /// Flattens to values. `stand_ins` are leaves even where they hold host data.
+    pub fn program(&self, stand_ins: &HashMap<u64, usize>) -> Result<Program> {
+        let mut builder = Builder::default();
+        for node in &self.nodes {
+            if stand_ins.contains_key(&node.number()) || known(node) {
+                for output in 0..node.outputs().len() {
+                    let id = builder.leaf(node, output, stand_ins.contains_key(&node.number()))?;
+                    builder.ids.insert((node.number(), output), id);
+                }
+                continue;
+            }
+            let mut inputs = Vec::new();
+            let mut specs = Vec::new();
+            for input in node.inputs() {
+                let (input, output) = input.node()?;
+                inputs.push(builder.ids[&(input.number(), output)]);
+                specs.push(input.outputs()[output].clone());
+            }
+            for (output, lowering) in node.op().lower(&specs, node.outputs()).into_iter().enumerate() {
+                let id = builder.lowered(node, output, lowering, &inputs, &specs);
+                builder.ids.insert((node.number(), output), id);
+            }
+        }
+        builder.program.roots = self.roots.iter().map(|root| builder.ids[root]).collect();
+        Ok(builder.program)
+    }
+}
+
+fn known(node: &Node) -> bool {
+    (0..node.outputs().len()).all(|output| {
+        let value = node.value(output);
+        value.is_known() || value.placeholder
+    })
+}
+
+type Key = (Kind, Vec<Id>, DType, usize);
+
+#[derive(Default)]
+struct Builder {
+    program: Program,
+    ids: HashMap<(u64, usize), Id>,
+    seen: HashMap<Key, Id>,
+}
+
+impl Builder {
+    fn push(&mut self, kind: Kind, inputs: Vec<Id>, spec: (DType, usize), node: &Node) -> Id {
+        let key = (kind, inputs, spec.0, spec.1);
+        if let Some(&id) = self.seen.get(&key) {
+            return id;
+        }
+        let id = self.program.vals.len();
+        self.program.vals.push(Val {
+            kind: key.0.clone(),
+            inputs: key.1.clone(),
+            dtype: spec.0,
+            numel: spec.1,
+            name: node.op().name().into(),
+            place: node.place().clone(),
+        });
+        self.seen.insert(key, id);
+        id
+    }
+
+    fn leaf(&mut self, node: &Arc<Node>, output: usize, stand_in: bool) -> Result<Id> {
+        let spec = &node.outputs()[output];
+        if !stand_in
+            && let Some(bits) = node.value(output).host
+            && let [only] = bits[..]
+        {
+            return Ok(self.push(Kind::Scalar(only), vec![], (spec.dtype, 1), node));
+        }
+        let leaf = self.program.leaves.len();
+        self.program.leaves.push(Tensor::of(node.clone(), output));
+        Ok(self.push(Kind::Leaf(leaf), vec![], (spec.dtype, spec.shape.numel()), node))
+    }
+
+    fn lowered(&mut self, node: &Node, output: usize, lowering: Lowering, inputs: &[Id], specs: &[Spec]) -> Id {
+        let spec = &node.outputs()[output];
+        let size = (spec.dtype, spec.shape.numel());
+        match lowering {
+            Lowering::View(op) => self.view(&op, inputs[0], &specs[0], size, node),
+            Lowering::Fold(fold) if fold.length == 1 => inputs[0],
+            Lowering::Fold(fold) => self.fold(fold, inputs[0], size, node),
+            Lowering::Map(map) => self.push(Kind::Map(map), inputs.to_vec(), size, node),
+            Lowering::Iota { inner, length } => self.push(Kind::Iota { inner, length }, vec![], size, node),
+            Lowering::Gather { length, count, inner } => {
+                self.push(Kind::Gather { length, count, inner }, inputs.to_vec(), size, node)
+            }
+            Lowering::Contraction(c) => {
+                let a = self.operand(inputs[0], (c.batch, c.m, c.k), node);
+                let b = self.operand(inputs[1], (c.batch, c.k, c.n), node);
+                self.push(Kind::Contraction(c), vec![a, b], size, node)
+            }
+            // Leaves are never computed; the recorder gives them their value.
+            Lowering::Leaf => self.push(Kind::Scalar(0), vec![], size, node),
+        }
+    }
+
+    fn view(&mut self, op: &ViewOp, source: Id, spec: &Spec, size: (DType, usize), node: &Node) -> Id {
+        let shape = &spec.shape;
+        let val = &self.program.vals[source];
+        let spreads = !matches!(op, ViewOp::Pad(_));
+        if matches!(val.kind, Kind::Scalar(_)) && spreads && size.1 > 0 {
+            return source;
+        }
+        let folded = match &val.kind {
+            Kind::View(below) => below
+                .then(&ViewOp::Reshape(shape.clone()))
+                .and_then(|below| below.then(op))
+                .map(|view| (val.inputs[0], view)),
+            _ => None,
+        };
+        let (source, view) = match folded {
+            Some(folded) => folded,
+            None => match View::whole(shape).then(op) {
+                Some(view) => (source, view),
+                // A whole tensor takes any single op: only chains can leave the strided form.
+                None => return source,
+            },
+        };
+        if view.is_identity() && self.program.vals[source].numel == size.1 {
+            return source;
+        }
+        self.push(Kind::View(view), vec![source], size, node)
+    }
+
+    /// An operand of a product must be a matrix whose rows or columns lie dense; any other view of it is copied first.
+    fn operand(&mut self, id: Id, sizes: (usize, usize, usize), node: &Node) -> Id {
+        if self.program.matrix(id, sizes).is_some() {
+            return id;
+        }
+        let map = Map { text: "$0", helpers: "", heavy: false };
+        let size = (self.program.vals[id].dtype, sizes.0 * sizes.1 * sizes.2);
+        self.push(Kind::Map(map), vec![id], size, node)
+    }
+
+    /// A long fold to few results would leave the device idle: it becomes two, the first of many partial results.
+    fn fold(&mut self, fold: Fold, source: Id, size: (DType, usize), node: &Node) -> Id {
+        let results = fold.outer * fold.inner;
+        let split = (results > 0 && results < 256 && fold.length >= 8192)
+            .then(|| [256, 128, 64, 32, 125, 100, 49, 25].into_iter().find(|parts| fold.length.is_multiple_of(*parts)))
+            .flatten();
+        let Some(parts) = split else {
+            return self.push(Kind::Fold(fold), vec![source], size, node);
+        };
+        let first = Fold { outer: fold.outer * parts, length: fold.length / parts, ..fold };
+        let partial = self.push(Kind::Fold(first), vec![source], (size.0, results * parts), node);
+        self.push(Kind::Fold(Fold { length: parts, ..fold }), vec![partial], size, node)
+    }
+}
+
+impl Reduction {
+    /// The result of combining nothing, as WGSL of one scalar of `dtype`.
+    pub fn identity(self, dtype: DType) -> &'static str {
+        match (self, dtype) {
+            (Reduction::Sum, DType::F32) => "0.0",
+            (Reduction::Prod, DType::F32) => "1.0",
+            (Reduction::Max, DType::F32) => "-0x1.fffffep+127f",
+            (Reduction::Min, DType::F32) => "0x1.fffffep+127f",
+            (Reduction::Sum, DType::I32) => "0i",
+            (Reduction::Prod, DType::I32) => "1i",
+            (Reduction::Max, DType::I32) => "i32(-2147483648)",
+            (Reduction::Min, DType::I32) => "2147483647i",
+            (Reduction::Sum | Reduction::Max, DType::U32 | DType::Bool) => "0u",
+            (Reduction::Prod, DType::U32 | DType::Bool) => "1u",
+            (Reduction::Min, DType::U32 | DType::Bool) => "4294967295u",
+        }
+    }
+}
+
+/// How a matrix of a product lies in the tensor it is read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    /// The stored or given value it is read from.
+    pub source: Id,
+    /// First element.
+    pub offset: usize,
+    /// Columns lie dense rather than rows.
+    pub transposed: bool,
+    /// Elements from one dense line to the next.
+    pub ld: usize,
+    /// Elements from one matrix of the batch to the next; 0 if all share one.
+    pub batch_stride: usize,
+}
+
+impl Program {
+    /// Reads a value as `batch` matrices of `rows` by `columns`, if its view allows it.
+    pub fn matrix(&self, id: Id, (batch, rows, columns): (usize, usize, usize)) -> Option<Matrix> {
+        let val = &self.vals[id];
+        let shape: crate::shape::Shape = [batch, rows, columns].into();
+        let (source, view) = match &val.kind {
+            Kind::View(view) => (val.inputs[0], view.then(&ViewOp::Reshape(shape))?),
+            Kind::Scalar(_) => return None,
+            _ => (id, View::whole(&shape)),
+        };
+        let [batch_stride, row, column] = view.strides[..] else { return None };
+        if view.inside.is_some() || view.offset < 0 || [batch_stride, row, column].iter().any(|&s| s < 0) {
+            return None;
+        }
+        // A binding has to start at a multiple of 256 bytes on any adapter.
+        if view.offset % 64 != 0 {
+            return None;
+        }
+        let (transposed, ld) = match () {
+            () if column == 1 || columns == 1 => (false, row),
+            () if row == 1 || rows == 1 => (true, column),
+            () => return None,
+        };
+        Some(Matrix {
+            source,
+            offset: view.offset as usize,
+            transposed,
+            ld: ld as usize,
+            batch_stride: if batch == 1 { 0 } else { batch_stride as usize },
+        })
+    }
+
+    /// How often each value is used, roots included.
+    pub fn uses(&self) -> Vec<usize> {
+        let mut uses = vec![0; self.vals.len()];
+        for val in &self.vals {
+            val.inputs.iter().for_each(|&input| uses[input] += 1);
+        }
+        self.roots.iter().for_each(|&root| uses[root] += 1);
+        uses
+    }
+
+    /// Appends a value.
+    pub fn push(&mut self, val: Val) -> Id {
+        self.vals.push(val);
+        self.vals.len() - 1
+    }
+
+    /// A stored copy of a value, for readers that need it as it lies.
+    pub fn copy_of(&mut self, source: Id) -> Id {
+        let Val { dtype, numel, place, .. } = self.vals[source].clone();
+        let map = Map { text: "$0", helpers: "", heavy: false };
+        self.push(Val { kind: Kind::Map(map), inputs: vec![source], dtype, numel, name: "copy".into(), place })
+    }
+}

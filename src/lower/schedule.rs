@@ -1,0 +1,184 @@
+//! Orders the kernels, decides which results may overwrite the state they replace, and joins small kernels.
+//!
+//! Large kernels run as soon as their inputs exist, in recording order. Everything small waits until no large one can
+//! run; then all small kernels that are ready, and those they make ready, become one *region*: a single workgroup
+//! that runs them level by level with barriers in between. Kernels of middling size wait likewise and share a
+//! dispatch side by side. A tiny model is one region from end to end. Deliberately absent: reordering to save memory.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::fuse::{Fused, Level, Space, dependencies, level, reads};
+use super::pack::Wide;
+use super::program::{Id, Kind, Program};
+
+/// A dispatch: groups and how they share it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// One group alone.
+    Single(usize),
+    /// Independent groups side by side, each on its own threads.
+    Siblings(Vec<usize>),
+    /// Levels of groups in one workgroup, with a barrier between levels.
+    Region(Vec<Vec<usize>>),
+}
+
+impl Job {
+    /// All groups of the job.
+    pub fn groups(&self) -> Vec<usize> {
+        match self {
+            Job::Single(group) => vec![*group],
+            Job::Siblings(groups) => groups.clone(),
+            Job::Region(levels) => levels.concat(),
+        }
+    }
+}
+
+/// The order of dispatches and what they overwrite.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    /// Dispatches in order.
+    pub jobs: Vec<Job>,
+    /// New values that are written straight over the leaf they replace: value to leaf.
+    pub in_place: HashMap<Id, Id>,
+}
+
+/// Work up to which a group may join a region: about what one workgroup does in the time a dispatch costs.
+const SMALL: usize = 4096;
+/// Work up to which a group waits for siblings.
+const MIDDLING: usize = 1 << 20;
+
+struct Graph<'a> {
+    program: &'a Program,
+    fused: &'a Fused,
+    /// For each group the groups that must run before it.
+    before: Vec<BTreeSet<usize>>,
+    /// For each leaf the groups that read it, each with the levels it reads at.
+    readers: HashMap<Id, Vec<(usize, BTreeSet<Level>)>>,
+}
+
+impl Graph<'_> {
+    fn depends(&self, group: usize, on: usize) -> bool {
+        let mut seen = HashSet::new();
+        let mut stack = vec![group];
+        while let Some(group) = stack.pop() {
+            if group == on {
+                return true;
+            }
+            if seen.insert(group) {
+                stack.extend(&self.before[group]);
+            }
+        }
+        false
+    }
+
+    /// Whether `value` can be written over `leaf`: its own group reads the leaf only at the very elements it writes,
+    /// and every other reader can run earlier.
+    fn overwrites(&self, value: Id, leaf: Id) -> Option<(usize, Vec<usize>)> {
+        let group = self.fused.group_of[value]?;
+        let space = self.fused.groups[group].space;
+        let at = level(self.program, value, space);
+        let mut earlier = Vec::new();
+        for (reader, levels) in self.readers.get(&leaf).into_iter().flatten() {
+            if *reader == group {
+                if levels.iter().any(|&l| l != at) {
+                    return None;
+                }
+            } else if self.depends(*reader, group) {
+                return None;
+            } else {
+                earlier.push(*reader);
+            }
+        }
+        Some((group, earlier))
+    }
+}
+
+/// Schedules all groups. `replaces` pairs leaves of the state with the values that replace them.
+pub fn schedule(program: &Program, fused: &Fused, replaces: &[(Id, Id)], fuse: bool, wide: &HashMap<usize, Wide>) -> Schedule {
+    let mut graph = Graph { program, fused, before: dependencies(program, fused), readers: HashMap::new() };
+    for (index, group) in fused.groups.iter().enumerate() {
+        let stop = |id: Id| fused.is_member(id) || matches!(program.vals[id].kind, Kind::Leaf(_));
+        let mut leaves: HashMap<Id, BTreeSet<Level>> = HashMap::new();
+        for &member in &group.members {
+            for (id, at) in reads(program, &stop, member, level(program, member, group.space), group.space) {
+                if !fused.is_member(id) {
+                    leaves.entry(id).or_default().insert(at);
+                }
+            }
+        }
+        for (leaf, levels) in leaves {
+            graph.readers.entry(leaf).or_default().push((index, levels));
+        }
+    }
+    let mut in_place = HashMap::new();
+    for &(leaf, value) in replaces {
+        if in_place.contains_key(&value) {
+            continue;
+        }
+        if let Some((group, earlier)) = graph.overwrites(value, leaf) {
+            graph.before[group].extend(earlier);
+            in_place.insert(value, leaf);
+        }
+    }
+    Schedule { jobs: order(&graph, fuse, wide), in_place }
+}
+
+fn order(graph: &Graph, fuse: bool, wide: &HashMap<usize, Wide>) -> Vec<Job> {
+    let groups = &graph.fused.groups;
+    let work = |group: usize| wide.get(&group).map_or_else(|| groups[group].space.work(), |wide| wide.elements);
+    let small = |group: usize| fuse && work(group) <= SMALL;
+    let middling = |group: usize| fuse && work(group) <= MIDDLING && !matches!(groups[group].space, Space::Product(_));
+    let mut waiting: Vec<usize> = graph.before.iter().map(BTreeSet::len).collect();
+    let mut after: Vec<Vec<usize>> = vec![Vec::new(); groups.len()];
+    for (group, before) in graph.before.iter().enumerate() {
+        before.iter().for_each(|&b| after[b].push(group));
+    }
+    // Ready groups by the recording order of their last member.
+    let key = |group: usize| (groups[group].members.last().copied().unwrap_or(0), group);
+    let mut ready: [BTreeSet<(Id, usize)>; 3] = Default::default();
+    let class = |group: usize| if small(group) { 2 } else { usize::from(middling(group)) };
+    for group in 0..groups.len() {
+        if waiting[group] == 0 {
+            ready[class(group)].insert(key(group));
+        }
+    }
+    let mut jobs = Vec::new();
+    let finish = |group: usize, waiting: &mut Vec<usize>, ready: &mut [BTreeSet<(Id, usize)>; 3]| {
+        for &next in &after[group] {
+            waiting[next] -= 1;
+            if waiting[next] == 0 {
+                ready[class(next)].insert(key(next));
+            }
+        }
+    };
+    loop {
+        if let Some((_, group)) = ready[0].pop_first() {
+            jobs.push(Job::Single(group));
+            finish(group, &mut waiting, &mut ready);
+        } else if !ready[2].is_empty() {
+            let mut levels = Vec::new();
+            while !ready[2].is_empty() {
+                let level: Vec<usize> = std::mem::take(&mut ready[2]).into_iter().map(|(_, group)| group).collect();
+                level.iter().for_each(|&group| finish(group, &mut waiting, &mut ready));
+                levels.push(level);
+            }
+            jobs.push(match &levels[..] {
+                [only] if only.len() == 1 => Job::Single(only[0]),
+                _ => Job::Region(levels),
+            });
+        } else if !ready[1].is_empty() {
+            let level: Vec<usize> = std::mem::take(&mut ready[1]).into_iter().map(|(_, group)| group).collect();
+            level.iter().for_each(|&group| finish(group, &mut waiting, &mut ready));
+            let (rows, mut threads): (Vec<usize>, Vec<usize>) =
+                level.into_iter().partition(|&group| super::kernel::is_cooperative(groups[group].space));
+            jobs.extend(rows.into_iter().map(Job::Single));
+            match threads.len() {
+                0 => {}
+                1 => jobs.extend(threads.pop().map(Job::Single)),
+                _ => jobs.push(Job::Siblings(threads)),
+            }
+        } else {
+            return jobs;
+        }
+    }
+}
