@@ -1,0 +1,217 @@
+//! The device: one handle that everything on it is made through.
+//!
+//! A [`Device`] is a cheap clone; two clones are equal, two devices are not, even on one adapter. It asks for all the
+//! features and limits that the adapter has, because the compiler chooses kernels by them. Deliberately absent: a
+//! global default device, and any method that blocks in a browser.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use super::adapter::{self, Class};
+use super::buffer::Pool;
+use super::fault::{Slot, translate};
+use super::flow::Flow;
+use super::pipeline::Pipelines;
+use super::read::Readback;
+use super::staging::Staging;
+use super::stats::{Counters, Stats};
+use super::{Shared, lock};
+use crate::error::{Error, Result};
+
+/// How to choose and open a device.
+#[derive(Clone, Debug)]
+pub struct DeviceOptions {
+    /// Which adapter: its index, or any part of its name, driver, backend or device type, in any case. Natively the
+    /// default is the environment variable `WENGERT_ADAPTER`, else the best ranked.
+    pub adapter: Option<String>,
+    /// The graphics interfaces to look at.
+    pub backends: wgpu::Backends,
+    /// Whether a discrete GPU comes before an integrated one.
+    pub power: wgpu::PowerPreference,
+    /// The name of the device in debuggers and in `Debug`.
+    pub label: Option<String>,
+}
+
+impl Default for DeviceOptions {
+    fn default() -> DeviceOptions {
+        #[cfg(not(target_arch = "wasm32"))]
+        let adapter = std::env::var("WENGERT_ADAPTER").ok().filter(|name| !name.trim().is_empty());
+        #[cfg(target_arch = "wasm32")]
+        let adapter = None;
+        DeviceOptions {
+            adapter,
+            backends: wgpu::Backends::PRIMARY,
+            power: wgpu::PowerPreference::HighPerformance,
+            label: None,
+        }
+    }
+}
+
+/// A GPU, ready for work. Cloning shares it; `==` asks whether two handles are the same device.
+#[derive(Clone)]
+pub struct Device(Shared<Inner>);
+
+/// What the clones of a [`Device`] share. The maps in here hold wgpu's objects, never a `Buffer` or a `Pipeline`
+/// handle that points back, so there is no cycle.
+pub(super) struct Inner {
+    pub raw: wgpu::Device,
+    pub queue: wgpu::Queue,
+    pub info: wgpu::AdapterInfo,
+    pub limits: wgpu::Limits,
+    pub features: wgpu::Features,
+    pub label: Option<String>,
+    pub counters: Arc<Counters>,
+    pub slot: Arc<Slot>,
+    pub flow: Arc<Flow>,
+    pub pool: Mutex<Pool>,
+    pub pipelines: Mutex<Pipelines>,
+    pub staging: Shared<Staging>,
+    pub readback: Readback,
+    next_id: AtomicU64,
+}
+
+impl Device {
+    /// Opens the default device.
+    pub async fn new() -> Result<Device> {
+        Device::with(DeviceOptions::default()).await
+    }
+
+    /// Opens the device that `options` describe.
+    pub async fn with(options: DeviceOptions) -> Result<Device> {
+        let adapter = adapter::open(&options).await?;
+        let features = wanted_features(adapter.features());
+        let limits = adapter.limits();
+        let request = wgpu::DeviceDescriptor {
+            label: options.label.as_deref(),
+            required_features: features,
+            required_limits: limits.clone(),
+            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            memory_hints: wgpu::MemoryHints::Performance,
+            trace: wgpu::Trace::Off,
+        };
+        let info = adapter.get_info();
+        let name = adapter::describe(&info);
+        let opened = adapter.request_device(&request).await;
+        let (raw, queue) =
+            opened.map_err(|why| Error::DeviceLost { why: format!("{name} could not be opened: {why}") })?;
+
+        let slot = Arc::new(Slot::default());
+        let seen = slot.clone();
+        raw.on_uncaptured_error(Arc::new(move |error| seen.record(translate(error, ""))));
+        let seen = slot.clone();
+        raw.set_device_lost_callback(move |reason, message| {
+            let message = message.trim();
+            seen.lose(if message.is_empty() { format!("{reason:?}") } else { format!("{reason:?}: {message}") });
+        });
+        log::debug!("opened {name}");
+        let counters = Arc::new(Counters::default());
+        Ok(Device(Shared::new(Inner {
+            limits,
+            features: raw.features(),
+            info,
+            label: options.label,
+            slot,
+            flow: Arc::new(Flow::default()),
+            pool: Mutex::new(Pool::default()),
+            pipelines: Mutex::new(Pipelines::default()),
+            staging: Shared::new(Staging::default()),
+            readback: Readback::default(),
+            counters,
+            next_id: AtomicU64::new(0),
+            raw,
+            queue,
+        })))
+    }
+
+    /// Opens the default device, blocking the thread. Only native: a browser must never block.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn blocking() -> Result<Device> {
+        pollster::block_on(Device::new())
+    }
+
+    /// What the driver says about the adapter.
+    pub fn info(&self) -> &wgpu::AdapterInfo {
+        &self.0.info
+    }
+
+    /// The limits in force: all that the adapter has.
+    pub fn limits(&self) -> &wgpu::Limits {
+        &self.0.limits
+    }
+
+    /// The features in force: all that the adapter has and that are not experimental.
+    pub fn features(&self) -> wgpu::Features {
+        self.0.features
+    }
+
+    /// What kind of machine this is.
+    pub fn class(&self) -> Class {
+        Class::of(&self.0.info)
+    }
+
+    /// The size of a subgroup, if kernels may use subgroups and their size is one fixed number.
+    ///
+    /// wgpu 30 does not map the browser's `subgroups` feature, so in a browser this is `None`.
+    pub fn subgroup_size(&self) -> Option<u32> {
+        let info = &self.0.info;
+        let fixed = info.subgroup_min_size == info.subgroup_max_size && info.subgroup_min_size > 0;
+        (self.0.features.contains(wgpu::Features::SUBGROUP) && fixed).then_some(info.subgroup_min_size)
+    }
+
+    /// What was asked of the device so far.
+    pub fn stats(&self) -> Stats {
+        self.0.counters.snapshot()
+    }
+
+    /// Frees the memory that is kept for reuse: pooled buffers and idle staging buffers. In a browser this is what
+    /// returns the memory, since dropping a buffer there frees nothing until the garbage collector comes by.
+    pub fn trim(&self) {
+        lock(&self.0.pool).clear();
+        self.0.staging.clear();
+        self.0.readback.clear();
+    }
+
+    pub(super) fn inner(&self) -> &Inner {
+        &self.0
+    }
+
+    pub(super) fn raw(&self) -> &wgpu::Device {
+        &self.0.raw
+    }
+
+    /// A number no other buffer of this device has had.
+    pub(super) fn unique(&self) -> u64 {
+        self.0.next_id.fetch_add(1, Relaxed)
+    }
+}
+
+/// Everything that is not experimental.
+#[cfg(not(target_arch = "wasm32"))]
+fn wanted_features(offered: wgpu::Features) -> wgpu::Features {
+    offered - wgpu::Features::all_experimental_mask()
+}
+
+/// Only what compute uses: texture formats are of no use here, and a browser may refuse odd combinations.
+#[cfg(target_arch = "wasm32")]
+fn wanted_features(offered: wgpu::Features) -> wgpu::Features {
+    offered & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP)
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Device) -> bool {
+        Shared::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Device {}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({}", adapter::describe(&self.0.info))?;
+        if let Some(label) = &self.0.label {
+            write!(f, ", {label:?}")?;
+        }
+        f.write_str(")")
+    }
+}

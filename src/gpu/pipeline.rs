@@ -1,0 +1,160 @@
+//! Compute pipelines, cached by their text, and the bind groups that go with them.
+//!
+//! Every pipeline has one bind group, number 0, whose layout is explicit: layouts derived by the driver are not
+//! shared between pipelines, explicit ones are. Deliberately absent: overridable constants (kernels are specialised as
+//! text), render pipelines, and dynamic offsets.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::buffer::Range;
+use super::stats::add;
+use super::{Device, Shared, lock};
+use crate::error::{Error, Result};
+
+/// How a kernel uses the buffer at one binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Access {
+    /// `var<uniform>`
+    Uniform,
+    /// `var<storage, read>`
+    Read,
+    /// `var<storage, read_write>`
+    ReadWrite,
+}
+
+/// A compiled kernel. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Pipeline(Shared<Compiled>);
+
+#[derive(Debug)]
+struct Compiled {
+    raw: wgpu::ComputePipeline,
+    layout: wgpu::BindGroupLayout,
+    label: String,
+    bindings: Box<[Access]>,
+}
+
+impl Pipeline {
+    pub fn raw(&self) -> &wgpu::ComputePipeline {
+        &self.0.raw
+    }
+
+    /// The name given when it was first compiled.
+    pub fn label(&self) -> &str {
+        &self.0.label
+    }
+
+    /// What each binding is used for.
+    pub fn bindings(&self) -> &[Access] {
+        &self.0.bindings
+    }
+}
+
+impl PartialEq for Pipeline {
+    fn eq(&self, other: &Pipeline) -> bool {
+        Shared::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// What was compiled on a device so far.
+#[derive(Default)]
+pub(super) struct Pipelines {
+    by_text: HashMap<(Arc<str>, Box<[Access]>), Pipeline>,
+    layouts: HashMap<Box<[Access]>, (wgpu::BindGroupLayout, wgpu::PipelineLayout)>,
+}
+
+impl Device {
+    /// Compiles the only entry point of `wgsl`, or returns what an earlier call with the same text and bindings did.
+    ///
+    /// `bindings` describe bindings 0.. of group 0. Natively a text that does not compile is [`Error::Shader`]; in a
+    /// browser that is known only later and surfaces through [`Device::check`].
+    pub(crate) fn pipeline(&self, label: &str, wgsl: &str, bindings: &[Access]) -> Result<Pipeline> {
+        let source: Arc<str> = wgsl.into();
+        let key = (source.clone(), Box::from(bindings));
+        if let Some(pipeline) = lock(&self.inner().pipelines).by_text.get(&key) {
+            return Ok(pipeline.clone());
+        }
+        let storage = bindings.iter().filter(|access| **access != Access::Uniform).count() as u64;
+        let have = u64::from(self.limits().max_storage_buffers_per_shader_stage);
+        if storage > have {
+            return Err(Error::Limit { what: format!("storage buffers of {label}"), need: storage, have });
+        }
+        let (layout, pipeline_layout) = self.layout(bindings)?;
+        // Compiling takes milliseconds and the lock is not held meanwhile, so threads may compile side by side. Two
+        // that compile the same text waste one of the results, which is rare and harmless.
+        let compile = || {
+            let source = wgpu::ShaderSource::Wgsl(wgsl.into());
+            let module = self.raw().create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(label), source });
+            self.raw().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(label),
+                layout: Some(&pipeline_layout),
+                module: &module,
+                entry_point: None,
+                compilation_options: wgpu::PipelineCompilationOptions::default(),
+                cache: None,
+            })
+        };
+        let raw = self.guarded_now(label, compile).map_err(|error| match error {
+            Error::Validation { why } => Error::Shader { why, source: source.clone() },
+            other => other,
+        })?;
+        // A lost device compiles nothing and says so nowhere else.
+        if let Some(lost) = self.inner().slot.lost() {
+            return Err(lost);
+        }
+        add(&self.inner().counters.pipelines, 1);
+        let compiled = Compiled { raw, layout, label: label.into(), bindings: bindings.into() };
+        let mut pipelines = lock(&self.inner().pipelines);
+        Ok(pipelines.by_text.entry(key).or_insert(Pipeline(Shared::new(compiled))).clone())
+    }
+
+    fn layout(&self, bindings: &[Access]) -> Result<(wgpu::BindGroupLayout, wgpu::PipelineLayout)> {
+        if let Some(layout) = lock(&self.inner().pipelines).layouts.get(bindings) {
+            return Ok(layout.clone());
+        }
+        let entry = |(binding, access): (usize, &Access)| wgpu::BindGroupLayoutEntry {
+            binding: binding as u32,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: match access {
+                    Access::Uniform => wgpu::BufferBindingType::Uniform,
+                    Access::Read => wgpu::BufferBindingType::Storage { read_only: true },
+                    Access::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
+                },
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            count: None,
+        };
+        let entries: Vec<_> = bindings.iter().enumerate().map(entry).collect();
+        let layout = self.guarded_now("a bind group layout", || {
+            let descriptor = wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries };
+            let group = self.raw().create_bind_group_layout(&descriptor);
+            let pipeline = self.raw().create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label: None,
+                bind_group_layouts: &[Some(&group)],
+                immediate_size: 0,
+            });
+            (group, pipeline)
+        })?;
+        Ok(lock(&self.inner().pipelines).layouts.entry(bindings.into()).or_insert(layout).clone())
+    }
+
+    /// Binds `ranges` to the bindings 0.. of `pipeline`, and thereby of every pipeline with the same accesses.
+    ///
+    /// The group does not keep the buffers from being reused: its maker keeps them. A range that does not fit is a
+    /// validation error, found by [`Device::check`].
+    pub(crate) fn bind_group(&self, pipeline: &Pipeline, ranges: &[Range]) -> wgpu::BindGroup {
+        let bindings = ranges.iter().map(|range| wgpu::BindingResource::Buffer(range.binding()));
+        let entries: Vec<_> =
+            (0..).zip(bindings).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
+        self.inner().counters.bind_groups.fetch_add(1, Relaxed);
+        self.raw().create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(pipeline.label()),
+            layout: &pipeline.0.layout,
+            entries: &entries,
+        })
+    }
+}

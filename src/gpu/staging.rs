@@ -1,0 +1,169 @@
+//! The way of bytes to the device: a ring of chunks.
+//!
+//! wgpu's own `write_buffer` makes a staging buffer at each call. Natively this ring keeps host-visible chunks that stay
+//! mapped while they are filled, are unmapped for their submission and mapped again when it is done: in the steady state
+//! there are as many chunks as submissions in flight and no buffer is made. In a browser mapping is a round trip
+//! to another process, so there a chunk is a buffer on the device, filled by `write_buffer`; since that takes effect
+//! before the whole submission, every upload of one encoder has a region of its own, and since it is ordered after
+//! earlier submissions, a chunk is free again as soon as it was submitted. Deliberately absent: a bound on the number
+//! of chunks; that is what back-pressure is for.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::Mutex;
+
+use super::buffer::Raw;
+use super::{Device, Shared, lock};
+use crate::error::Result;
+
+/// Chunks are powers of two from here on. Below, saving memory is not worth more sizes.
+const SMALLEST: u64 = 256 * 1024;
+/// Uploads start at multiples of this; mapped ranges need 8, drivers copy faster from 16.
+const ALIGN: u64 = 16;
+
+/// Chunks that wait for work, by size.
+#[derive(Default)]
+pub(super) struct Staging(Mutex<HashMap<u64, Vec<Raw>>>);
+
+impl Staging {
+    fn take(&self, size: u64) -> Option<Raw> {
+        lock(&self.0).get_mut(&size)?.pop()
+    }
+
+    fn give(&self, raw: Raw) {
+        lock(&self.0).entry(raw.buffer.size()).or_default().push(raw);
+    }
+
+    pub fn clear(&self) {
+        lock(&self.0).clear();
+    }
+}
+
+/// The chunks that one encoder fills. Dropped without a submission, they go back as they are.
+pub(super) struct Lease {
+    device: Device,
+    staging: Shared<Staging>,
+    full: Vec<Raw>,
+    open: Option<(Raw, u64)>,
+    /// Where a browser's bytes are made before they are handed over.
+    #[cfg(target_arch = "wasm32")]
+    scratch: Vec<u8>,
+}
+
+impl Lease {
+    pub fn new(device: &Device) -> Lease {
+        Lease {
+            staging: device.inner().staging.clone(),
+            device: device.clone(),
+            full: Vec::new(),
+            open: None,
+            #[cfg(target_arch = "wasm32")]
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Finds room for `len` bytes, lets `fill` write them, and returns where they are. `len` is a multiple of 4.
+    pub fn write(&mut self, len: u64, fill: impl FnOnce(wgpu::WriteOnly<'_, [u8]>)) -> Result<(wgpu::Buffer, u64)> {
+        let (buffer, offset) = self.reserve(len)?;
+        #[cfg(not(target_arch = "wasm32"))]
+        {
+            let view = buffer.slice(offset..offset + len).get_mapped_range_mut();
+            let mut view = view.map_err(|_| self.device.silence("a staging buffer is not mapped"))?;
+            fill(view.slice(..));
+        }
+        #[cfg(target_arch = "wasm32")]
+        {
+            self.scratch.resize(len as usize, 0);
+            fill(wgpu::WriteOnly::from_mut(&mut self.scratch[..]));
+            self.device.inner().queue.write_buffer(&buffer, offset, &self.scratch);
+        }
+        Ok((buffer, offset))
+    }
+
+    fn reserve(&mut self, len: u64) -> Result<(wgpu::Buffer, u64)> {
+        if let Some((raw, used)) = &mut self.open
+            && *used + len <= raw.buffer.size()
+        {
+            let offset = *used;
+            *used = (offset + len).next_multiple_of(ALIGN);
+            return Ok((raw.buffer.clone(), offset));
+        }
+        let raw = self.chunk(len.next_power_of_two().max(SMALLEST), len)?;
+        let buffer = raw.buffer.clone();
+        // The chunk with more room left stays open for what follows.
+        let used = len.next_multiple_of(ALIGN);
+        let room = |(raw, used): &(Raw, u64)| raw.buffer.size().saturating_sub(*used);
+        let new = (raw, used);
+        match &self.open {
+            Some(open) if room(open) > room(&new) => self.full.push(new.0),
+            _ => self.full.extend(self.open.replace(new).map(|(raw, _)| raw)),
+        }
+        Ok((buffer, 0))
+    }
+
+    /// A free chunk of `size` bytes; if the device refuses that much in one buffer, one of `len`.
+    fn chunk(&self, size: u64, len: u64) -> Result<Raw> {
+        let size = if size > self.device.limits().max_buffer_size { len } else { size };
+        if let Some(raw) = self.staging.take(size) {
+            return Ok(raw);
+        }
+        #[cfg(not(target_arch = "wasm32"))]
+        {
+            // Chunks of finished submissions come back only when somebody looks.
+            self.device.turn(wgpu::PollType::Poll)?;
+            if let Some(raw) = self.staging.take(size) {
+                return Ok(raw);
+            }
+            self.device.create(size, wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC, true)
+        }
+        #[cfg(target_arch = "wasm32")]
+        self.device.create(size, wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC, false)
+    }
+
+    /// Makes the bytes visible to the submission that follows.
+    pub fn seal(&mut self) -> Sealed {
+        let mut chunks = mem::take(&mut self.full);
+        chunks.extend(self.open.take().map(|(raw, _)| raw));
+        #[cfg(not(target_arch = "wasm32"))]
+        for raw in &chunks {
+            raw.buffer.unmap();
+        }
+        Sealed { staging: self.staging.clone(), chunks }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let open = self.open.take().map(|(raw, _)| raw);
+        for raw in mem::take(&mut self.full).into_iter().chain(open) {
+            self.staging.give(raw);
+        }
+    }
+}
+
+/// Chunks that belong to a submission.
+pub(super) struct Sealed {
+    staging: Shared<Staging>,
+    chunks: Vec<Raw>,
+}
+
+impl Sealed {
+    /// To be called once the submission is made: the chunks return to the ring when it is done.
+    pub fn recycle(self) {
+        for raw in self.chunks {
+            #[cfg(not(target_arch = "wasm32"))]
+            {
+                let buffer = raw.buffer.clone();
+                let staging = self.staging.clone();
+                buffer.map_async(wgpu::MapMode::Write, .., move |mapped| {
+                    // A chunk that cannot be mapped any more is dropped; the device is probably lost.
+                    if mapped.is_ok() {
+                        staging.give(raw);
+                    }
+                });
+            }
+            #[cfg(target_arch = "wasm32")]
+            self.staging.give(raw);
+        }
+    }
+}
