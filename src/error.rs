@@ -95,7 +95,10 @@ impl fmt::Display for Error {
                 write!(f, "{op}: dtypes {} do not fit: {why} ({place})", dtypes.join(" and "))
             }
             Error::NotDifferentiable { op, place } => {
-                write!(f, "{op} has no derivative, but one was asked through it; cut the path with stop_gradient ({place})")
+                write!(
+                    f,
+                    "{op} has no derivative, but one was asked through it; cut the path with stop_gradient ({place})"
+                )
             }
             Error::ReadInsideStep { op, place } => write!(
                 f,

@@ -3,4 +3,5 @@
 pub mod dtype;
 pub mod error;
 pub mod gpu;
+pub mod lower;
 pub mod shape;
