@@ -1,0 +1,195 @@
+//! Which matmul kernel, for which problem, on which class of device.
+//!
+//! `select` is a pure function: from sizes, layouts and a target to WGSL text, grid and uniform words. Three families:
+//! subgroup broadcast (F3: CPU drivers, where a vector load is the cost that counts), register tiles without workgroup
+//! memory (F2: browsers, CPU drivers without subgroups), and workgroup tiles (F1: GPUs). Within a family the tile is
+//! the cheapest of a short list under a cost model that counts vector loads, multiply-adds and stores per tile, tails included.
+//!
+//! The text depends on family, tile and layout, never on sizes: another batch size compiles nothing new.
+//! Absent on purpose: devices and pipelines; fusion (the compiler replaces the seams of the text, see `gemm_text`).
+
+use super::gemm_text::{self, Layout};
+
+/// One operand as it lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operand {
+    /// A: stored [K, M]; B: stored [N, K].
+    pub transposed: bool,
+    /// Elements from one stored row to the next.
+    pub ld: usize,
+    /// Elements from one matrix of the batch to the next; 0 broadcasts one matrix.
+    pub batch_stride: usize,
+    /// Base offset, `ld`, `batch_stride` and the contiguous length are multiples of 4, and the load is plain.
+    pub vec4: bool,
+}
+
+/// C[b, m, n] = sum over k of A[b, m, k] B[b, k, n]; C is dense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub batch: usize,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub a: Operand,
+    pub b: Operand,
+}
+
+/// What kind of device the text is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// A software driver: barriers and memory instructions are dear, caches are large.
+    Cpu,
+    Integrated,
+    Discrete,
+    /// WebGPU: no subgroups through wgpu 30, the adapter behind it unknown.
+    Browser,
+}
+
+/// The device as far as the choice of a kernel needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    pub class: Class,
+    /// The subgroup size, where it is the same for every pipeline (min == max) and subgroup operations are allowed.
+    pub subgroup: Option<u32>,
+}
+
+/// A kernel ready to compile and launch. Bindings: 0 uniform `params`, 1 A, 2 B, 3 C.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gemm {
+    /// For plans and profiles, e.g. "matmul nt sg8 32x8".
+    pub name: String,
+    /// WGSL with default seams and bindings.
+    pub source: String,
+    /// Workgroups; 0 in x when C is empty.
+    pub grid: [u32; 3],
+    /// Uniform words: batch, m, n, k, lda, ldb, batch stride of A, of B, tiles along n, along m, in all, 0.
+    pub params: Vec<u32>,
+    /// The epilogue seam is `store_c` (vec4) rather than `store_c1`.
+    pub stores_vec4: bool,
+}
+
+/// A family with its tile.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Tile {
+    /// tm x (sg * tn) per subgroup, lanes along N.
+    Subgroup { sg: usize, tm: usize, tn: usize },
+    /// (sg * 4 * vs) x tn per subgroup, lanes along M.
+    Narrow { sg: usize, vs: usize, tn: usize },
+    /// tm x tn per invocation, wx x wy invocations.
+    Register { wx: usize, wy: usize, tm: usize, tn: usize },
+    /// bm x bn per workgroup, staged bk deep, tm x tn per invocation.
+    Workgroup { bm: usize, bn: usize, bk: usize, tm: usize, tn: usize },
+}
+
+impl Tile {
+    /// Rows and columns of C per workgroup.
+    fn extent(self) -> (usize, usize) {
+        match self {
+            Tile::Subgroup { sg, tm, tn } => (tm, sg * tn),
+            Tile::Narrow { sg, vs, tn } => (sg * 4 * vs, tn),
+            Tile::Register { wx, wy, tm, tn } => (wy * tm, wx * tn),
+            Tile::Workgroup { bm, bn, .. } => (bm, bn),
+        }
+    }
+
+    fn label(self) -> String {
+        match self {
+            Tile::Subgroup { sg, tm, tn } => format!("sg{sg} {tm}x{tn}"),
+            Tile::Narrow { sg, vs, tn } => format!("sg{sg} narrow {}x{tn}", 4 * vs),
+            Tile::Register { tm, tn, .. } => format!("reg {tm}x{tn}"),
+            Tile::Workgroup { bm, bn, bk, tm, tn } => format!("wg {bm}x{bn}x{bk} {tm}x{tn}"),
+        }
+    }
+
+    fn text(self, l: &Layout) -> String {
+        match self {
+            Tile::Subgroup { sg, tm, tn } => gemm_text::subgroup(l, sg, tm, tn),
+            Tile::Narrow { sg, vs, tn } => gemm_text::subgroup_narrow(l, sg, vs, tn),
+            Tile::Register { wx, wy, tm, tn } => gemm_text::register(l, wx, wy, tm, tn),
+            Tile::Workgroup { bm, bn, bk, tm, tn } => gemm_text::workgroup(l, bm, bn, bk, tm, tn),
+        }
+    }
+
+    /// Cycles of one subgroup on a CPU driver for the whole problem: `LOAD` per vec4 load or store of a subgroup (four
+    /// times a scalar one otherwise), one per vec4 multiply-add. Only the order of the results is used.
+    fn cost(self, p: &Problem, l: &Layout) -> f64 {
+        const LOAD: f64 = 30.0;
+        const SCALAR: f64 = 60.0;
+        let price = |v4| if v4 { LOAD } else { SCALAR };
+        let (rows, cols) = self.extent();
+        let tiles = p.m.div_ceil(rows) * p.n.div_ceil(cols) * p.batch;
+        // vec4 loads of A, of B and multiply-adds per k; vec4 stores
+        let (a, b, fma) = match self {
+            Tile::Subgroup { sg, tm, tn } => {
+                let a = if l.ta { tm.div_ceil(4 * sg) as f64 } else { (tm / sg) as f64 / 4.0 };
+                (a, tn as f64 / 4.0, (tm * tn / 4) as f64)
+            }
+            Tile::Narrow { sg, vs, tn } => {
+                let b = if l.tb { tn.div_ceil(sg) as f64 / 4.0 } else { tn as f64 / 4.0 / sg as f64 };
+                (vs as f64, b, (vs * tn) as f64)
+            }
+            Tile::Register { tm, tn, .. } => (tm as f64 / 4.0, tn as f64 / 4.0, (tm * tn / 4) as f64),
+            Tile::Workgroup { .. } => (0.0, 0.0, 1.0),
+        };
+        let invocations = if let Tile::Register { wx, wy, .. } = self { wx * wy } else { 1 } as f64;
+        let per_tile = p.k as f64 * (a * price(l.a4) + b * price(l.b4) + fma) + fma * price(l.c4) + 1000.0;
+        // Two workgroups at least, so that two cores have work.
+        per_tile * invocations * (tiles.max(2) as f64)
+    }
+}
+
+/// The tiles of a target worth choosing between.
+fn candidates(target: &Target, p: &Problem) -> Vec<Tile> {
+    match (target.class, target.subgroup) {
+        (Class::Cpu, Some(sg @ (4 | 8 | 16))) => {
+            let sg = sg as usize;
+            let wide: &[(usize, usize)] = match sg {
+                4 => &[(16, 16), (8, 4)],
+                8 => &[(32, 8), (32, 4), (8, 8)],
+                _ => &[(32, 4), (16, 4)],
+            };
+            let wide = wide.iter().map(|&(tm, tn)| Tile::Subgroup { sg, tm, tn });
+            wide.chain([4, 12].map(|tn| Tile::Narrow { sg, vs: 1, tn })).collect()
+        }
+        (Class::Cpu | Class::Browser, _) => {
+            [(8, 8), (8, 4), (4, 4)].map(|(tm, tn)| Tile::Register { wx: 8, wy: 8, tm, tn }).to_vec()
+        }
+        (Class::Integrated | Class::Discrete, _) => {
+            let large = p.batch * p.m.div_ceil(64) * p.n.div_ceil(64) >= 64;
+            let small = Tile::Workgroup { bm: 32, bn: 32, bk: 16, tm: 4, tn: 4 };
+            vec![if large { Tile::Workgroup { bm: 64, bn: 64, bk: 16, tm: 8, tn: 4 } } else { small }]
+        }
+    }
+}
+
+/// Workgroups along each dimension for `total` workgroups in flat order (x fastest), each at most 65535.
+fn flat_grid(total: usize) -> [u32; 3] {
+    const MAX: usize = 65535;
+    let rows = total.div_ceil(MAX).max(1);
+    [total.div_ceil(rows) as u32, rows as u32, 1]
+}
+
+/// The kernel for a problem on a target.
+pub fn select(problem: &Problem, target: &Target) -> Gemm {
+    let p = problem;
+    let layout =
+        Layout { ta: p.a.transposed, tb: p.b.transposed, a4: p.a.vec4, b4: p.b.vec4, c4: p.n.is_multiple_of(4) };
+    let tile = candidates(target, p)
+        .into_iter()
+        .min_by(|x, y| x.cost(p, &layout).total_cmp(&y.cost(p, &layout)))
+        .expect("every class lists a tile");
+    let (rows, cols) = tile.extent();
+    let (tiles_m, tiles_n) = (p.m.div_ceil(rows), p.n.div_ceil(cols));
+    let total = tiles_m * tiles_n * p.batch;
+    let words =
+        [[p.batch, p.m, p.n, p.k], [p.a.ld, p.b.ld, p.a.batch_stride, p.b.batch_stride], [tiles_n, tiles_m, total, 0]];
+    let kind = |t: bool| if t { "t" } else { "n" };
+    let ragged = if p.a.vec4 && p.b.vec4 && layout.c4 { "" } else { " ragged" };
+    Gemm {
+        name: format!("matmul {}{} {}{ragged}", kind(layout.ta), kind(layout.tb), tile.label()),
+        source: tile.text(&layout),
+        grid: flat_grid(total),
+        params: words.into_iter().flatten().map(|w| w as u32).collect(),
+        stores_vec4: layout.c4,
+    }
+}

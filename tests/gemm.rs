@@ -1,0 +1,260 @@
+//! Every matmul family, layout and alignment class against f64, with sizes off every tile, batches and broadcast operands.
+//! The families run on whatever adapter is there: workgroup and register tiles need nothing special; subgroup tiles run
+//! where the subgroup size is fixed.
+
+use wengert::lower::gemm::{Class, Gemm, Operand, Problem, Target, select};
+use wgpu::util::DeviceExt;
+
+struct Gpu {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    subgroup: Option<u32>,
+}
+
+fn gpu() -> Gpu {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+    let adapter = pollster::block_on(instance.request_adapter(&Default::default())).expect("an adapter");
+    let info = adapter.get_info();
+    let features = adapter.features() & wgpu::Features::SUBGROUP;
+    let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+        required_features: features,
+        required_limits: adapter.limits(),
+        ..Default::default()
+    }))
+    .expect("a device");
+    let fixed = !features.is_empty() && info.subgroup_min_size == info.subgroup_max_size;
+    Gpu { device, queue, subgroup: fixed.then_some(info.subgroup_min_size) }
+}
+
+impl Gpu {
+    fn pipeline(&self, source: &str) -> wgpu::ComputePipeline {
+        let source = wgpu::ShaderSource::Wgsl(source.into());
+        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source });
+        self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: None,
+            layout: None,
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: Default::default(),
+            cache: None,
+        })
+    }
+
+    fn run(&self, pipeline: &wgpu::ComputePipeline, gemm: &Gemm, a: &[f32], b: &[f32], c_len: usize) -> Vec<f32> {
+        let make = |contents: &[u8], usage| {
+            self.device.create_buffer_init(&wgpu::util::BufferInitDescriptor { label: None, contents, usage })
+        };
+        use wgpu::BufferUsages as U;
+        let params = make(bytemuck::cast_slice(&gemm.params), U::UNIFORM);
+        let (a, b) = (make(bytemuck::cast_slice(a), U::STORAGE), make(bytemuck::cast_slice(b), U::STORAGE));
+        // A value that no product has, so that an element never written is seen; four more to see a write beyond.
+        let padded = c_len.next_multiple_of(4) + 4;
+        let c = make(bytemuck::cast_slice(&vec![-777.0f32; padded]), U::STORAGE | U::COPY_SRC);
+        let back = make(bytemuck::cast_slice(&vec![0f32; padded]), U::MAP_READ | U::COPY_DST);
+        let entries: Vec<_> = [&params, &a, &b, &c]
+            .iter()
+            .enumerate()
+            .map(|(i, x)| wgpu::BindGroupEntry { binding: i as u32, resource: x.as_entire_binding() })
+            .collect();
+        let layout = pipeline.get_bind_group_layout(0);
+        let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &layout,
+            entries: &entries,
+        });
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            pass.set_pipeline(pipeline);
+            pass.set_bind_group(0, &group, &[]);
+            let [x, y, z] = gemm.grid;
+            pass.dispatch_workgroups(x, y, z);
+        }
+        encoder.copy_buffer_to_buffer(&c, 0, &back, 0, padded as u64 * 4);
+        self.queue.submit([encoder.finish()]);
+        back.slice(..).map_async(wgpu::MapMode::Read, |r| r.expect("mapped"));
+        self.device.poll(wgpu::PollType::wait_indefinitely()).expect("polled");
+        bytemuck::cast_slice(&back.slice(..).get_mapped_range().expect("mapped")).to_vec()
+    }
+}
+
+/// Multiples of 1/8 in [-1, 1]: products and sums of a few hundred are exact in f32, so the comparison can be `==`.
+fn values(n: usize, seed: u32) -> Vec<f32> {
+    let mut s = seed.wrapping_mul(747796405).wrapping_add(2891336453);
+    (0..n)
+        .map(|_| {
+            s ^= s << 13;
+            s ^= s >> 17;
+            s ^= s << 5;
+            ((s >> 8) % 17) as f32 / 8.0 - 1.0
+        })
+        .collect()
+}
+
+/// Batched sizes, transposes, whether A and B broadcast over the batch, extra elements per stored row.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    size: [usize; 4],
+    t: [bool; 2],
+    broadcast: [bool; 2],
+    pad: usize,
+}
+
+fn operand(rows: usize, cols: usize, transposed: bool, broadcast: bool, pad: usize) -> Operand {
+    let ld = cols + pad;
+    let batch_stride = if broadcast { 0 } else { rows * ld };
+    let vec4 = [ld, batch_stride, cols].iter().all(|x| x.is_multiple_of(4));
+    Operand { transposed, ld, batch_stride, vec4 }
+}
+
+fn problem(c: &Case) -> Problem {
+    let [batch, m, n, k] = c.size;
+    let [ta, tb] = c.t;
+    let (ar, ac) = if ta { (k, m) } else { (m, k) };
+    let (br, bc) = if tb { (n, k) } else { (k, n) };
+    let a = operand(ar, ac, ta, c.broadcast[0], c.pad);
+    let b = operand(br, bc, tb, c.broadcast[1], c.pad);
+    Problem { batch, m, n, k, a, b }
+}
+
+fn check(gpu: &Gpu, target: &Target, cases: &[Case]) {
+    let mut pipelines: std::collections::HashMap<String, wgpu::ComputePipeline> = Default::default();
+    for case in cases {
+        let p = problem(case);
+        let gemm = select(&p, target);
+        assert!(gemm.grid.iter().all(|&g| g <= 65535), "{gemm:?}");
+        let rows = |o: &Operand, mn: usize| if o.transposed { p.k } else { mn };
+        let a_rows = rows(&p.a, p.m);
+        let b_rows = if p.b.transposed { p.n } else { p.k };
+        let len = |rows: usize, o: &Operand| (rows * o.ld + o.batch_stride * (p.batch - 1)).max(4);
+        let (a, b) = (values(len(a_rows, &p.a), 1), values(len(b_rows, &p.b), 2));
+        if !pipelines.contains_key(&gemm.source) {
+            pipelines.insert(gemm.source.clone(), gpu.pipeline(&gemm.source));
+        }
+        let c_len = p.batch * p.m * p.n;
+        let c = gpu.run(&pipelines[&gemm.source], &gemm, &a, &b, c_len);
+        let at = |x: &[f32], o: &Operand, z: usize, row: usize, k: usize| {
+            let (i, j) = if o.transposed { (k, row) } else { (row, k) };
+            x[z * o.batch_stride + i * o.ld + j] as f64
+        };
+        let b_view = Operand { transposed: !p.b.transposed, ..p.b };
+        for z in 0..p.batch {
+            for i in 0..p.m {
+                for j in 0..p.n {
+                    let want: f64 = (0..p.k).map(|k| at(&a, &p.a, z, i, k) * at(&b, &b_view, z, j, k)).sum();
+                    let got = c[(z * p.m + i) * p.n + j] as f64;
+                    assert!(want == got, "{} {case:?} at [{z}, {i}, {j}]: {got}, want {want}", gemm.name);
+                }
+            }
+        }
+        assert!(c[c_len..].iter().all(|&x| x == -777.0), "{} {case:?} wrote beyond C", gemm.name);
+    }
+    println!("{target:?}: {} cases, {} texts", cases.len(), pipelines.len());
+}
+
+fn cases() -> Vec<Case> {
+    let sizes = [
+        [1, 64, 64, 64],
+        [1, 1, 1, 1],
+        [1, 5, 3, 0],
+        [1, 33, 68, 12],
+        [1, 37, 75, 29],
+        [1, 130, 10, 40],
+        [1, 12, 10, 6],
+        [1, 10, 131, 10],
+        [1, 1, 200, 36],
+        [1, 67, 1, 33],
+        [3, 20, 36, 8],
+        [3, 19, 7, 9],
+    ];
+    let mut cases = Vec::new();
+    for size in sizes {
+        for t in [[false, false], [true, false], [false, true], [true, true]] {
+            cases.push(Case { size, t, broadcast: [false; 2], pad: 0 });
+            if size[0] > 1 {
+                cases.push(Case { size, t, broadcast: [true, false], pad: 4 });
+                cases.push(Case { size, t, broadcast: [false, true], pad: 1 });
+            }
+        }
+    }
+    cases
+}
+
+#[test]
+fn register_tiles() {
+    let gpu = gpu();
+    check(&gpu, &Target { class: Class::Browser, subgroup: None }, &cases());
+}
+
+#[test]
+fn workgroup_tiles() {
+    let gpu = gpu();
+    let target = Target { class: Class::Discrete, subgroup: None };
+    check(&gpu, &target, &cases());
+    let large: Vec<Case> = [[false, false], [true, false], [false, true], [true, true]]
+        .into_iter()
+        .flat_map(|t| {
+            [[16, 130, 68, 20], [16, 65, 129, 19]].map(|size| Case { size, t, broadcast: [false; 2], pad: 0 })
+        })
+        .collect();
+    check(&gpu, &target, &large);
+}
+
+#[test]
+fn subgroup_tiles() {
+    let gpu = gpu();
+    let Some(sg @ (4 | 8 | 16)) = gpu.subgroup else { return };
+    check(&gpu, &Target { class: Class::Cpu, subgroup: Some(sg) }, &cases());
+}
+
+/// One text serves all sizes of a class, and every text is accepted by naga and has its seams on lines of their own.
+#[test]
+fn text_depends_on_the_class_only() {
+    let p = |m, n, k| problem(&Case { size: [1, m, n, k], t: [false; 2], broadcast: [false; 2], pad: 0 });
+    let target = Target { class: Class::Cpu, subgroup: Some(8) };
+    let (x, y) = (select(&p(512, 512, 512), &target), select(&p(1024, 768, 256), &target));
+    assert_eq!(x.source, y.source);
+    assert_ne!(x.params, y.params);
+    for sg in [None, Some(4), Some(8), Some(16)] {
+        for class in [Class::Cpu, Class::Browser, Class::Discrete] {
+            for case in cases() {
+                let g = select(&problem(&case), &Target { class, subgroup: sg });
+                for seam in
+                    ["fn load_a(z: u32", "fn load_b(z: u32", if g.stores_vec4 { "fn store_c(" } else { "fn store_c1(" }]
+                {
+                    let line = g.source.lines().find(|l| l.starts_with(seam)).expect("a seam on its own line");
+                    assert!(line.ends_with('}'));
+                }
+            }
+        }
+    }
+}
+
+/// More workgroups than one dimension of a grid holds.
+#[test]
+fn grids_stay_within_limits() {
+    let p = Problem {
+        batch: 70000,
+        m: 8,
+        n: 8,
+        k: 4,
+        a: Operand { transposed: false, ld: 4, batch_stride: 32, vec4: true },
+        b: Operand { transposed: false, ld: 8, batch_stride: 0, vec4: true },
+    };
+    let gpu = gpu();
+    let mut targets = vec![Target { class: Class::Browser, subgroup: None }];
+    targets.extend(gpu.subgroup.map(|sg| Target { class: Class::Cpu, subgroup: Some(sg) }));
+    for target in targets {
+        let gemm = select(&p, &target);
+        assert!(gemm.grid[1] > 1 && gemm.grid.iter().all(|&g| g <= 65535), "{:?}", gemm.grid);
+        let (a, b) = (values(70000 * 32, 1), values(32, 2));
+        let c = gpu.run(&gpu.pipeline(&gemm.source), &gemm, &a, &b, 70000 * 64);
+        for z in [0, 1, 65534, 65535, 65536, 69999] {
+            for e in 0..64 {
+                let (i, j) = (e / 8, e % 8);
+                let want: f32 = (0..4).map(|k| a[z * 32 + i * 4 + k] * b[k * 8 + j]).sum();
+                assert_eq!(c[z * 64 + e], want, "batch {z} element {e}");
+            }
+        }
+    }
+}
