@@ -1,0 +1,39 @@
+# Sourced by every script of this folder: where things are, and how parts are timed.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# Data sets too large for the repository. Tests and examples that want them skip, saying so, where the folder is absent.
+if [[ -z ${WENGERT_DATA:-} && -d ../shared/data ]]; then
+  WENGERT_DATA=$(cd ../shared/data && pwd)
+  export WENGERT_DATA
+fi
+
+# Where it is unset, as in most containers, Mesa complains about it on every start.
+if [[ -z ${XDG_RUNTIME_DIR:-} ]]; then
+  mkdir -p -m 700 target/runtime
+  export XDG_RUNTIME_DIR=$PWD/target/runtime
+fi
+
+say() { printf '\n== %s\n' "$*"; }
+
+parts=()
+
+# part NAME BUDGET COMMAND...: runs the command, notes its seconds against the budget, and stops the script if it fails.
+part() {
+  local name=$1 budget=$2 start=$SECONDS status line
+  shift 2
+  say "$name: $*"
+  # Not `"$@" || status=$?`: inside a function called so, bash ignores `set -e`, and a failing step would pass unseen.
+  set +e
+  (set -e; "$@")
+  status=$?
+  set -e
+  line="part: $name $((SECONDS - start)) s (budget $budget s)"
+  ((SECONDS - start <= budget)) || line+="  WARNING: over its budget"
+  ((status == 0)) || line+="  FAILED"
+  parts+=("$line")
+  printf '\n%s\n' "$line"
+  ((status == 0)) || { summary; exit "$status"; }
+}
+
+summary() { printf '\n'; printf '%s\n' "${parts[@]}" "total: $SECONDS s"; }
