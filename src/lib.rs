@@ -4,4 +4,8 @@ pub mod dtype;
 pub mod error;
 pub mod gpu;
 pub mod graph;
+pub mod lower;
+pub mod plan;
+mod read;
 pub mod shape;
+pub mod step;

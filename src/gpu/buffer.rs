@@ -216,13 +216,9 @@ impl Device {
         Ok(Buffer::new(self, raw, true))
     }
 
-    /// A small uniform buffer with fixed contents.
+    /// A uniform buffer with fixed contents, of which each binding takes a part.
     pub(crate) fn uniform(&self, words: &[u32]) -> Result<Buffer> {
         let size = (words.len().max(1) as u64 * 4).div_ceil(16) * 16;
-        let have = self.limits().max_uniform_buffer_binding_size;
-        if size > have {
-            return Err(Error::Limit { what: "a uniform buffer".into(), need: size, have });
-        }
         let raw = self.create(size, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST, true)?;
         if !words.is_empty() {
             let bytes: &[u8] = bytemuck::cast_slice(words);

@@ -10,6 +10,7 @@ pub mod display;
 pub mod interpret;
 mod node;
 mod primitive;
+mod tape;
 mod tree;
 mod view;
 
@@ -17,4 +18,5 @@ pub(crate) use node::{here, nowhere};
 pub use node::{Layer, Leaf, Node, Slot, Spec, Tensor, Value};
 pub use primitive::{Contraction, Derivative, Fold, Lowering, Map, Misfit, Primitive, Reduction};
 pub use tree::Tree;
+pub(crate) use tape::is_taping;
 pub use view::{View, ViewOp};

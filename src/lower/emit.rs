@@ -173,7 +173,8 @@ pub struct Keep {
     pub steps: usize,
     /// Declarations, for the scope outside the passes.
     pub declarations: String,
-    arrays: HashMap<Id, String>,
+    /// Array of each kept value.
+    pub arrays: HashMap<Id, String>,
 }
 
 /// Writes the body of one group.

@@ -8,7 +8,9 @@
 //! The text depends on family, tile and layout, never on sizes: another batch size compiles nothing new.
 //! Absent on purpose: devices and pipelines; fusion (the compiler replaces the seams of the text, see `gemm_text`).
 
+use super::Target;
 use super::gemm_text::{self, Layout};
+use crate::gpu::Class;
 
 /// One operand as it lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,25 +34,6 @@ pub struct Problem {
     pub k: usize,
     pub a: Operand,
     pub b: Operand,
-}
-
-/// What kind of device the text is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// A software driver: barriers and memory instructions are dear, caches are large.
-    Cpu,
-    Integrated,
-    Discrete,
-    /// WebGPU: no subgroups through wgpu 30, the adapter behind it unknown.
-    Browser,
-}
-
-/// The device as far as the choice of a kernel needs it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Target {
-    pub class: Class,
-    /// The subgroup size, where it is the same for every pipeline (min == max) and subgroup operations are allowed.
-    pub subgroup: Option<u32>,
 }
 
 /// A kernel ready to compile and launch. Bindings: 0 uniform `params`, 1 A, 2 B, 3 C.
@@ -154,7 +137,7 @@ fn candidates(target: &Target, p: &Problem) -> Vec<Tile> {
         (Class::Cpu | Class::Browser, _) => {
             [(8, 8), (8, 4), (4, 4)].map(|(tm, tn)| Tile::Register { wx: 8, wy: 8, tm, tn }).to_vec()
         }
-        (Class::Integrated | Class::Discrete, _) => {
+        (Class::Integrated | Class::Discrete | Class::Virtual | Class::Other, _) => {
             let large = p.batch * p.m.div_ceil(64) * p.n.div_ceil(64) >= 64;
             let small = Tile::Workgroup { bm: 32, bn: 32, bk: 16, tm: 4, tn: 4 };
             vec![if large { Tile::Workgroup { bm: 64, bn: 64, bk: 16, tm: 8, tn: 4 } } else { small }]

@@ -10,7 +10,8 @@
 pub mod emit;
 pub mod fuse;
 pub mod gemm;
-pub mod kernel;
+mod gemm_text;
+pub(crate) mod kernel;
 pub mod pack;
 pub mod place;
 pub mod program;

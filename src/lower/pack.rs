@@ -96,7 +96,6 @@ pub fn pack(program: &Program, fused: &mut Fused, state: &HashSet<Id>, replaces:
         let outputs = fused.groups[first].outputs.clone();
         let firsts = columns.iter().map(|column| column[0]).chain(outputs.iter().copied()).collect();
         packs.wide.insert(first, Wide { elements: (offsets(bytes).1 / 4) as usize, outputs, firsts });
-        packs.wide.insert(first, wide);
         for (group, _) in groups.iter().skip(1) {
             let moved = fused.groups[*group].clone();
             for &member in &moved.members {

@@ -83,7 +83,10 @@ pub fn place(
         }
     }
     let mut blocks = Vec::new();
-    for pack in packs.iter().filter(|pack| pack.iter().all(|id| life.contains_key(id))) {
+    for pack in packs {
+        if !pack.iter().all(|id| life.contains_key(id)) {
+            continue;
+        }
         let lives: Vec<_> = pack.iter().filter_map(|id| life.remove(id)).collect();
         let (starts, bytes) = offsets(pack.iter().map(|&id| program.vals[id].bytes()));
         blocks.push(Block {
