@@ -224,8 +224,8 @@ impl Step {
                 return Err(Error::State { what: "batches that run in one submission must be alike".into() });
             }
         }
-        let found = (self.entries.iter())
-            .position(|e| e.tag == key.tag && e.state == key.state && e.batch == key.batch);
+        let found =
+            (self.entries.iter()).position(|e| e.tag == key.tag && e.state == key.state && e.batch == key.batch);
         match found {
             Some(at) => {
                 let due = match self.purity {
@@ -326,7 +326,9 @@ fn record<S: Tree, B: Tree>(state: &S, batch: &B, f: impl Fn(S, &B) -> Result<(L
     }
     for (index, (was, is)) in was.iter().zip(&is).enumerate() {
         if was != is {
-            return Err(Error::State { what: format!("tensor {index} of the state was {was}, the step returned {is}") });
+            return Err(Error::State {
+                what: format!("tensor {index} of the state was {was}, the step returned {is}"),
+            });
         }
     }
     let mut names = Vec::new();
@@ -597,20 +599,15 @@ fn laid_out(slots: &[Option<Slot>], layouts: &[Vec<usize>], specs: &[Spec]) -> b
             let (starts, _) = offsets(pack.iter().map(|&index| specs[index].bytes()));
             let Some(Some(first)) = pack.first().map(|&index| &slots[index]) else { return true };
             pack.iter().zip(starts).all(|(&index, start)| {
-                slots[index].as_ref().is_some_and(|slot| {
-                    slot.buffer.id() == first.buffer.id() && slot.offset == first.offset + start
-                })
+                slots[index]
+                    .as_ref()
+                    .is_some_and(|slot| slot.buffer.id() == first.buffer.id() && slot.offset == first.offset + start)
             })
         })
 }
 
 /// Moves all of the state into new buffers, packs first; one buffer for all unless that would not fit a binding.
-fn lay_out(
-    device: &Device,
-    tensors: &[Tensor],
-    layouts: &[Vec<usize>],
-    specs: &[Spec],
-) -> Result<Vec<Option<Slot>>> {
+fn lay_out(device: &Device, tensors: &[Tensor], layouts: &[Vec<usize>], specs: &[Spec]) -> Result<Vec<Option<Slot>>> {
     let mut encoder = device.encoder();
     let mut runs: Vec<Vec<usize>> = layouts.to_vec();
     let packed: std::collections::HashSet<usize> = runs.iter().flatten().copied().collect();

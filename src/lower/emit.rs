@@ -78,7 +78,11 @@ impl Unit {
 
 /// The functions of a helper text, one by one.
 fn split_functions(text: &str) -> Vec<&str> {
-    let mut starts: Vec<usize> = text.match_indices("fn ").map(|(at, _)| at).filter(|&at| at == 0 || text.as_bytes()[at - 1].is_ascii_whitespace()).collect();
+    let mut starts: Vec<usize> = text
+        .match_indices("fn ")
+        .map(|(at, _)| at)
+        .filter(|&at| at == 0 || text.as_bytes()[at - 1].is_ascii_whitespace())
+        .collect();
     starts.push(text.len());
     starts.windows(2).map(|pair| text[pair[0]..pair[1]].trim_end()).collect()
 }
@@ -235,7 +239,11 @@ impl<'a> Emitter<'a> {
     pub fn store(&mut self, id: Id, at: &At, lanes: usize, value: &str) {
         let tensor = self.unit.tensor(id);
         let touch = &mut self.unit.tensors[tensor].1;
-        if lanes == 4 { touch.write4 = true } else { touch.write = true }
+        if lanes == 4 {
+            touch.write4 = true
+        } else {
+            touch.write = true
+        }
         let four = if lanes == 4 { "v" } else { "" };
         self.line(&format!("w{tensor}{four}({}, {value});", at.var));
     }
@@ -253,9 +261,11 @@ impl<'a> Emitter<'a> {
         if let Some(var) = self.scopes.iter().rev().find_map(|scope| scope.1.get(&key)) {
             return var.clone();
         }
-        let kept = self.keep.as_ref().filter(|_| at.level == Level::Full).and_then(|keep| {
-            keep.arrays.get(&id).map(|array| format!("{array}[{}]", keep.step))
-        });
+        let kept = self
+            .keep
+            .as_ref()
+            .filter(|_| at.level == Level::Full)
+            .and_then(|keep| keep.arrays.get(&id).map(|array| format!("{array}[{}]", keep.step)));
         let var = match kept {
             Some(array) => self.bind("v", &array),
             None => self.compute(id, at, lanes),
@@ -349,7 +359,11 @@ impl<'a> Emitter<'a> {
     fn load(&mut self, id: Id, at: &At, lanes: usize) -> String {
         let tensor = self.unit.tensor(id);
         let touch = &mut self.unit.tensors[tensor].1;
-        if lanes == 4 { touch.read4 = true } else { touch.read = true }
+        if lanes == 4 {
+            touch.read4 = true
+        } else {
+            touch.read = true
+        }
         let four = if lanes == 4 { "v" } else { "" };
         let var = self.bind("v", &format!("r{tensor}{four}({})", at.var));
         self.remember(id, at, lanes, &var);

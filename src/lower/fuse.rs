@@ -274,7 +274,8 @@ pub fn fuse(program: &Program, fuse: bool, cap: usize) -> Fused {
             _ => Space::Elements(val.numel),
         };
         let level = if matches!(val.kind, Kind::Fold(_)) { Level::Reduced } else { Level::Full };
-        let needs: BTreeSet<Id> = reads(program, &|id| stored[id], id, level, space).into_iter().map(|(id, _)| id).collect();
+        let needs: BTreeSet<Id> =
+            reads(program, &|id| stored[id], id, level, space).into_iter().map(|(id, _)| id).collect();
         needs.iter().for_each(|&need| work.readers[need].push(id));
         work.groups.insert(id, Draft { space, members: vec![id], needs });
         work.of[id] = Some(id);

@@ -9,13 +9,13 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
+use super::Target;
 use super::emit::{At, Emitter, Keep, Touch, Unit, combine, wgsl_type};
 use super::fuse::{Fused, Level, Space};
 use super::gemm;
 use super::pack::Wide;
 use super::program::{Id, Kind, Program};
 use super::schedule::Job;
-use super::Target;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::{Access, Range, Shader};
@@ -439,7 +439,14 @@ impl Context<'_> {
         }
     }
 
-    fn across_subgroup(&self, e: &mut Emitter, reduction: crate::graph::Reduction, id: Id, one: &str, size: u32) -> String {
+    fn across_subgroup(
+        &self,
+        e: &mut Emitter,
+        reduction: crate::graph::Reduction,
+        id: Id,
+        one: &str,
+        size: u32,
+    ) -> String {
         use crate::graph::Reduction;
         match (reduction, self.program.vals[id].dtype) {
             (Reduction::Sum, _) => e.bind("v", &format!("subgroupAdd({one})")),
@@ -460,7 +467,15 @@ impl Context<'_> {
     }
 
     /// Combines `count` elements of workgroup memory in order.
-    fn serial(&self, e: &mut Emitter, reduction: crate::graph::Reduction, id: Id, name: &str, start: &str, count: u32) -> String {
+    fn serial(
+        &self,
+        e: &mut Emitter,
+        reduction: crate::graph::Reduction,
+        id: Id,
+        name: &str,
+        start: &str,
+        count: u32,
+    ) -> String {
         let sum = e.unit.name("f");
         e.line(&format!("var {sum} = {name}[{start}];"));
         let both = combine(e.unit, reduction, self.program.vals[id].dtype, 1, &sum, &format!("{name}[{start} + s]"));
@@ -513,7 +528,7 @@ impl Context<'_> {
         };
         let mut bounds = vec![bound(&a, "a", problem.a.vec4), bound(&b, "b", problem.b.vec4)];
         let accessors = self.accessors(&mut unit, &mut bounds, false)?;
-        let (seam, unused) = if chosen.stores_vec4 { ("store_c", "store_c1") } else { ("store_c1", "store_c") };
+        let seam = if chosen.stores_vec4 { "store_c" } else { "store_c1" };
         let mut text = chosen.source.clone();
         let mut declarations = String::new();
         let mut ranges = Vec::new();
@@ -530,8 +545,9 @@ impl Context<'_> {
         }
         let declarations = format!("{declarations}{}{accessors}{}", uniform(1 + bounds.len(), &unit), helpers(&unit));
         // The result goes where the seam says; the shader's own output binding is not used.
-        let text: String = text.lines().filter(|line| !line.contains("> c: array")).fold(String::new(), |t, l| t + l + "\n");
-        let source = Shader::new(text).seam(seam, &format!("{{\n{body}}}")).seam(unused, "{}").declare(&declarations).build()?;
+        let text: String =
+            text.lines().filter(|line| !line.contains("> c: array")).fold(String::new(), |t, l| t + l + "\n");
+        let source = Shader::new(text).seam(seam, &format!("{{\n{body}}}")).declare(&declarations).build()?;
         Ok(Kernel {
             label: format!("{} {}", chosen.name, self.label(&[group])),
             source: source.to_string(),
@@ -557,11 +573,7 @@ impl Context<'_> {
     ) -> Result<Kernel> {
         let mut bounds = Vec::new();
         let accessors = self.accessors(&mut unit, &mut bounds, true)?;
-        let mut source = String::new();
-        if body.contains("subgroup") {
-            source.push_str("enable subgroups;\n");
-        }
-        source += &uniform(0, &unit);
+        let mut source = uniform(0, &unit);
         let mut ranges = Vec::new();
         for (index, bound) in bounds.iter().enumerate() {
             source += &self.declare(bound, 1 + index, &bounds);
@@ -636,7 +648,16 @@ impl Context<'_> {
                 Some(at) => at,
                 None => {
                     let var = format!("b{}", bounds.len());
-                    bounds.push(Bound { var, ids: vec![], start, end, written: false, stored: dtype, vec4: false, declared: false });
+                    bounds.push(Bound {
+                        var,
+                        ids: vec![],
+                        start,
+                        end,
+                        written: false,
+                        stored: dtype,
+                        vec4: false,
+                        declared: false,
+                    });
                     bounds.len() - 1
                 }
             };
@@ -727,7 +748,10 @@ struct Bound {
 }
 
 fn uniform(binding: usize, unit: &Unit) -> String {
-    format!("@group(0) @binding({binding}) var<uniform> q: array<vec4<u32>, {}>;\n", unit.params.len().div_ceil(4).max(1))
+    format!(
+        "@group(0) @binding({binding}) var<uniform> q: array<vec4<u32>, {}>;\n",
+        unit.params.len().div_ceil(4).max(1)
+    )
 }
 
 fn words(unit: &Unit) -> Vec<u32> {
@@ -760,11 +784,8 @@ fn accessor(index: usize, touch: Touch, dtype: DType, bound: &Bound, base: &str)
         if held == stored { value } else { format!("bitcast<{}>({value})", wrap(held)) }
     };
     let var = &bound.var;
-    let one = if bound.vec4 {
-        format!("{var}[({base} + i) >> 2u][({base} + i) & 3u]")
-    } else {
-        format!("{var}[{base} + i]")
-    };
+    let one =
+        if bound.vec4 { format!("{var}[({base} + i) >> 2u][({base} + i) & 3u]") } else { format!("{var}[{base} + i]") };
     let four = format!("{var}[({base} + i) >> 2u]");
     let mut text = String::new();
     if touch.read {

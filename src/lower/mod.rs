@@ -126,9 +126,14 @@ fn finish(
     let reads = |group: usize| {
         let space = fused.groups[group].space;
         let members = fused.groups[group].members.iter();
-        members.flat_map(|&m| fuse::reads(&program, &stop, m, fuse::level(&program, m, space), space)).map(|r| r.0).collect()
+        members
+            .flat_map(|&m| fuse::reads(&program, &stop, m, fuse::level(&program, m, space), space))
+            .map(|r| r.0)
+            .collect()
     };
-    let placement =
-        place::place(&program, &fused, &schedule, &temporaries, &fixed, &kept, &reads, options.strategy);
+    let placement = place::place(&program, &fused, &schedule, &temporaries, &fixed, &kept, &reads, options.strategy);
     Compiled { wide: packs.wide, layouts, copies, placement, program, fused, schedule }
 }
+
+#[cfg(all(test, feature = "reference", not(target_arch = "wasm32")))]
+mod tests;

@@ -61,7 +61,13 @@ struct Shape {
 
 /// Merges groups that are alike. `state` are the leaves that may be laid out anew, `replaces` pairs them with the
 /// values that replace them, `pinned` are values whose place is fixed otherwise.
-pub fn pack(program: &Program, fused: &mut Fused, state: &HashSet<Id>, replaces: &[(Id, Id)], pinned: &HashSet<Id>) -> Packs {
+pub fn pack(
+    program: &Program,
+    fused: &mut Fused,
+    state: &HashSet<Id>,
+    replaces: &[(Id, Id)],
+    pinned: &HashSet<Id>,
+) -> Packs {
     let replaced: HashMap<Id, Id> = replaces.iter().map(|&(leaf, value)| (value, leaf)).collect();
     let mut alike: Vec<(String, Vec<(usize, Vec<Id>)>)> = Vec::new();
     let mut index: HashMap<String, usize> = HashMap::new();
@@ -175,7 +181,11 @@ fn shape(
         let val = &program.vals[id];
         if !top && stop(id) && !members.contains(&id) {
             if levels.get(&id) == Some(&Level::Full) {
-                let movable = if fused.is_member(id) { !pinned.contains(&id) && !replaced.contains_key(&id) } else { state.contains(&id) };
+                let movable = if fused.is_member(id) {
+                    !pinned.contains(&id) && !replaced.contains_key(&id)
+                } else {
+                    state.contains(&id)
+                };
                 if !movable || val.dtype.bytes() != 4 {
                     return None;
                 }

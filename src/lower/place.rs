@@ -118,7 +118,8 @@ pub fn place(
         let fits = |&(buffer, from): &(usize, usize)| from <= block.first && placement.buffers[buffer] >= block.bytes;
         let best = (0..free.len()).filter(|&i| fits(&free[i])).min_by_key(|&i| placement.buffers[free[i].0]);
         // None is large enough: the largest free one grows.
-        let grows = || (0..free.len()).filter(|&i| free[i].1 <= block.first).max_by_key(|&i| placement.buffers[free[i].0]);
+        let grows =
+            || (0..free.len()).filter(|&i| free[i].1 <= block.first).max_by_key(|&i| placement.buffers[free[i].0]);
         let slot = best.or_else(grows).unwrap_or_else(|| {
             placement.buffers.push(0);
             free.push((placement.buffers.len() - 1, 0));

@@ -87,14 +87,18 @@ impl Signature {
             return None;
         }
         let differs = self.nodes.iter().zip(&other.nodes).find(|(a, b)| a.0 != b.0);
-        let was_now = |was: &str, now: &str| if was == now { format!("{now} changed") } else { format!("{was} became {now}") };
+        let was_now =
+            |was: &str, now: &str| if was == now { format!("{now} changed") } else { format!("{was} became {now}") };
         Some(match differs {
             Some((was, now)) => (was_now(&was.2, &now.2), now.1.clone()),
             None => {
                 let longest = if self.nodes.len() > other.nodes.len() { self } else { other };
                 let shared = self.nodes.len().min(other.nodes.len());
                 match longest.nodes.get(shared).or(longest.nodes.last()) {
-                    Some(node) => (format!("{} nodes became {} ({})", self.nodes.len(), other.nodes.len(), node.2), node.1.clone()),
+                    Some(node) => (
+                        format!("{} nodes became {} ({})", self.nodes.len(), other.nodes.len(), node.2),
+                        node.1.clone(),
+                    ),
                     None => ("the outputs changed".into(), crate::graph::nowhere()),
                 }
             }

@@ -94,7 +94,13 @@ impl Graph<'_> {
 }
 
 /// Schedules all groups. `replaces` pairs leaves of the state with the values that replace them.
-pub fn schedule(program: &Program, fused: &Fused, replaces: &[(Id, Id)], fuse: bool, wide: &HashMap<usize, Wide>) -> Schedule {
+pub fn schedule(
+    program: &Program,
+    fused: &Fused,
+    replaces: &[(Id, Id)],
+    fuse: bool,
+    wide: &HashMap<usize, Wide>,
+) -> Schedule {
     let mut graph = Graph { program, fused, before: dependencies(program, fused), readers: HashMap::new() };
     for (index, group) in fused.groups.iter().enumerate() {
         let stop = |id: Id| fused.is_member(id) || matches!(program.vals[id].kind, Kind::Leaf(_));
