@@ -362,7 +362,7 @@ fn native_handles_and_futures_move_to_threads() -> Result<()> {
     let mut encoder = moves(device.encoder());
     encoder.clear(&buffer, 0, 256);
     let submission = moves(encoder.submit()?);
-    let _ = moves(submission.seconds());
+    assert!(block_on(moves(submission.seconds())).is_err(), "not a profiled one");
     block_on(moves(device.ready()))?;
     block_on(moves(device.guarded("nothing", || ())))?;
     block_on(moves(device.wait()))?;
