@@ -267,7 +267,7 @@ fn slow_work_is_queued_sparingly() -> Result<()> {
     let text = "@group(0) @binding(0) var<storage, read_write> y: array<u32>;
         @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3<u32>) {
             var v = id.x;
-            for (var i = 0u; i < 300000u; i++) { v = v * 1664525u + 1013904223u; }
+            for (var i = 0u; i < 60000u; i++) { v = v * 1664525u + 1013904223u; }
             y[id.x] = v;
         }";
     let pipeline = device.pipeline("slow", text, &[Access::ReadWrite])?;
@@ -347,5 +347,25 @@ fn unusual_uses_of_a_native_executor() -> Result<()> {
     two?;
     assert_eq!(one?.iter().map(Vec::len).collect::<Vec<_>>(), [4096, 0]);
     assert_eq!(block_on(device.read(&[]))?, Vec::<Vec<u8>>::new());
+    Ok(())
+}
+
+#[test]
+fn native_handles_and_futures_move_to_threads() -> Result<()> {
+    fn moves<T: Send>(value: T) -> T {
+        value
+    }
+    let device = moves(block_on(moves(Device::new()))?);
+    let buffer = moves(device.alloc(256)?);
+    let pipeline = device.pipeline("double", DOUBLE, &[Access::Read, Access::ReadWrite, Access::Uniform]);
+    moves(pipeline?);
+    let mut encoder = moves(device.encoder());
+    encoder.clear(&buffer, 0, 256);
+    let submission = moves(encoder.submit()?);
+    assert!(block_on(moves(submission.seconds())).is_err(), "not a profiled one");
+    block_on(moves(device.ready()))?;
+    block_on(moves(device.guarded("nothing", || ())))?;
+    block_on(moves(device.wait()))?;
+    assert_eq!(block_on(moves(device.read(&[buffer.whole()])))?[0], [0; 256]);
     Ok(())
 }
