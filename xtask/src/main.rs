@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 const TARGET: &str = "wasm32-unknown-unknown";
-const PROFILE: &str = "web"; // see Cargo.toml
+const PROFILE: &str = "wasm"; // see Cargo.toml
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
