@@ -158,7 +158,7 @@ impl Bound {
 }
 
 /// What a step was compiled to: `println!("{plan}")` shows each dispatch.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// The dispatches, in order.
     pub lines: Vec<Line>,
@@ -204,6 +204,35 @@ impl fmt::Display for Plan {
             let grid = if z > 1 { format!("{x}x{y}x{z}") } else { format!("{x}x{y}") };
             let flops = if line.flops > 0 { format!("{:.1} MFLOP", line.flops as f64 / 1e6) } else { String::new() };
             writeln!(f, "{index:>3}  {grid:>10}  {:>10}  {flops:>13}  {}", human(line.bytes), line.label)?;
+        }
+        Ok(())
+    }
+}
+
+/// A plan with the time each dispatch took in one run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Profile {
+    /// The plan.
+    pub plan: Plan,
+    /// Seconds of each dispatch, in order.
+    pub seconds: Vec<f64>,
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total: f64 = self.seconds.iter().sum();
+        writeln!(f, "{} dispatches in {:.3} ms", self.seconds.len(), total * 1e3)?;
+        for (line, seconds) in self.plan.lines.iter().zip(&self.seconds) {
+            let rate = |amount: u64| amount as f64 / seconds / 1e9;
+            let flops = if line.flops > 0 { format!("{:.1} GFLOP/s", rate(line.flops)) } else { String::new() };
+            writeln!(
+                f,
+                "{:>9.3} ms  {:>4.1} %  {:>6.1} GB/s  {flops:>14}  {}",
+                seconds * 1e3,
+                100.0 * seconds / total,
+                rate(line.bytes),
+                line.label
+            )?;
         }
         Ok(())
     }

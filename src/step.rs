@@ -17,7 +17,7 @@ use crate::graph::{Slot, Spec, Tensor, Tree, Value, nowhere};
 use crate::lower::pack::{ALIGN, offsets};
 use crate::lower::program::{Captures, Id, Kind, Recording, Signature, Val};
 use crate::lower::{Compiled, Options, Request, Target, compile};
-use crate::plan::{Bound, Plan};
+use crate::plan::{Bound, Plan, Profile};
 
 /// Named scalars that a step returns, in the order given.
 ///
@@ -217,7 +217,41 @@ impl Step {
         batches: &[B],
         f: impl Fn(S, &B) -> Result<(Logs, S)>,
     ) -> Result<Logs> {
-        let Some(first) = batches.first() else { return Ok(Logs::default()) };
+        if batches.is_empty() {
+            return Ok(Logs::default());
+        }
+        self.prepare(tag, state, batches, f)?;
+        let mut encoder = self.device.encoder();
+        let logs = self.encode(&mut encoder, batches)?;
+        encoder.submit()?;
+        Ok(logs)
+    }
+
+    /// Runs the function once and times each dispatch.
+    pub async fn profile<S: Tree, B: Tree>(
+        &mut self,
+        state: &mut S,
+        batch: &B,
+        f: impl Fn(S, &B) -> Result<(Logs, S)>,
+    ) -> Result<Profile> {
+        let batches = std::slice::from_ref(batch);
+        self.prepare(0, state, batches, f)?;
+        let mut encoder = self.device.encoder_profiled()?;
+        self.encode(&mut encoder, batches)?;
+        let seconds = encoder.submit()?.seconds().await?;
+        let plan = self.plan().cloned().unwrap_or_default();
+        Ok(Profile { plan, seconds })
+    }
+
+    /// Makes the last entry the one for these inputs, recorded, checked and bound.
+    fn prepare<S: Tree, B: Tree>(
+        &mut self,
+        tag: u64,
+        state: &mut S,
+        batches: &[B],
+        f: impl Fn(S, &B) -> Result<(Logs, S)>,
+    ) -> Result<()> {
+        let Some(first) = batches.first() else { return Ok(()) };
         let key = Key { tag, state: specs(&state.leaves())?, batch: specs(&first.leaves())? };
         for batch in &batches[1..] {
             if specs(&batch.leaves())? != key.batch {
@@ -251,22 +285,27 @@ impl Step {
                 self.entries.push(entry);
             }
         }
+        match self.entries.last_mut() {
+            Some(entry) => entry.settle(&self.device, state),
+            None => Ok(()),
+        }
+    }
+
+    /// Encodes one replay of the last entry for each batch.
+    fn encode<B: Tree>(&mut self, encoder: &mut Encoder, batches: &[B]) -> Result<Logs> {
         let Some(entry) = self.entries.last_mut() else { return Ok(Logs::default()) };
-        entry.settle(&self.device, state)?;
-        let mut encoder = self.device.encoder();
         let Some(bound) = &entry.bound else { return Ok(Logs::default()) };
         for batch in batches {
             for (tensor, (_, slot)) in batch.leaves().iter().zip(&entry.inputs) {
-                fill(&mut encoder, tensor, slot)?;
+                fill(encoder, tensor, slot)?;
             }
-            bound.encode(&mut encoder);
+            bound.encode(encoder);
             if let (Some(ring), Some(buffer)) = (&entry.ring, &entry.log_buffer) {
                 let sequence = ring.written.fetch_add(1, Ordering::Relaxed);
                 encoder.copy(buffer, 0, &ring.buffer, (sequence % RING) * ring.entry, ring.entry);
             }
             entry.runs += 1;
         }
-        encoder.submit()?;
         Ok(entry.logged())
     }
 }

@@ -2,8 +2,15 @@
 //! The families run on whatever adapter is there: workgroup and register tiles need nothing special; subgroup tiles run
 //! where the subgroup size is fixed.
 
-use wengert::lower::gemm::{Class, Gemm, Operand, Problem, Target, select};
+use wengert::gpu::Class;
+use wengert::lower::Target;
+use wengert::lower::gemm::{Gemm, Operand, Problem, select};
 use wgpu::util::DeviceExt;
+
+/// Product kernels are chosen by class and subgroup size alone.
+fn target_of(class: Class, subgroup: Option<u32>) -> Target {
+    Target { class, subgroup, bindings: 8, binding_bytes: 128 << 20 }
+}
 
 struct Gpu {
     device: wgpu::Device,
@@ -183,13 +190,13 @@ fn cases() -> Vec<Case> {
 #[test]
 fn register_tiles() {
     let gpu = gpu();
-    check(&gpu, &Target { class: Class::Browser, subgroup: None }, &cases());
+    check(&gpu, &target_of(Class::Browser, None), &cases());
 }
 
 #[test]
 fn workgroup_tiles() {
     let gpu = gpu();
-    let target = Target { class: Class::Discrete, subgroup: None };
+    let target = target_of(Class::Discrete, None);
     check(&gpu, &target, &cases());
     let large: Vec<Case> = [[false, false], [true, false], [false, true], [true, true]]
         .into_iter()
@@ -204,21 +211,21 @@ fn workgroup_tiles() {
 fn subgroup_tiles() {
     let gpu = gpu();
     let Some(sg @ (4 | 8 | 16)) = gpu.subgroup else { return };
-    check(&gpu, &Target { class: Class::Cpu, subgroup: Some(sg) }, &cases());
+    check(&gpu, &target_of(Class::Cpu, Some(sg)), &cases());
 }
 
 /// One text serves all sizes of a class, and every text is accepted by naga and has its seams on lines of their own.
 #[test]
 fn text_depends_on_the_class_only() {
     let p = |m, n, k| problem(&Case { size: [1, m, n, k], t: [false; 2], broadcast: [false; 2], pad: 0 });
-    let target = Target { class: Class::Cpu, subgroup: Some(8) };
+    let target = target_of(Class::Cpu, Some(8));
     let (x, y) = (select(&p(512, 512, 512), &target), select(&p(1024, 768, 256), &target));
     assert_eq!(x.source, y.source);
     assert_ne!(x.params, y.params);
     for sg in [None, Some(4), Some(8), Some(16)] {
         for class in [Class::Cpu, Class::Browser, Class::Discrete] {
             for case in cases() {
-                let g = select(&problem(&case), &Target { class, subgroup: sg });
+                let g = select(&problem(&case), &target_of(class, sg));
                 for seam in
                     ["fn load_a(z: u32", "fn load_b(z: u32", if g.stores_vec4 { "fn store_c(" } else { "fn store_c1(" }]
                 {
@@ -242,8 +249,8 @@ fn grids_stay_within_limits() {
         b: Operand { transposed: false, ld: 8, batch_stride: 0, vec4: true },
     };
     let gpu = gpu();
-    let mut targets = vec![Target { class: Class::Browser, subgroup: None }];
-    targets.extend(gpu.subgroup.map(|sg| Target { class: Class::Cpu, subgroup: Some(sg) }));
+    let mut targets = vec![target_of(Class::Browser, None)];
+    targets.extend(gpu.subgroup.map(|sg| target_of(Class::Cpu, Some(sg))));
     for target in targets {
         let gemm = select(&p, &target);
         assert!(gemm.grid[1] > 1 && gemm.grid.iter().all(|&g| g <= 65535), "{:?}", gemm.grid);

@@ -102,6 +102,8 @@ const CHUNK: usize = 512;
 const CONE: usize = 48;
 /// Values one kernel computes.
 const MEMBERS: usize = 64;
+/// Tensors an epilogue of a product may read besides the operands, and results it may write.
+const EPILOGUE: usize = 2;
 /// With fewer threads than this, a large producer is not drawn into a fold.
 const PARALLEL: usize = 1024;
 
@@ -238,7 +240,11 @@ fn stored(program: &Program, fuse: bool) -> Vec<bool> {
                 let heavy = matches!(&val.kind, Kind::Map(map) if map.heavy);
                 let size = (below.0 + 1, below.1, below.2 || heavy);
                 let many = readers[id] > 1;
-                let cheap = size.0 <= 2 && size.1 <= 2 && !size.2;
+                // The only reader of a fold or a product becomes its epilogue, and that is written instead.
+                let behind = |&input: &Id| {
+                    readers[input] == 1 && matches!(vals[input].kind, Kind::Fold(_) | Kind::Contraction(_))
+                };
+                let cheap = size.0 <= 2 && size.1 <= 2 && !size.2 && !val.inputs.iter().any(behind);
                 let keep = wanted[id]
                     || !fuse
                     || size.0 > CONE
@@ -307,19 +313,7 @@ struct Merger<'a> {
 
 impl Merger<'_> {
     fn merge(&mut self) {
-        let order: Vec<usize> = self.groups.keys().copied().collect();
-        // Producers into consumers, until nothing changes for a consumer.
-        for &consumer in &order {
-            'again: while let Some(draft) = self.groups.get(&consumer) {
-                let producers: BTreeSet<usize> = draft.needs.iter().filter_map(|&id| self.of[id]).collect();
-                for producer in producers.into_iter().rev().filter(|&p| p != consumer) {
-                    if self.try_merge(producer, consumer) {
-                        continue 'again;
-                    }
-                }
-                break;
-            }
-        }
+        self.merge_producers(false);
         // Siblings that read something in common and run over the same space.
         let mut by_space: BTreeMap<(usize, usize, usize, usize), Vec<usize>> = BTreeMap::new();
         for (&key, draft) in &self.groups {
@@ -338,6 +332,25 @@ impl Merger<'_> {
                         break;
                     }
                 }
+            }
+        }
+        // Products last, so that an update of several results stays whole and either fits behind a product or not.
+        self.merge_producers(true);
+    }
+
+    /// Merges producers into their consumers, until nothing changes for a consumer.
+    fn merge_producers(&mut self, products: bool) {
+        let order: Vec<usize> = self.groups.keys().copied().collect();
+        for &consumer in &order {
+            'again: while let Some(draft) = self.groups.get(&consumer) {
+                let producers: BTreeSet<usize> = draft.needs.iter().filter_map(|&id| self.of[id]).collect();
+                for producer in producers.into_iter().rev().filter(|&p| p != consumer) {
+                    let product = matches!(self.groups[&producer].space, Space::Product(_));
+                    if product == products && self.try_merge(producer, consumer) {
+                        continue 'again;
+                    }
+                }
+                break;
             }
         }
     }
@@ -421,7 +434,13 @@ impl Merger<'_> {
         let merged = Draft { space, members, needs };
         let inside: HashSet<Id> = merged.members.iter().copied().collect();
         let written = merged.members.iter().filter(|&&m| self.read_outside(m, &inside)).count();
-        if self.leaves(&merged).len() + written > self.cap {
+        let read = self.leaves(&merged).len();
+        if read + written > self.cap {
+            return false;
+        }
+        // A product repeats its epilogue for every element of a register tile: a bias, a mask and a residual pay, an
+        // optimizer's update does not.
+        if matches!(space, Space::Product(_)) && (read > 2 + EPILOGUE || written > EPILOGUE) {
             return false;
         }
         for &member in &merged.members {

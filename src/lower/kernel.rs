@@ -192,7 +192,7 @@ impl Context<'_> {
         let y = e.value(b, &At { var: y, level: Level::Other }, 1);
         e.line(&format!("{sum} += {x} * {y};"));
         let body = e.close();
-        e.line(&format!("for (var k = 0u; k < {k}; k++) {{\n{body}}}"));
+        e.line(&format!("for (var k = 0u; k < {k} + zero; k++) {{\n{body}}}"));
         let at = At { var: item.to_string(), level: Level::Full };
         e.define(product, &at, 1, &sum);
         self.finish(e, group, &at, 1);
@@ -253,7 +253,7 @@ impl Context<'_> {
                 e.store(id, &at, lanes, value);
             }
             let body = e.close();
-            e.line(&format!("for (var k = 0u; k < {count}; k++) {{\n{body}}}"));
+            e.line(&format!("for (var k = 0u; k < {count} + zero; k++) {{\n{body}}}"));
             for (&fold, sum) in now.iter().zip(&sums) {
                 let value = e.bind("v", sum);
                 e.define(fold, &reduced, lanes, &value);
@@ -310,7 +310,7 @@ impl Context<'_> {
         if steps <= 8 && passes > 1 {
             e.keep = Some(Keep { step: "j".into(), steps, ..Keep::default() });
         }
-        let bound = if steps <= 8 { format!("{steps}u") } else { e.unit.param(steps as u32) };
+        let bound = if steps <= 8 { format!("{steps}u") } else { format!("{} + zero", e.unit.param(steps as u32)) };
         let mut text = String::new();
         for pass in 0..passes {
             let now = folds.get(pass).map_or(&[][..], Vec::as_slice);
@@ -582,6 +582,9 @@ impl Context<'_> {
         source += &unit.globals;
         source += &helpers(&unit);
         source += &accessors;
+        // A loop bound that is nothing but a word of the uniform makes lavapipe specialise the shader to its value
+        // at every dispatch, which takes milliseconds. Adding a zero it cannot see through prevents that.
+        let zero = if body.contains("zero") { "let zero = groups.z - 1u;\n" } else { "" };
         let index = match thread {
             Thread::Global => format!("let t = (group.y * groups.x + group.x) * {width}u + lane;\n"),
             Thread::Block => "let block = group.y * groups.x + group.x;\n".into(),
@@ -590,7 +593,7 @@ impl Context<'_> {
         write!(
             source,
             "@compute @workgroup_size({width})\nfn main(\n    @builtin(workgroup_id) group: vec3<u32>,\n    \
-             @builtin(num_workgroups) groups: vec3<u32>,\n    @builtin(local_invocation_index) lane: u32,\n) {{\n{index}{body}}}\n"
+             @builtin(num_workgroups) groups: vec3<u32>,\n    @builtin(local_invocation_index) lane: u32,\n) {{\n{zero}{index}{body}}}\n"
         )
         .ok();
         let blocks = blocks.max(1);
