@@ -3,8 +3,10 @@
 pub mod dtype;
 pub mod error;
 pub mod gpu;
+pub mod grad;
 pub mod graph;
 pub mod lower;
+pub mod ops;
 pub mod plan;
 pub mod random;
 mod read;
