@@ -6,6 +6,7 @@ pub mod gpu;
 pub mod graph;
 pub mod lower;
 pub mod plan;
+pub mod random;
 mod read;
 pub mod shape;
 pub mod step;

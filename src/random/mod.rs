@@ -1,0 +1,3 @@
+//! Random numbers as pure functions of a key.
+
+pub mod threefry;
