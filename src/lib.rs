@@ -1,5 +1,6 @@
 //! Wengert: GPU-first deep learning on wgpu.
 
+pub mod data;
 pub mod dtype;
 pub mod error;
 pub mod gpu;
