@@ -1,5 +1,7 @@
 //! Wengert: GPU-first deep learning on wgpu.
 
+pub mod callbacks;
+pub mod data;
 pub mod dtype;
 pub mod error;
 pub mod gpu;
