@@ -1,12 +1,19 @@
 //! Wengert: GPU-first deep learning on wgpu.
 
+pub mod choice;
 pub mod dtype;
 pub mod error;
 pub mod gpu;
 pub mod graph;
+pub mod initializers;
+pub mod layers;
+pub mod losses;
 pub mod lower;
+pub mod metrics;
+pub mod optimizers;
 pub mod plan;
 pub mod random;
 mod read;
 pub mod shape;
 pub mod step;
+pub mod threads;
