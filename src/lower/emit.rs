@@ -134,7 +134,7 @@ pub fn dialect(text: &str, args: &[String], lanes: usize) -> String {
 }
 
 /// NaN is tested by bits: WGSL may assume that it does not exist. Both operands' NaN pass.
-const EXTREMA: &str = "\
+pub const EXTREMA: &str = "\
 fn nan_T(x: T) -> B { return (bitcast<U>(x) & U(0x7fffffffu)) > U(0x7f800000u); }
 fn max_T(a: T, b: T) -> T { return select(b, a, (a > b) | nan_T(a)); }
 fn min_T(a: T, b: T) -> T { return select(b, a, (a < b) | nan_T(a)); }";
