@@ -82,7 +82,7 @@ impl fmt::Debug for Activation {
 }
 
 impl Layer for Activation {
-    fn kind(&self) -> &'static str {
+    fn kind(&self) -> &str {
         "activation"
     }
 

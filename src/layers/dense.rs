@@ -59,7 +59,7 @@ impl Dense {
 }
 
 impl Layer for Dense {
-    fn kind(&self) -> &'static str {
+    fn kind(&self) -> &str {
         "dense"
     }
 

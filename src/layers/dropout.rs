@@ -33,7 +33,7 @@ impl Dropout {
 }
 
 impl Layer for Dropout {
-    fn kind(&self) -> &'static str {
+    fn kind(&self) -> &str {
         "dropout"
     }
 

@@ -12,7 +12,7 @@ use crate::ops;
 pub struct Add;
 
 impl Layer for Add {
-    fn kind(&self) -> &'static str {
+    fn kind(&self) -> &str {
         "add"
     }
 
@@ -49,7 +49,7 @@ impl Default for Concatenate {
 }
 
 impl Layer for Concatenate {
-    fn kind(&self) -> &'static str {
+    fn kind(&self) -> &str {
         "concatenate"
     }
 

@@ -106,7 +106,7 @@ impl Variable {
 /// struct Scale;
 ///
 /// impl Layer for Scale {
-///     fn kind(&self) -> &'static str {
+///     fn kind(&self) -> &str {
 ///         "scale"
 ///     }
 ///     fn variables(&self, inputs: &[Spec]) -> Result<Vec<Variable>> {
@@ -125,7 +125,7 @@ impl Variable {
 /// ```
 pub trait Layer: Debug + MaybeSend + MaybeSync + 'static {
     /// The kind in snake case ("dense"): what layers without a name of their own are called, with a number behind.
-    fn kind(&self) -> &'static str;
+    fn kind(&self) -> &str;
 
     /// The variables needed for inputs of these shapes. Their first axis is the batch, of length 1 here; no variable
     /// may depend on it.

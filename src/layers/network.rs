@@ -345,8 +345,8 @@ impl fmt::Debug for Network {
 
 /// A network with one output is a layer, so that networks nest.
 impl Layer for Network {
-    fn kind(&self) -> &'static str {
-        "functional"
+    fn kind(&self) -> &str {
+        &self.name
     }
 
     fn accepts(&self) -> RangeInclusive<usize> {

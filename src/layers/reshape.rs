@@ -9,7 +9,7 @@ use crate::graph::{Tensor, here};
 pub struct Flatten;
 
 impl Layer for Flatten {
-    fn kind(&self) -> &'static str {
+    fn kind(&self) -> &str {
         "flatten"
     }
 
@@ -35,7 +35,7 @@ impl Reshape {
 }
 
 impl Layer for Reshape {
-    fn kind(&self) -> &'static str {
+    fn kind(&self) -> &str {
         "reshape"
     }
 
@@ -50,7 +50,12 @@ impl Layer for Reshape {
             (true, 1) if fixed > 0 && elements.is_multiple_of(fixed) => elements / fixed,
             _ => {
                 let why = format!("the {elements} elements of a batch entry do not fill {:?}", self.target);
-                return Tensor::poisoned(Error::Shape { op: "reshape".into(), inputs: vec![shape], why, place: here() });
+                return Tensor::poisoned(Error::Shape {
+                    op: "reshape".into(),
+                    inputs: vec![shape],
+                    why,
+                    place: here(),
+                });
             }
         };
         let axes = self.target.iter().map(|&axis| usize::try_from(axis).unwrap_or(rest));

@@ -101,8 +101,7 @@ pub(super) fn summary(name: &str, graph: &Graph, variables: &[Variable]) -> Stri
         let (count, size) = counted.fold((0, 0), |(n, size), v| (n + v.count(), size + v.count() * v.dtype.bytes()));
         (count, size)
     };
-    for (label, (count, size)) in
-        [("Total", of(&|_| true)), ("Trainable", of(&|t| t)), ("Non-trainable", of(&|t| !t))]
+    for (label, (count, size)) in [("Total", of(&|_| true)), ("Trainable", of(&|t| t)), ("Non-trainable", of(&|t| !t))]
     {
         // Writing to a String cannot fail.
         let _ = writeln!(text, " {label} params: {} ({})", grouped(count), bytes(size));

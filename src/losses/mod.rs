@@ -10,8 +10,8 @@ mod regression;
 #[cfg(test)]
 mod tests;
 
-pub use crossentropy::{BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy};
 pub(crate) use crossentropy::labels;
+pub use crossentropy::{BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy};
 pub(crate) use regression::last_mean;
 pub use regression::{MeanAbsoluteError, MeanSquaredError};
 

@@ -8,7 +8,6 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Tensor, here};
 use crate::losses::{self, Pairwise, divide_no_nan};
-use crate::ops::Keep;
 
 /// The variables of every mean: f32 scalars, the weighted sum of values and the sum of weights.
 pub(super) fn zeros() -> Variables {
@@ -27,7 +26,7 @@ fn samplewise(values: &Tensor, weight: Option<&Tensor>) -> (Tensor, Option<Tenso
     let values = values.cast(DType::F32);
     let average = |x: Tensor, from: usize| {
         let axes: Vec<i32> = (from..x.rank()).map(|axis| axis as i32).collect();
-        axes.iter().rev().fold(x, |x, &axis| x.mean(axis))
+        if axes.is_empty() { x } else { x.mean(&axes[..]) }
     };
     let Some(weight) = weight else {
         return (average(values, 1), None);

@@ -45,8 +45,13 @@ pub trait Rule: Debug + MaybeSend + MaybeSync + 'static {
     }
 
     /// The new parameter and its new slots, as elementwise expressions that are the same for all parameters.
-    fn update(&self, parameter: &Tensor, gradient: &Tensor, slots: &[Tensor], scalars: &[Tensor])
-    -> (Tensor, Variables);
+    fn update(
+        &self,
+        parameter: &Tensor,
+        gradient: &Tensor,
+        slots: &[Tensor],
+        scalars: &[Tensor],
+    ) -> (Tensor, Variables);
 }
 
 /// An optimizer. Cheap to clone.
