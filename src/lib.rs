@@ -2,15 +2,22 @@
 
 pub mod callbacks;
 pub mod data;
+pub mod choice;
 pub mod dtype;
 pub mod error;
 pub mod gpu;
 pub mod grad;
 pub mod graph;
+pub mod initializers;
+pub mod layers;
+pub mod losses;
 pub mod lower;
+pub mod metrics;
 pub mod ops;
+pub mod optimizers;
 pub mod plan;
 pub mod random;
 mod read;
 pub mod shape;
 pub mod step;
+pub mod threads;
