@@ -126,7 +126,7 @@ fn what_does_not_fit_surfaces_in_the_network_with_the_line_of_the_call() {
 
     // The second layer has the number that the network gives it.
     let x = Input([4]);
-    let y = Reshape::new([3, -1]).on(&Dense::new(4).on(&Reshape::new([4, 1]).on(&x)));
+    let y = Reshape::new([3, -1]).on(Dense::new(4).on(Reshape::new([4, 1]).on(&x)));
     let message = one(&x, &y).unwrap_err().to_string();
     assert!(message.contains("the 16 elements of a batch entry do not fill [3, -1]"), "{message}");
     assert!(message.contains("within reshape_1)"), "{message}");
@@ -147,7 +147,7 @@ fn graphs_that_cannot_be_are_refused() {
     assert!(message.contains("an input that is not among the network's inputs"), "{message}");
     let message = one(&a, &Dense::new(1).on([&a, &a])).unwrap_err().to_string();
     assert!(message.starts_with("dense takes 1 inputs, 2 were given (at "), "{message}");
-    let twice = Dense::new(4).named("d").on(&Dense::new(4).named("d").on(&a));
+    let twice = Dense::new(4).named("d").on(Dense::new(4).named("d").on(&a));
     assert_eq!(one(&a, &twice).unwrap_err().to_string(), "two layers are named d; names must be unique");
     assert!(one(&a, &Concatenate { axis: 0 }.on([&a, &a])).is_err());
     assert!(one(&a, &Add.on([&a, &Input([3])])).is_err());
@@ -213,7 +213,7 @@ fn initial_variables_follow_the_seed() {
 fn flatten_reshape_add_and_concatenate() {
     let x = Input([2, 3]);
     assert_eq!(Flatten.on(&x).shape().unwrap(), [6].into());
-    assert_eq!(Flatten.on(&Input([])).shape().unwrap(), [1].into());
+    assert_eq!(Flatten.on(Input([])).shape().unwrap(), [1].into());
     assert_eq!(Reshape::new([3, -1, 1]).on(&x).shape().unwrap(), [3, 2, 1].into());
     assert!(Reshape::new([-1, -1]).on(&x).shape().is_err());
     assert!(Reshape::new([4, -1]).on(&x).shape().is_err());
@@ -282,7 +282,7 @@ fn a_fixed_seed_overrides_that_of_the_network() {
 fn a_shared_layer_has_one_set_of_variables_and_threads_its_state() {
     let x = Input([3]);
     let (dense, dropout) = (Dense::new(3).shared(), Dropout::new(0.5).shared());
-    let y = dropout.on(&dense.on(&dropout.on(&dense.on(&x))));
+    let y = dropout.on(dense.on(dropout.on(dense.on(&x))));
     let network = one(&x, &y).unwrap();
     let names: Vec<_> = network.variables().iter().map(|v| v.name.as_str()).collect();
     assert_eq!(names, ["dense/kernel", "dense/bias", "dropout/seed_generator_state"]);
@@ -300,14 +300,14 @@ fn a_shared_layer_has_one_set_of_variables_and_threads_its_state() {
 fn networks_nest_and_can_begin_inside() {
     let x = Input([4]);
     let hidden = Dense::new(3).named("hidden").on(&x);
-    let y = Dense::new(2).on(&Dropout::new(0.5).on(&hidden));
+    let y = Dense::new(2).on(Dropout::new(0.5).on(&hidden));
     let whole = one(&x, &y).unwrap();
     let tail = one(&hidden, &y).unwrap();
     assert_eq!(tail.input_shapes(), [[3].into()]);
     assert_eq!(tail.variables().len(), 3);
 
     let z = Input([4]);
-    let outer = one(&z, &Dense::new(1).on(&whole.clone().named("body").on(&z))).unwrap();
+    let outer = one(&z, &Dense::new(1).on(whole.clone().named("body").on(&z))).unwrap();
     assert_eq!(outer.variables()[0].name, "body/hidden/kernel");
     let (trainable, state) = outer.init(0).unwrap();
     let batch = Tensor::new(&[1f32, 2., 3., 4.], [1, 4]);

@@ -75,13 +75,13 @@ impl SparseCategoricalCrossentropy {
         }
         let labels = labels(op, y, y_pred);
         let log_p = log_probability(y_pred, self.from_logits);
-        let class = Tensor::iota(y_pred.shape(), y_pred.rank() - 1).eq(labels.unsqueeze(-1));
+        let class = Tensor::iota(y_pred.shape(), y_pred.rank() - 1).cast(DType::I32).eq(labels.unsqueeze(-1));
         // Selected, not multiplied: a class that was masked out may have the logarithm -inf.
         -class.select(log_p, 0.0).sum(-1)
     }
 }
 
-/// Class numbers as u32, of the shape of the predictions without the classes.
+/// Class numbers as i32, of the shape of the predictions without the classes.
 #[track_caller]
 pub(crate) fn labels(op: &str, y: &Tensor, y_pred: &Tensor) -> Tensor {
     let (given, predicted) = (y.shape(), y_pred.shape());
@@ -93,8 +93,7 @@ pub(crate) fn labels(op: &str, y: &Tensor, y_pred: &Tensor) -> Tensor {
         let inputs = vec![given, predicted];
         return Tensor::poisoned(Error::Shape { op: op.into(), inputs, why, place: here() });
     }
-    // Through i32, so that a negative float does not saturate to class 0.
-    y.cast(DType::I32).cast(DType::U32).reshape(batch)
+    y.cast(DType::I32).reshape(batch)
 }
 
 #[track_caller]

@@ -42,7 +42,7 @@ pub struct SparseCategoricalAccuracy;
 
 fn sparse(y: &Tensor, y_pred: &Tensor) -> Tensor {
     let labels = labels("sparse_categorical_accuracy", y, y_pred);
-    labels.cast(DType::I32).eq(y_pred.argmax(-1)).cast(DType::F32)
+    labels.eq(y_pred.argmax(-1)).cast(DType::F32)
 }
 mean_metric!(SparseCategoricalAccuracy, "sparse_categorical_accuracy", |_this, y, y_pred| sparse(y, y_pred), |mean| {
     mean
