@@ -14,6 +14,7 @@ use crate::layers::{Mode, Network, Sequential, Symbolic, Variables};
 use crate::losses::Loss;
 use crate::metrics::{Mean, Metric};
 use crate::optimizers::{Optimizer, RMSprop};
+use crate::plan::Plan;
 use crate::step::{Step, assign_all};
 
 /// What `compile` settled.
@@ -195,6 +196,11 @@ impl Functional {
     fn learning_rate_variable(&self) -> Result<Tensor> {
         let store = at_home(&self.store)?;
         store.optimizer.get(1).cloned().ok_or(Error::NotCompiled { needs: "an optimizer" })
+    }
+
+    /// The plan of the newest training step: `println!("{plan}")` shows each dispatch.
+    pub fn plan(&self) -> Option<Plan> {
+        lock(&self.session).as_ref()?.train.plan().cloned()
     }
 
     /// Number of parameters.
