@@ -14,9 +14,9 @@ mod tape;
 mod tree;
 mod view;
 
-pub use node::{Layer, Leaf, Node, Slot, Spec, Tensor, Value};
-pub(crate) use node::{here, nowhere};
+pub use node::{Leaf, Node, Scope, Slot, Spec, Tensor, Value};
+pub(crate) use node::{OnBehalf, here, nowhere};
 pub use primitive::{Contraction, Derivative, Fold, Lowering, Map, Misfit, Primitive, Reduction};
-pub(crate) use tape::is_taping;
+pub(crate) use tape::{Taping, is_taping};
 pub use tree::Tree;
 pub use view::{View, ViewOp};

@@ -187,32 +187,51 @@ pub struct Tensor(Handle);
 
 thread_local! {
     static PATH: RefCell<Arc<str>> = RefCell::new(Arc::from(""));
+    static BEHALF: RefCell<Option<Place>> = const { RefCell::new(None) };
 }
 
 /// Names the layer that ops are recorded within, until dropped.
 #[derive(Debug)]
-pub struct Layer(Arc<str>);
+pub struct Scope(Arc<str>);
 
-impl Layer {
+impl Scope {
     /// Enters a layer.
-    pub fn enter(name: &str) -> Layer {
+    pub fn enter(name: &str) -> Scope {
         PATH.with_borrow_mut(|path| {
             let inner: Arc<str> = if path.is_empty() { name.into() } else { format!("{path}/{name}").into() };
-            Layer(std::mem::replace(path, inner))
+            Scope(std::mem::replace(path, inner))
         })
     }
 }
 
-impl Drop for Layer {
+impl Drop for Scope {
     fn drop(&mut self) {
         PATH.with_borrow_mut(|path| *path = self.0.clone());
+    }
+}
+
+/// Records ops in the name of another place, until dropped: a derivative belongs to the line it is the derivative of.
+#[derive(Debug)]
+pub(crate) struct OnBehalf(Option<Place>);
+
+impl OnBehalf {
+    /// Starts recording for `place`.
+    pub fn of(place: &Place) -> OnBehalf {
+        OnBehalf(BEHALF.replace(Some(place.clone())))
+    }
+}
+
+impl Drop for OnBehalf {
+    fn drop(&mut self) {
+        BEHALF.set(self.0.take());
     }
 }
 
 /// The caller's line and the layers it is within.
 #[track_caller]
 pub(crate) fn here() -> Place {
-    Place { at: Location::caller(), within: PATH.with_borrow(Clone::clone) }
+    let at = Location::caller();
+    BEHALF.with_borrow(Clone::clone).unwrap_or_else(|| Place { at, within: PATH.with_borrow(Clone::clone) })
 }
 
 /// The place of what has none in the user's program.

@@ -73,21 +73,26 @@ impl<K: Ord + Clone, A: Tree> Tree for BTreeMap<K, A> {
     }
 }
 
+impl Tree for () {
+    fn visit(&self, _: &mut dyn FnMut(&Tensor)) {}
+
+    fn map(&self, _: &mut dyn FnMut(&Tensor) -> Tensor) -> Self {}
+}
+
 macro_rules! tuples {
     ($(($($name:ident $index:tt),*))*) => {$(
         impl<$($name: Tree),*> Tree for ($($name,)*) {
-            fn visit(&self, _f: &mut dyn FnMut(&Tensor)) {
-                $(self.$index.visit(_f);)*
+            fn visit(&self, f: &mut dyn FnMut(&Tensor)) {
+                $(self.$index.visit(f);)*
             }
 
-            fn map(&self, _f: &mut dyn FnMut(&Tensor) -> Tensor) -> Self {
-                ($(self.$index.map(_f),)*)
+            fn map(&self, f: &mut dyn FnMut(&Tensor) -> Tensor) -> Self {
+                ($(self.$index.map(f),)*)
             }
         }
     )*};
 }
 tuples! {
-    ()
     (A 0)
     (A 0, B 1)
     (A 0, B 1, C 2)

@@ -9,6 +9,9 @@ use std::hash::Hash;
 
 use crate::shape::Shape;
 
+/// For each axis a half-open range of coordinates.
+type Ranges = Vec<(usize, usize)>;
+
 /// One structural view as recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ViewOp {
@@ -35,7 +38,7 @@ pub struct View {
     /// Source element of coordinate zero; may be negative under a mask.
     pub offset: isize,
     /// For each axis the half-open range of coordinates that exist; `None`: all.
-    pub inside: Option<Vec<(usize, usize)>>,
+    pub inside: Option<Ranges>,
 }
 
 impl ViewOp {
@@ -67,7 +70,7 @@ impl View {
 
     /// This view with one more op on top, if the result is still strided.
     pub fn then(&self, op: &ViewOp) -> Option<View> {
-        let inside = |f: &dyn Fn(&Vec<(usize, usize)>) -> Vec<(usize, usize)>| self.inside.as_ref().map(f);
+        let inside = |f: &dyn Fn(&Ranges) -> Ranges| self.inside.as_ref().map(f);
         Some(match op {
             ViewOp::Reshape(shape) => return self.reshape(shape),
             ViewOp::Permute(axes) => View {

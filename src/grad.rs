@@ -1,0 +1,194 @@
+//! Reverse-mode differentiation: [`value_and_grad`] and [`grad`].
+//!
+//! Floor 2. The function is recorded, then its tape is walked backwards, and each op's own rule appends more nodes. So
+//! a derivative is a graph like any other: it fuses, and it can be differentiated again. Deliberately absent: a flag
+//! on tensors, a second kind of tensor, and any rule; rules live with their ops.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Derivative, Node, OnBehalf, Taping, Tensor, Tree, here};
+
+/// The value of `f` at `at`, what it returns beside, and the gradient: `((loss, aux), gradients)`.
+///
+/// `f` returns its scalar f32 loss and anything else worth keeping. Gradients have the structure of `at`, whose leaves
+/// are f32. As in JAX only the *argument* is differentiated; tensors that `f` captures are constants, even where they
+/// were computed from the same ones. A leaf that the loss does not reach gets zeros and a warning.
+///
+/// # Errors
+/// The error of a poisoned loss or gradient; [`Error::NotDifferentiable`] where the path from a leaf to the loss runs
+/// through an op without a derivative; [`Error::Shape`] or [`Error::DType`] where the loss is not one f32.
+#[track_caller]
+pub fn value_and_grad<W: Tree, A>(f: impl FnOnce(&W) -> Result<(Tensor, A)>, at: &W) -> Result<((Tensor, A), W)> {
+    let place = here();
+    let _taping = Taping::start();
+    // Own nodes for the arguments: what else is computed from the same tensors is not on the path.
+    let mut arguments = Vec::new();
+    let argument = at.map(&mut |leaf| {
+        let own = Tensor::apply(Argument, &[leaf]);
+        arguments.push(own.clone());
+        own
+    });
+    let (loss, aux) = f(&argument)?;
+    let (node, output) = loss.node()?;
+    let spec = &node.outputs()[output];
+    if spec.dtype != DType::F32 {
+        let (op, why) = ("value_and_grad".into(), "the loss must be f32".into());
+        return Err(Error::DType { op, inputs: vec![spec.dtype], why, place });
+    }
+    if spec.shape.numel() != 1 {
+        let why = "the loss must be one number; take its mean or sum".into();
+        return Err(Error::Shape { op: "value_and_grad".into(), inputs: vec![spec.shape.clone()], why, place });
+    }
+    let mut gradients = backward(&loss, &arguments)?.into_iter();
+    let mut failed = None;
+    let gradients = at.map(&mut |leaf| {
+        let gradient = gradients.next().flatten().unwrap_or_else(|| {
+            warn_unreached(leaf);
+            Tensor::zeros(leaf.shape())
+        });
+        if let Some(error) = gradient.error() {
+            failed.get_or_insert(error.clone());
+        }
+        gradient
+    });
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(((loss, aux), gradients)),
+    }
+}
+
+/// The gradient of a scalar function alone; see [`value_and_grad`].
+#[track_caller]
+pub fn grad<W: Tree>(f: impl FnOnce(&W) -> Result<Tensor>, at: &W) -> Result<W> {
+    Ok(value_and_grad(|at| Ok((f(at)?, ())), at)?.1)
+}
+
+/// Cotangents of `arguments`, `None` where the loss does not depend on one.
+fn backward(loss: &Tensor, arguments: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
+    let mut ends: HashSet<u64> = HashSet::new();
+    for argument in arguments {
+        let (node, _) = argument.node()?;
+        if node.outputs()[0].dtype != DType::F32 {
+            let (op, why) = ("value_and_grad".into(), "only f32 has derivatives".into());
+            let place = node.place().clone();
+            return Err(Error::DType { op, inputs: vec![node.outputs()[0].dtype], why, place });
+        }
+        ends.insert(node.number());
+    }
+    // What is older than the first argument cannot depend on one.
+    let oldest = ends.iter().copied().min().unwrap_or(u64::MAX);
+    let mut nodes: HashMap<u64, (Arc<Node>, Vec<Tensor>)> = HashMap::new();
+    let mut stack = vec![loss.node()?.0.clone()];
+    while let Some(node) = stack.pop() {
+        if node.number() < oldest || nodes.contains_key(&node.number()) {
+            continue;
+        }
+        let inputs = if ends.contains(&node.number()) { Vec::new() } else { node.inputs() };
+        for input in &inputs {
+            stack.push(input.node()?.0.clone());
+        }
+        nodes.insert(node.number(), (node, inputs));
+    }
+    let mut tape: Vec<(Arc<Node>, Vec<Tensor>)> = nodes.into_values().collect();
+    tape.sort_unstable_by_key(|(node, _)| node.number());
+    let mut on_path = ends.clone();
+    for (node, inputs) in &tape {
+        let reaches = |input: &Tensor| {
+            input.dtype() == DType::F32 && input.node().is_ok_and(|(n, _)| on_path.contains(&n.number()))
+        };
+        if inputs.iter().any(reaches) {
+            on_path.insert(node.number());
+        }
+    }
+    let mut cotangents: HashMap<u64, Vec<Option<Tensor>>> = HashMap::new();
+    let (last, output) = loss.node()?;
+    if on_path.contains(&last.number()) {
+        let mut own = vec![None; last.outputs().len()];
+        own[output] = Some(Tensor::ones(loss.shape()));
+        cotangents.insert(last.number(), own);
+    }
+    for (node, inputs) in tape.iter().rev().filter(|(node, _)| !ends.contains(&node.number())) {
+        let Some(own) = cotangents.remove(&node.number()) else { continue };
+        let _behalf = OnBehalf::of(node.place());
+        let outputs: Vec<Tensor> = (0..node.outputs().len()).map(|output| Tensor::of(node.clone(), output)).collect();
+        let passed = match node.op().vjp(inputs, &outputs, &own) {
+            Derivative::Vjp(passed) => passed,
+            Derivative::Zero => continue,
+            Derivative::NotDifferentiable => {
+                return Err(Error::NotDifferentiable { op: node.op().name().into(), place: node.place().clone() });
+            }
+        };
+        for (input, cotangent) in inputs.iter().zip(passed) {
+            let (from, output) = input.node()?;
+            let Some(cotangent) = cotangent.filter(|_| on_path.contains(&from.number())) else { continue };
+            if input.dtype() != DType::F32 {
+                continue;
+            }
+            // A rule that gives another shape would train something else, silently.
+            if cotangent.error().is_none() && cotangent.spec() != input.spec() {
+                let inputs = vec![input.shape(), cotangent.shape()];
+                let (op, why) =
+                    (format!("derivative of {}", node.op().name()), "it is not of its operand's shape".into());
+                return Err(Error::Shape { op, inputs, why, place: node.place().clone() });
+            }
+            let sums = cotangents.entry(from.number()).or_insert_with(|| vec![None; from.outputs().len()]);
+            sums[output] = Some(match sums[output].take() {
+                Some(sum) => sum + cotangent,
+                None => cotangent,
+            });
+        }
+    }
+    let cotangent = |argument: &Tensor| {
+        let (node, _) = argument.node()?;
+        Ok(cotangents.get(&node.number()).and_then(|own| own[0].clone()))
+    };
+    arguments.iter().map(cotangent).collect()
+}
+
+thread_local! {
+    static WARNED: RefCell<HashSet<String>> = RefCell::default();
+}
+
+/// Once for each place, since a step is recorded many times.
+fn warn_unreached(leaf: &Tensor) {
+    let Ok((node, _)) = leaf.node() else { return };
+    let what = format!("{} {}", node.outputs()[0], node.place());
+    if WARNED.with_borrow_mut(|warned| warned.insert(what.clone())) {
+        log::warn!("value_and_grad: the loss does not reach a parameter, which gets a gradient of zeros: {what}");
+    }
+}
+
+/// Identity: marks what a derivative is taken by.
+#[derive(Debug)]
+struct Argument;
+
+impl crate::graph::Primitive for Argument {
+    fn name(&self) -> &str {
+        "argument"
+    }
+
+    fn infer(&self, inputs: &[crate::graph::Spec]) -> Result<Vec<crate::graph::Spec>, crate::graph::Misfit> {
+        Ok(inputs.to_vec())
+    }
+
+    fn vjp(&self, _: &[Tensor], _: &[Tensor], cotangents: &[Option<Tensor>]) -> Derivative {
+        Derivative::Vjp(cotangents.to_vec())
+    }
+
+    fn lower(&self, inputs: &[crate::graph::Spec], _: &[crate::graph::Spec]) -> Vec<crate::graph::Lowering> {
+        vec![crate::graph::Lowering::View(crate::graph::ViewOp::Reshape(inputs[0].shape.clone()))]
+    }
+
+    #[cfg(feature = "reference")]
+    fn reference(
+        &self,
+        inputs: &[crate::graph::interpret::Array],
+        _: &[crate::graph::Spec],
+    ) -> Vec<crate::graph::interpret::Array> {
+        inputs.to_vec()
+    }
+}
