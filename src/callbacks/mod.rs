@@ -1,6 +1,7 @@
 //! What happens around the steps of a training.
 //!
-//! Floor 4. A [`Callback`] has hooks before and after epochs and steps and sees the [`Run`]. The progress bar is one.
+//! Floor 4. A [`Callback`] has hooks before and after epochs and steps and sees the [`Run`]. The progress bar is one;
+//! [`curve`] draws what the history holds.
 
 pub mod bar;
 mod callback;
