@@ -13,8 +13,11 @@ pub trait Registered: Sized {
 }
 
 /// A name or an object.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub enum Choice<T> {
+    /// Left open.
+    #[default]
+    Unset,
     /// To be looked up.
     Name(String),
     /// Given as such.
@@ -22,11 +25,12 @@ pub enum Choice<T> {
 }
 
 impl<T: Registered> Choice<T> {
-    /// The object; an unknown name is an error that lists the known ones.
-    pub fn resolve(self) -> Result<T> {
+    /// The object, if one was chosen; an unknown name is an error that lists the known ones.
+    pub fn resolve(self) -> Result<Option<T>> {
         match self {
-            Choice::Name(name) => T::get(&name),
-            Choice::Object(object) => Ok(object),
+            Choice::Unset => Ok(None),
+            Choice::Name(name) => T::get(&name).map(Some),
+            Choice::Object(object) => Ok(Some(object)),
         }
     }
 }
