@@ -4,8 +4,10 @@
 
 pub mod bar;
 mod callback;
+pub mod curve;
 mod progress;
 
 pub use bar::Style;
 pub use callback::{Callback, Hook, LambdaCallback, Run, nothing};
+pub use curve::curve_svg;
 pub use progress::ProgressBar;

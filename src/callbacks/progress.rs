@@ -15,13 +15,16 @@ use crate::host::Out;
 /// How often numbers are asked for.
 const EVERY: Duration = Duration::from_millis(150);
 
+/// Numbers that were asked for.
+type Answer = LocalBoxFuture<'static, Result<Vec<(String, f32)>>>;
+
 /// Keras' progress bar, for one epoch after the other.
 pub struct ProgressBar {
     style: Style,
     bar: Bar,
     started: Instant,
     asked: Instant,
-    asking: Option<LocalBoxFuture<'static, Result<Vec<(String, f32)>>>>,
+    asking: Option<Answer>,
     known: Vec<(String, f64)>,
 }
 

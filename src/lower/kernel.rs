@@ -323,7 +323,7 @@ impl Context<'_> {
             e.open();
             let scale = if lanes == 4 { " * 4u" } else { "" };
             e.line(&format!("let c = (j * {width}u + lane){scale};\nlet exists = c < {count};"));
-            e.line(&format!("let l = base + select(0u, c, exists);"));
+            e.line("let l = base + select(0u, c, exists);");
             let at = At { var: "l".into(), level: Level::Full };
             for (&fold, sum) in now.iter().zip(&sums) {
                 self.accumulate(&mut e, fold, &at, lanes, sum, Some("exists"));

@@ -131,7 +131,8 @@ fn finish(
             .map(|r| r.0)
             .collect()
     };
-    let placement = place::place(&program, &fused, &schedule, &temporaries, &fixed, &kept, &reads, options.strategy);
+    let lives = place::Lives { fixed: &fixed, kept: &kept, reads: &reads };
+    let placement = place::place(&program, &fused, &schedule, &temporaries, &lives, options.strategy);
     Compiled { wide: packs.wide, layouts, copies, placement, program, fused, schedule }
 }
 

@@ -11,12 +11,14 @@ mod fit;
 mod functional;
 mod history;
 mod state;
+mod weights;
 
 pub use compile::Compile;
 pub use fit::{Evaluate, Fit, Predict, Train, Verbose};
 pub use functional::Functional;
 pub use history::{History, Scores};
 pub use state::{PredictState, TestState, TrainState};
+pub use weights::Loaded;
 
 use crate::data::Batch;
 use crate::error::{Error, Result};
