@@ -49,9 +49,12 @@ impl Unit {
         format!("q[{}].{}", at / 4, ["x", "y", "z", "w"][at % 4])
     }
 
-    /// A name nobody else has.
+    /// A name nobody else has, not even WGSL's types: `f` and 32 would make one.
     pub fn name(&mut self, prefix: &str) -> String {
         self.names += 1;
+        while matches!(self.names, 16 | 32 | 64) {
+            self.names += 1;
+        }
         format!("{prefix}{}", self.names)
     }
 
