@@ -254,7 +254,7 @@ fn rounding_of_reductions(roots: &[Tensor]) -> f64 {
                         largest = largest.max((f.length as f64).sqrt() * norm);
                     }
                 }
-                Lowering::Contraction(c) => {
+                Lowering::Contraction(c) if c.k > 0 => {
                     let x = values();
                     for at in 0..c.batch * c.m * c.n {
                         let (row, j) = (at / c.n, at % c.n);
