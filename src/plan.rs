@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use crate::error::Result;
-use crate::gpu::{Access, Buffer, Device, Encoder, Pipeline, Range};
+use crate::gpu::{Access, BindGroup, Buffer, Device, Encoder, Pipeline, Range};
 use crate::graph::Slot;
 use crate::lower::kernel::{Binding, Context};
 use crate::lower::program::Id;
@@ -34,7 +34,7 @@ impl Target {
 /// One prepared dispatch.
 struct Item {
     pipeline: Pipeline,
-    group: wgpu::BindGroup,
+    group: BindGroup,
     grid: [u32; 3],
 }
 

@@ -680,3 +680,18 @@ fn lay_out(device: &Device, tensors: &[Tensor], layouts: &[Vec<usize>], specs: &
     }
     Ok(slots)
 }
+
+/// Overwrites tensors in place where they lie on the device, in one submission; others get the value on the host.
+pub fn assign_all(device: &Device, pairs: &[(Tensor, Tensor)]) -> Result<()> {
+    let mut encoder = device.encoder();
+    for (target, value) in pairs {
+        let (node, output) = target.node()?;
+        let (from, index) = value.node()?;
+        match node.value(output).device {
+            Some(slot) => fill(&mut encoder, value, &slot)?,
+            None => node.set_value(output, from.value(index)),
+        }
+    }
+    encoder.submit()?;
+    Ok(())
+}

@@ -11,7 +11,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::stats::Counters;
-use super::{Device, Shared, lock};
+use super::{Device, Opaque, lock};
 use crate::error::{Error, Result};
 
 /// Sizes are multiples of this: WebGPU's own alignment of bound ranges, so that any 256-aligned offset may be bound.
@@ -38,7 +38,7 @@ impl Drop for Raw {
 ///
 /// A bind group or an unsubmitted encoder does not keep the contents: whoever made it keeps the `Buffer` too.
 #[derive(Clone)]
-pub struct Buffer(Shared<Handle>);
+pub struct Buffer(Opaque<Handle>);
 
 struct Handle {
     /// `Some` until the drop moves it into the pool.
@@ -53,7 +53,7 @@ struct Handle {
 impl Buffer {
     fn new(device: &Device, raw: Raw, pooled: bool) -> Buffer {
         let buffer = raw.buffer.clone();
-        Buffer(Shared::new(Handle { raw: Some(raw), buffer, id: device.unique(), device: device.clone(), pooled }))
+        Buffer(Opaque::new(Handle { raw: Some(raw), buffer, id: device.unique(), device: device.clone(), pooled }))
     }
 
     /// A handle on memory that is freed, not pooled, at the end.
@@ -89,7 +89,7 @@ impl Buffer {
 
 impl PartialEq for Buffer {
     fn eq(&self, other: &Buffer) -> bool {
-        Shared::ptr_eq(&self.0, &other.0)
+        self.0.same(&other.0)
     }
 }
 

@@ -16,7 +16,7 @@ use super::pipeline::Pipelines;
 use super::read::Readback;
 use super::staging::Staging;
 use super::stats::{Counters, Stats};
-use super::{Shared, lock};
+use super::{Opaque, Shared, lock};
 use crate::error::{Error, Result};
 
 /// How to choose and open a device.
@@ -50,7 +50,7 @@ impl Default for DeviceOptions {
 
 /// A GPU, ready for work. Cloning shares it; `==` asks whether two handles are the same device.
 #[derive(Clone)]
-pub struct Device(Shared<Inner>);
+pub struct Device(Opaque<Inner>);
 
 /// What the clones of a [`Device`] share. The maps in here hold wgpu's objects, never a `Buffer` or a `Pipeline`
 /// handle that points back, so there is no cycle.
@@ -106,7 +106,7 @@ impl Device {
         });
         log::debug!("opened {name}");
         let counters = Arc::new(Counters::default());
-        Ok(Device(Shared::new(Inner {
+        Ok(Device(Opaque::new(Inner {
             limits,
             features: raw.features(),
             info,
@@ -200,7 +200,7 @@ fn wanted_features(offered: wgpu::Features) -> wgpu::Features {
 
 impl PartialEq for Device {
     fn eq(&self, other: &Device) -> bool {
-        Shared::ptr_eq(&self.0, &other.0)
+        self.0.same(&other.0)
     }
 }
 

@@ -8,7 +8,7 @@ use web_time::Instant;
 
 use super::Device;
 use super::buffer::Buffer;
-use super::pipeline::Pipeline;
+use super::pipeline::{BindGroup, Pipeline};
 use super::profile::{Profile, Timings};
 use super::staging::Lease;
 use super::stats::{Stats, add};
@@ -21,7 +21,7 @@ pub(crate) struct Encoder {
     pass: Option<wgpu::ComputePass<'static>>,
     raw: wgpu::CommandEncoder,
     /// What the open pass has set, to set it only when it changes.
-    bound: Option<(wgpu::ComputePipeline, wgpu::BindGroup)>,
+    bound: Option<(Pipeline, BindGroup)>,
     lease: Lease,
     /// Buffers that this encoder itself needs until it is submitted.
     keep: Vec<Buffer>,
@@ -143,7 +143,7 @@ impl Encoder {
     }
 
     /// Runs `pipeline` with `group` on `grid` workgroups; a grid with a 0 runs nothing.
-    pub fn dispatch(&mut self, pipeline: &Pipeline, group: &wgpu::BindGroup, grid: [u32; 3]) {
+    pub fn dispatch(&mut self, pipeline: &Pipeline, group: &BindGroup, grid: [u32; 3]) {
         let have = self.device.limits().max_compute_workgroups_per_dimension;
         let need = grid.into_iter().max().unwrap_or(0);
         if need > have {
@@ -181,14 +181,14 @@ impl Encoder {
         }
         let Some(pass) = &mut self.pass else { return };
         match &mut self.bound {
-            Some((bound, _)) if bound == pipeline.raw() => {}
+            Some((bound, _)) if bound == pipeline => {}
             _ => pass.set_pipeline(pipeline.raw()),
         }
         match &self.bound {
-            Some((_, bound)) if bound == group => {}
-            _ => pass.set_bind_group(0, group, &[]),
+            Some((_, bound)) if bound.same(group) => {}
+            _ => pass.set_bind_group(0, &**group, &[]),
         }
-        self.bound = Some((pipeline.raw().clone(), group.clone()));
+        self.bound = Some((pipeline.clone(), group.clone()));
         if let Some(mark) = &before {
             pass.write_timestamp(&mark.set, mark.begin);
         }

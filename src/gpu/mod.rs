@@ -19,6 +19,7 @@ mod device;
 mod encoder;
 mod fault;
 mod flow;
+mod opaque;
 mod pipeline;
 mod profile;
 mod read;
@@ -35,8 +36,9 @@ pub use buffer::{Buffer, Range};
 pub use device::{Device, DeviceOptions};
 #[allow(unused_imports)] // the next floor's vocabulary
 pub(crate) use encoder::{Encoder, Submission};
+pub(crate) use opaque::Opaque;
 #[allow(unused_imports)] // the next floor's vocabulary
-pub(crate) use pipeline::{Access, Pipeline};
+pub(crate) use pipeline::{Access, BindGroup, Pipeline};
 #[allow(unused_imports)] // the next floor's vocabulary
 pub(crate) use shader::Shader;
 pub use stats::Stats;

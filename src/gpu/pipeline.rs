@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::buffer::Range;
 use super::stats::add;
-use super::{Device, Shared, lock};
+use super::{Device, Opaque, lock};
 use crate::error::{Error, Result};
 
 /// How a kernel uses the buffer at one binding.
@@ -24,9 +24,12 @@ pub(crate) enum Access {
     ReadWrite,
 }
 
+/// Buffers bound for pipelines of one layout.
+pub(crate) type BindGroup = Opaque<wgpu::BindGroup>;
+
 /// A compiled kernel. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Pipeline(Shared<Compiled>);
+pub(crate) struct Pipeline(Opaque<Compiled>);
 
 #[derive(Debug)]
 struct Compiled {
@@ -54,7 +57,7 @@ impl Pipeline {
 
 impl PartialEq for Pipeline {
     fn eq(&self, other: &Pipeline) -> bool {
-        Shared::ptr_eq(&self.0, &other.0)
+        self.0.same(&other.0)
     }
 }
 
@@ -107,7 +110,7 @@ impl Device {
         add(&self.inner().counters.pipelines, 1);
         let compiled = Compiled { raw, layout, label: label.into(), bindings: bindings.into() };
         let mut pipelines = lock(&self.inner().pipelines);
-        Ok(pipelines.by_text.entry(key).or_insert(Pipeline(Shared::new(compiled))).clone())
+        Ok(pipelines.by_text.entry(key).or_insert(Pipeline(Opaque::new(compiled))).clone())
     }
 
     fn layout(&self, bindings: &[Access]) -> Result<(wgpu::BindGroupLayout, wgpu::PipelineLayout)> {
@@ -146,15 +149,15 @@ impl Device {
     ///
     /// The group does not keep the buffers from being reused: its maker keeps them. A range that does not fit is a
     /// validation error, found by [`Device::check`].
-    pub(crate) fn bind_group(&self, pipeline: &Pipeline, ranges: &[Range]) -> wgpu::BindGroup {
+    pub(crate) fn bind_group(&self, pipeline: &Pipeline, ranges: &[Range]) -> BindGroup {
         let bindings = ranges.iter().map(|range| wgpu::BindingResource::Buffer(range.binding()));
         let entries: Vec<_> =
             (0..).zip(bindings).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
         self.inner().counters.bind_groups.fetch_add(1, Relaxed);
-        self.raw().create_bind_group(&wgpu::BindGroupDescriptor {
+        BindGroup::new(self.raw().create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(pipeline.label()),
             layout: &pipeline.0.layout,
             entries: &entries,
-        })
+        }))
     }
 }

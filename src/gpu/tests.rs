@@ -19,7 +19,7 @@ struct Doubler {
     x: Buffer,
     y: Buffer,
     pipeline: Pipeline,
-    group: wgpu::BindGroup,
+    group: BindGroup,
     _uniform: Buffer,
 }
 

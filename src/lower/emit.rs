@@ -193,6 +193,8 @@ pub struct Emitter<'a> {
     pub reduced: Option<(At, usize)>,
     /// Arrays that hold a row, in cooperative kernels.
     pub keep: Option<Keep>,
+    /// An index whose remainder by a length is at hand: (index, length, remainder).
+    pub column: Option<(&'static str, usize, &'static str)>,
     scopes: Vec<(String, Seen)>,
 }
 
@@ -200,7 +202,8 @@ impl<'a> Emitter<'a> {
     /// An emitter for one group of a fused program.
     pub fn new(program: &'a Program, fused: &'a Fused, group: usize, unit: &'a mut Unit) -> Emitter<'a> {
         let space = fused.groups[group].space;
-        Emitter { program, fused, group, unit, space, reduced: None, keep: None, scopes: vec![Default::default()] }
+        let scopes = vec![Default::default()];
+        Emitter { program, fused, group, unit, space, reduced: None, keep: None, column: None, scopes }
     }
 
     /// Opens a scope, for the body of a loop.
@@ -455,8 +458,10 @@ impl<'a> Emitter<'a> {
                 if behind != 1 {
                     term = format!("{term} / {}", self.unit.param(behind as u32));
                 }
-                if axis != 0 {
-                    term = format!("({term}) % {}", self.unit.param(length as u32));
+                match self.column {
+                    Some((var, by, column)) if behind == 1 && by == length && var == at.var => term = column.into(),
+                    _ if axis != 0 => term = format!("({term}) % {}", self.unit.param(length as u32)),
+                    _ => {}
                 }
                 if stride != 1 {
                     term = format!("({term}) * {}", self.unit.param(stride as i32 as u32));

@@ -248,7 +248,7 @@ fn stored(program: &Program, fuse: bool) -> Vec<bool> {
                 let keep = wanted[id]
                     || !fuse
                     || size.0 > CONE
-                    || (val.numel == 1 && many && size.2)
+                    || (val.numel == 1 && (many || spread[id]) && (size.2 || size.0 > 3))
                     || (val.numel != 1 && ((many && !cheap) || (spread[id] && (size.2 || size.0 > 4))));
                 (size, keep)
             }
@@ -314,7 +314,7 @@ struct Merger<'a> {
 impl Merger<'_> {
     fn merge(&mut self) {
         self.merge_producers(false);
-        // Siblings that read something in common and run over the same space.
+        // Siblings that read some tensor in common (sharing a scalar saves nothing) and run over the same space.
         let mut by_space: BTreeMap<(usize, usize, usize, usize), Vec<usize>> = BTreeMap::new();
         for (&key, draft) in &self.groups {
             let space = match draft.space {
@@ -328,7 +328,8 @@ impl Merger<'_> {
             for (i, &second) in keys.iter().enumerate() {
                 for &first in &keys[i.saturating_sub(8)..i] {
                     let (Some(a), Some(b)) = (self.groups.get(&first), self.groups.get(&second)) else { continue };
-                    if self.leaves(a).intersection(&self.leaves(b)).next().is_some() && self.try_merge(first, second) {
+                    let shared = |&id: &Id| self.program.vals[id].numel > 1;
+                    if self.leaves(a).intersection(&self.leaves(b)).any(shared) && self.try_merge(first, second) {
                         break;
                     }
                 }

@@ -514,6 +514,7 @@ impl Context<'_> {
         e.line(&format!("let e = (z * {m} + i) * {n} + j;"));
         let at = At { var: "e".into(), level: Level::Full };
         e.define(product, &at, lanes, "v");
+        e.column = Some(("e", c.n, "j"));
         self.finish(&mut e, group, &at, lanes);
         let body = e.close();
         let bound = |matrix: &super::program::Matrix, var: &'static str, vec4: bool| Bound {

@@ -1,0 +1,82 @@
+//! What differs between a program on a desktop and one on a page: how it starts, and where its lines go.
+//!
+//! Floor 0. With [`main`] and [`say`] the same source runs in both places. Deliberately absent: anything to do with the
+//! device; a page and a desktop differ there only in which adapter they find.
+
+use std::future::Future;
+use std::io::{self, Write};
+
+use crate::error::Result;
+
+/// Runs a program: `fn main() { wengert::main(run()) }`. Natively it blocks, and an error ends the process with its
+/// message and status 1. On a page it goes on in the background, and says how it ended to `wengert_done`, if the page
+/// has such a function.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn main(program: impl Future<Output = Result<()>>) {
+    if let Err(error) = pollster::block_on(program) {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
+}
+
+/// Runs a program: `fn main() { wengert::main(run()) }`. Natively it blocks, and an error ends the process with its
+/// message and status 1. On a page it goes on in the background, and says how it ended to `wengert_done`, if the page
+/// has such a function.
+#[cfg(target_arch = "wasm32")]
+pub fn main(program: impl Future<Output = Result<()>> + 'static) {
+    use wasm_bindgen::{JsCast, JsValue};
+
+    wasm_bindgen_futures::spawn_local(async move {
+        let verdict = match program.await {
+            Ok(()) => "OK".to_string(),
+            Err(error) => format!("FAIL {error}"),
+        };
+        let page = js_sys::Reflect::get(&js_sys::global(), &"wengert_done".into()).unwrap_or(JsValue::UNDEFINED);
+        match page.dyn_ref::<js_sys::Function>() {
+            // A page whose function throws has been told all the same.
+            Some(done) => drop(done.call1(&JsValue::NULL, &verdict.into())),
+            None => say(&verdict),
+        }
+    });
+}
+
+/// Writes a line where people look: standard output, or the console of a page.
+pub fn say(line: &str) {
+    #[cfg(not(target_arch = "wasm32"))]
+    // A closed pipe is no reason to stop training.
+    drop(writeln!(io::stdout(), "{line}"));
+    #[cfg(target_arch = "wasm32")]
+    web_sys::console::log_1(&line.into());
+}
+
+/// Whether lines go to a terminal that can redraw them.
+pub(crate) fn is_terminal() -> bool {
+    #[cfg(not(target_arch = "wasm32"))]
+    return io::IsTerminal::is_terminal(&io::stdout());
+    #[cfg(target_arch = "wasm32")]
+    return false;
+}
+
+/// Standard output, or the console of a page line by line.
+#[derive(Default)]
+pub(crate) struct Out(#[allow(dead_code)] Vec<u8>);
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        #[cfg(not(target_arch = "wasm32"))]
+        return io::stdout().write(bytes);
+        #[cfg(target_arch = "wasm32")]
+        return self.0.write(bytes);
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        #[cfg(not(target_arch = "wasm32"))]
+        return io::stdout().flush();
+        #[cfg(target_arch = "wasm32")]
+        {
+            let text = std::mem::take(&mut self.0);
+            say(String::from_utf8_lossy(&text).trim_end());
+            Ok(())
+        }
+    }
+}

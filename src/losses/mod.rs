@@ -1,0 +1,221 @@
+//! Losses: how far predictions are from targets, as one scalar to be minimised.
+//!
+//! Floor 3. A [`Loss`] is a function from targets and predictions to one value for each sample (a mean over the last
+//! axis, or a sum over classes) and a [`Reduction`] of these values. The usual ones are structs with public options
+//! that become a `Loss` through `From`. Formulas, clipping and weights are Keras'. Deliberately absent: broadcasting of
+//! targets against predictions, which turns `[32]` against `[32, 1]` into a `[32, 32]` that trains to nonsense.
+
+mod crossentropy;
+mod regression;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use crossentropy::labels;
+pub use crossentropy::{BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy};
+pub(crate) use regression::last_mean;
+pub use regression::{MeanAbsoluteError, MeanSquaredError};
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::choice::{Choice, Registered, plain};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Tensor, here};
+use crate::shape::Shape;
+use crate::threads::{MaybeSend, MaybeSync};
+
+/// A function of targets and predictions.
+pub trait Pairwise: Fn(&Tensor, &Tensor) -> Tensor + MaybeSend + MaybeSync {}
+impl<F: Fn(&Tensor, &Tensor) -> Tensor + MaybeSend + MaybeSync> Pairwise for F {}
+
+/// How values per sample become the loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reduction {
+    /// Their weighted sum over their number, whatever the weights.
+    #[default]
+    SumOverBatchSize,
+    /// Their weighted sum.
+    Sum,
+    /// Their weighted sum over the sum of the weights; 0 if that is 0.
+    MeanWithSampleWeight,
+    /// The weighted values themselves.
+    None,
+}
+
+/// Small enough to change nothing, large enough that its logarithm exists in f32: Keras' epsilon.
+pub const EPSILON: f64 = 1e-7;
+
+/// A loss. Cheap to clone.
+#[derive(Clone)]
+pub struct Loss {
+    /// The name.
+    pub name: Arc<str>,
+    /// Values per sample of targets and predictions.
+    pub function: Arc<dyn Pairwise>,
+    /// What becomes of them.
+    pub reduction: Reduction,
+}
+
+/// What `compile` takes as a loss: a name, a [`Loss`], one of the structs here, or a closure.
+pub type LossChoice = Choice<Loss>;
+
+impl Loss {
+    /// A loss of one's own: `f(&y, &y_pred)` gives one value for each sample.
+    pub fn new(name: &str, f: impl Pairwise + 'static) -> Loss {
+        Loss { name: name.into(), function: Arc::new(f), reduction: Reduction::default() }
+    }
+
+    /// The same loss with another reduction.
+    pub fn reduction(mut self, reduction: Reduction) -> Loss {
+        self.reduction = reduction;
+        self
+    }
+
+    /// Values per sample, before weights and reduction.
+    #[track_caller]
+    pub fn values(&self, y: &Tensor, y_pred: &Tensor) -> Tensor {
+        (self.function)(y, y_pred)
+    }
+
+    /// The loss: a scalar, unless the reduction is [`Reduction::None`].
+    ///
+    /// `sample_weight` is `[batch]` or has the shape of the values per sample; it multiplies them.
+    #[track_caller]
+    pub fn call(&self, y: &Tensor, y_pred: &Tensor, sample_weight: Option<&Tensor>) -> Tensor {
+        let values = self.values(y, y_pred);
+        let count = values.shape().numel().max(1) as f64;
+        let Some(weight) = sample_weight else {
+            return match self.reduction {
+                Reduction::None => values,
+                Reduction::Sum => values.sum(..),
+                Reduction::SumOverBatchSize | Reduction::MeanWithSampleWeight => values.sum(..) / count,
+            };
+        };
+        let weight = weight_like(weight, &values);
+        let weighted = &values * &weight;
+        match self.reduction {
+            Reduction::None => weighted,
+            Reduction::Sum => weighted.sum(..),
+            Reduction::SumOverBatchSize => weighted.sum(..) / count,
+            Reduction::MeanWithSampleWeight => divide_no_nan(&weighted.sum(..), &weight.sum(..)),
+        }
+    }
+}
+
+impl fmt::Debug for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Loss({}, {:?})", self.name, self.reduction)
+    }
+}
+
+const KNOWN: [&str; 8] = [
+    "mean_squared_error",
+    "mse",
+    "mean_absolute_error",
+    "mae",
+    "binary_crossentropy",
+    "bce",
+    "categorical_crossentropy",
+    "sparse_categorical_crossentropy",
+];
+
+/// The loss of a name, with Keras' defaults; case and underscores do not matter.
+pub fn get(name: &str) -> Result<Loss> {
+    Ok(match plain(name).as_str() {
+        "meansquarederror" | "mse" => MeanSquaredError.into(),
+        "meanabsoluteerror" | "mae" => MeanAbsoluteError.into(),
+        "binarycrossentropy" | "bce" => BinaryCrossentropy::default().into(),
+        "categoricalcrossentropy" => CategoricalCrossentropy::default().into(),
+        "sparsecategoricalcrossentropy" => SparseCategoricalCrossentropy::default().into(),
+        _ => return Err(Error::UnknownName { kind: "loss", name: name.into(), known: KNOWN.to_vec() }),
+    })
+}
+
+impl Registered for Loss {
+    fn get(name: &str) -> Result<Loss> {
+        get(name)
+    }
+}
+
+impl<F: Pairwise + 'static> From<F> for Choice<Loss> {
+    /// A closure is a loss named "loss".
+    fn from(f: F) -> Choice<Loss> {
+        Choice::Object(Loss::new("loss", f))
+    }
+}
+
+/// The usual conversions of a struct of options.
+macro_rules! loss {
+    ($($loss:ident $name:literal)*) => {$(
+        impl From<$loss> for Loss {
+            fn from(options: $loss) -> Loss {
+                Loss::new($name, move |y: &Tensor, y_pred: &Tensor| options.values(y, y_pred))
+            }
+        }
+
+        impl From<$loss> for Choice<Loss> {
+            fn from(options: $loss) -> Choice<Loss> {
+                Choice::Object(options.into())
+            }
+        }
+    )*};
+}
+loss! {
+    MeanSquaredError "mean_squared_error"
+    MeanAbsoluteError "mean_absolute_error"
+    BinaryCrossentropy "binary_crossentropy"
+    CategoricalCrossentropy "categorical_crossentropy"
+    SparseCategoricalCrossentropy "sparse_categorical_crossentropy"
+}
+
+/// Targets as f32 in the shape of the predictions: `[batch]` and `[batch, 1]` are the same, anything else is refused.
+#[track_caller]
+pub(crate) fn align(op: &str, y: &Tensor, y_pred: &Tensor) -> (Tensor, Tensor) {
+    let y = y.cast(DType::F32);
+    let (a, b) = (y.shape(), y_pred.shape());
+    let longer = |long: &Shape, short: &Shape| long.split_last() == Some((&1, short.dims()));
+    if y.spec().is_none() || y_pred.spec().is_none() || a == b {
+        (y, y_pred.clone())
+    } else if longer(&a, &b) || longer(&b, &a) {
+        // Keras squeezes whichever is longer, or expands the shorter when it has one axis; the elements are the same.
+        let (long, short) = if a.rank() > b.rank() { (&a, &b) } else { (&b, &a) };
+        let shape = if short.rank() == 1 { long } else { short };
+        (y.reshape(shape), y_pred.reshape(shape))
+    } else {
+        let why = "targets and predictions must have the same shape; they do not broadcast".into();
+        let error = Tensor::poisoned(Error::Shape { op: op.into(), inputs: vec![a, b], why, place: here() });
+        (error.clone(), error)
+    }
+}
+
+/// Weights as f32 in the shape of `values`: missing axes are taken to be the last ones, so that `[batch]` weighs
+/// samples and never columns.
+#[track_caller]
+pub(crate) fn weight_like(weight: &Tensor, values: &Tensor) -> Tensor {
+    let weight = weight.cast(DType::F32);
+    let (shape, target) = (weight.shape(), values.shape());
+    if weight.spec().is_none() || values.spec().is_none() || shape == target {
+        return weight;
+    }
+    let mut dims = shape.dims().to_vec();
+    while dims.len() > target.rank() && dims.last() == Some(&1) {
+        dims.pop();
+    }
+    dims.resize(target.rank().max(dims.len()), 1);
+    let fits = dims.len() == target.rank() && dims.iter().zip(target.iter()).all(|(&w, &v)| w == v || w == 1);
+    if !fits {
+        let why = "weights must be one for each sample, or have the shape of the values per sample".into();
+        let inputs = vec![shape, target];
+        return Tensor::poisoned(Error::Shape { op: "sample_weight".into(), inputs, why, place: here() });
+    }
+    weight.reshape(dims).broadcast_to(&target)
+}
+
+/// `a / b`, and 0 where `b` is 0.
+#[track_caller]
+pub(crate) fn divide_no_nan(a: &Tensor, b: &Tensor) -> Tensor {
+    let zero = b.eq(0.0);
+    // The divisor is made harmless too: a derivative multiplies what it discards by 0, and 0 times infinity is NaN.
+    zero.select(0.0, a / zero.select(1.0, b))
+}
