@@ -52,6 +52,10 @@ impl Unit {
     /// A name nobody else has.
     pub fn name(&mut self, prefix: &str) -> String {
         self.names += 1;
+        // `i32` and its like are types, and a variable would hide them.
+        if matches!(self.names, 16 | 32 | 64) {
+            self.names += 1;
+        }
         format!("{prefix}{}", self.names)
     }
 
