@@ -16,6 +16,7 @@ use wengert::graph::display::{Graph, collect};
 use wengert::graph::interpret::{Array, Given, interpret};
 use wengert::graph::{Lowering, Reduction, Spec, Tensor};
 use wengert::ops::{Example, registry};
+use wengert::random::{self, threefry};
 use wengert::shape::Shape;
 use wengert::step::{Logs, Step};
 
@@ -108,7 +109,8 @@ fn derivatives_agree_with_central_differences() {
         let slope = |gradient: &[Tensor]| {
             gradient.iter().zip(100u64..).map(|(g, seed)| weighed(g, seed)).reduce(|a, b| a + b).unwrap()
         };
-        let second = grad(|w: &Vec<Tensor>| Ok(slope(&grad(loss, w)?)), &floats).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let second =
+            grad(|w: &Vec<Tensor>| Ok(slope(&grad(loss, w)?)), &floats).unwrap_or_else(|e| panic!("{name}: {e}"));
         against_differences(&format!("{name}, second order"), &slope(&first), &floats, &second);
         checked += 1;
     }
@@ -313,7 +315,10 @@ impl Wanted {
             let close = got == want || (float && ((got - want).abs() <= allowed || (got.is_nan() && want.is_nan())));
             if !close {
                 let units = (got - want).abs() / unit(want);
-                return Some(format!("{what}, {how}: [{at}] is {got}, not {want}: {units:.1} units, allowed {:.1}", allowed / unit(want)));
+                return Some(format!(
+                    "{what}, {how}: [{at}] is {got}, not {want}: {units:.1} units, allowed {:.1}",
+                    allowed / unit(want)
+                ));
             }
         }
         None
@@ -380,4 +385,112 @@ fn values_on_the_device_agree_with_the_reference() {
     wrong.retain(|_, messages| !messages.is_empty());
     let shown: Vec<&str> = wrong.values().flatten().map(String::as_str).collect();
     assert!(shown.is_empty(), "{} of {compared} results are wrong:\n{}", shown.len(), shown.join("\n"));
+}
+
+// ---- what the table cannot say: NaN, infinity, and random bits ----
+
+/// Equal in every value, NaN included.
+#[track_caller]
+fn same(got: &[f64], want: &[f64]) {
+    let equal = |(a, b): (&f64, &f64)| a == b || (a.is_nan() && b.is_nan());
+    assert!(got.len() == want.len() && got.iter().zip(want).all(equal), "{got:?}\n{want:?}");
+}
+
+#[test]
+fn nan_and_infinity_pass_where_the_documentation_says_so() {
+    let device = Device::blocking().unwrap();
+    let (nan, inf, max) = (f32::NAN, f32::INFINITY, f32::MAX);
+    // Seven and eight elements: one lane at a time, and four.
+    for n in [7, 8] {
+        let x = Tensor::new(&[nan, -1.0, 2.0, inf, -inf, -nan, max, 0.0][..n], [n]);
+        let y = Tensor::new(&[1.0, nan, nan, 1.0, nan, 3.0, inf, nan][..n], [n]);
+        let outputs = [
+            x.relu(),
+            x.maximum(&y),
+            x.minimum(&y),
+            x.maximum(0.5),
+            x.clip(-0.5, 1.0),
+            x.is_nan(),
+            x.is_finite(),
+            // Only what is chosen counts, wherever the other choice is NaN.
+            y.is_nan().select(0.0, &y),
+            y.is_nan().select(&y, 0.0),
+            y.is_nan().not().select(&y, &x),
+            x.abs(),
+        ];
+        let (nan, inf, max) = (f64::NAN, f64::INFINITY, f64::from(max));
+        let wanted: [[f64; 8]; 11] = [
+            [nan, 0.0, 2.0, inf, 0.0, nan, max, 0.0],
+            [nan, nan, nan, inf, nan, nan, inf, nan],
+            [nan, nan, nan, 1.0, nan, nan, max, nan],
+            [nan, 0.5, 2.0, inf, 0.5, nan, max, 0.5],
+            [nan, -0.5, 1.0, 1.0, -0.5, nan, 1.0, 0.0],
+            [1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0],
+            [0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0],
+            [1.0, 0.0, 0.0, 1.0, 0.0, 3.0, inf, 0.0],
+            [0.0, nan, nan, 0.0, nan, 0.0, 0.0, nan],
+            [1.0, -1.0, 2.0, 1.0, -inf, 3.0, inf, 0.0],
+            [nan, 1.0, 2.0, inf, inf, nan, max, 0.0],
+        ];
+        let mut got: Vec<Vec<f64>> =
+            outputs.iter().map(|t| interpret(&[t.clone()], &Given::new()).unwrap().remove(0).data).collect();
+        got.extend(outputs.iter().map(|t| read(t, &device).unwrap()));
+        for (got, wanted) in got.iter().zip(wanted.iter().chain(&wanted)) {
+            same(got, &wanted[..n]);
+        }
+    }
+}
+
+#[test]
+fn folds_pass_nan_and_argmax_finds_it() {
+    let device = Device::blocking().unwrap();
+    // Rows that fit one thread, one workgroup, and neither; read by rows and by columns.
+    for (rows, columns) in [(3, 5), (5, 64), (3, 1000), (2, 9001)] {
+        let mut data = Random::new(5).floats(rows * columns, (-3.0, 3.0), false);
+        let at = 2 * columns / 3;
+        (data[at], data[columns - 1]) = (f32::NAN, f32::NAN);
+        // The last row has an infinity, which is an ordinary largest element.
+        data[(rows - 1) * columns + 1] = f32::INFINITY;
+        let rest = &data[columns..];
+        let (x, y) = (Tensor::new(&data, [rows, columns]), Tensor::new(&data, [rows, columns]).t());
+        for (x, axis) in [(&x, 1), (&y, 0)] {
+            let (max, min, argmax) = (x.max(axis), x.min(axis), x.argmax(axis));
+            let row = |r: usize| rest[(r - 1) * columns..][..columns].iter().map(|&v| f64::from(v));
+            let of = |first: f64, f: &dyn Fn(usize) -> f64| -> Vec<f64> {
+                std::iter::once(first).chain((1..rows).map(f)).collect()
+            };
+            let largest = |r: usize| row(r).fold(f64::MIN, f64::max);
+            same(&read(&max, &device).unwrap(), &of(f64::NAN, &largest));
+            same(&read(&min, &device).unwrap(), &of(f64::NAN, &|r| row(r).fold(f64::MAX, f64::min)));
+            let position = |r: usize| row(r).position(|v| v == largest(r)).unwrap() as f64;
+            same(&read(&argmax, &device).unwrap(), &of(at as f64, &position));
+        }
+    }
+}
+
+#[test]
+fn random_numbers_are_those_of_the_host_bit_for_bit() {
+    let device = Device::blocking().unwrap();
+    let seed = 0xdead_beef_0123_4567;
+    let (key, host) = (random::key(seed), threefry::key(seed));
+    for n in [1, 7, 64, 100_003] {
+        let bits: Vec<u32> = (0..n).map(|i| threefry::bits(host, i)).collect();
+        assert_eq!(random::bits(&key, [n as usize]).to_vec_on::<u32>(&device).unwrap(), bits);
+        let uniform: Vec<u32> = bits.iter().map(|&b| threefry::unit(b).to_bits()).collect();
+        let got = random::uniform(&key, [n as usize]).to_vec_on::<f32>(&device).unwrap();
+        assert_eq!(got.iter().map(|u| u.to_bits()).collect::<Vec<_>>(), uniform);
+        let coins = random::bernoulli(&key, 0.25, [n as usize]).to_vec_on::<u32>(&device).unwrap();
+        assert!(coins.iter().zip(&bits).all(|(&coin, &b)| coin == u32::from(threefry::unit(b) < 0.25)));
+    }
+    // The index of an element counts row-major, whatever the shape, and only what is read is computed.
+    let last = random::bits(&key, [1 << 14, 1 << 15]).slice(0, (1 << 14) - 1..).slice(1, (1 << 15) - 9..);
+    let wanted: Vec<u32> = ((1 << 29) - 9..1 << 29).map(|i| threefry::bits(host, i)).collect();
+    assert_eq!(last.to_vec_on::<u32>(&device).unwrap(), wanted);
+    // Keys of keys, by numbers of the host and of the device, the largest included.
+    for data in [0, 1, 77, u32::MAX] {
+        let child = threefry::fold_in(host, data);
+        assert_eq!(random::fold_in(&key, f64::from(data)).to_vec_on::<u32>(&device).unwrap(), child);
+        let grandchild = random::fold_in(&random::fold_in(&key, &Tensor::scalar(data)), 5.0);
+        assert_eq!(grandchild.to_vec_on::<u32>(&device).unwrap(), threefry::fold_in(child, 5));
+    }
 }
