@@ -52,7 +52,7 @@ impl Unit {
     /// A name nobody else has, not even WGSL's types: `f` and 32 would make one.
     pub fn name(&mut self, prefix: &str) -> String {
         self.names += 1;
-        while matches!(self.names, 16 | 32 | 64) {
+        if matches!(self.names, 16 | 32 | 64) {
             self.names += 1;
         }
         format!("{prefix}{}", self.names)
