@@ -110,7 +110,7 @@ impl Flow {
 impl Device {
     /// Returns once there is room for another submission; at once in the usual case. Also the place where errors of
     /// earlier submissions surface.
-    pub(crate) async fn ready(&self) -> Result<()> {
+    pub async fn ready(&self) -> Result<()> {
         let flow = &self.inner().flow;
         if !flow.free() {
             // Natively completions are seen only by looking.
