@@ -29,14 +29,10 @@ pub struct ProgressBar {
 }
 
 impl ProgressBar {
-    /// A bar in a style.
-    pub fn new(style: Style) -> ProgressBar {
-        let (bar, now) = (Bar::new(style, None), Instant::now());
+    /// A bar in a style, for so many steps.
+    pub fn new(style: Style, steps: usize) -> ProgressBar {
+        let (bar, now) = (Bar::new(style, Some(steps)), Instant::now());
         ProgressBar { style, bar, started: now, asked: now, asking: None, known: Vec::new() }
-    }
-
-    fn restart(&mut self, steps: usize) {
-        *self = ProgressBar { bar: Bar::new(self.style, Some(steps)), ..ProgressBar::new(self.style) };
     }
 
     fn update(&mut self, run: &Run<'_>) -> Result<()> {
@@ -72,7 +68,7 @@ impl ProgressBar {
 
 impl Callback for ProgressBar {
     fn on_epoch_begin<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
-        self.restart(run.steps);
+        *self = ProgressBar::new(self.style, run.steps);
         crate::host::say(&bar::epoch(run.epoch, run.epochs));
         super::nothing()
     }

@@ -6,18 +6,20 @@
 //! back whatever happens. Deliberately absent: a way to override an entry point by accident (they come with a blanket
 //! implementation), and grouping of state that the case of one network and one optimizer would have to see.
 
-mod compile;
 mod fit;
 mod functional;
 mod history;
+mod options;
 mod state;
+mod train;
 mod weights;
+mod work;
 
-pub use compile::Compile;
-pub use fit::{Evaluate, Fit, Predict, Train, Verbose};
 pub use functional::Functional;
 pub use history::{History, Scores};
-pub use state::{PredictState, TestState, TrainState};
+pub use options::{Compile, Evaluate, Fit, Predict, Verbose};
+pub use state::{NetworkState, PredictState, TestState, TrainState};
+pub use train::Train;
 pub use weights::Loaded;
 
 use crate::data::Batch;

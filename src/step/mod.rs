@@ -11,6 +11,7 @@ mod logs;
 mod record;
 mod transfer;
 
+pub(crate) use entry::part_from_holders;
 pub use logs::{Logs, RING};
 pub(crate) use transfer::Transfer;
 pub use transfer::{assign, assign_all};
