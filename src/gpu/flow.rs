@@ -147,13 +147,13 @@ impl Device {
     }
 
     /// The number of submissions in flight, as far as the host has looked, and the present bound on it.
-    pub(crate) fn in_flight(&self) -> (usize, usize) {
+    pub fn in_flight(&self) -> (usize, usize) {
         let state = lock(&self.inner().flow.0);
         (state.flight.len(), state.bound())
     }
 
     /// The measured duration of a recent submission.
-    pub(crate) fn seconds_per_submission(&self) -> Option<f64> {
+    pub fn seconds_per_submission(&self) -> Option<f64> {
         let state = lock(&self.inner().flow.0);
         (state.count > 0.0).then(|| state.seconds / state.count)
     }

@@ -3,7 +3,7 @@
 //! One [`Unit`] is one dispatch: its uniform words, the tensors it touches, its helper functions. An [`Emitter`]
 //! writes the body of one group into nested scopes, each value once per scope and index. Sizes, strides and scalars
 //! become words of the uniform `q`, so the text depends on the *structure* of a computation alone and another batch
-//! size compiles nothing new. Tensors are reached through small accessor functions that [`super::kernel`] declares
+//! size compiles nothing new. Tensors are reached through small accessor functions that `kernel` declares
 //! once it knows which buffers they share. Deliberately absent: any choice; what is computed where was decided before.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -3,7 +3,7 @@
 //! Floor 1. Passes run in the order of this list, each a plain function whose result can be printed:
 //! [`program`] flattens nodes and folds views, [`fuse`] decides what is stored and which kernel computes it, [`pack`]
 //! finds kernels that differ only in their tensors (an optimizer's), [`schedule`] orders them and joins small ones
-//! into shared dispatches, [`place`] gives every stored value a range of a buffer, [`kernel`] writes the WGSL.
+//! into shared dispatches, [`place`] gives every stored value a range of a buffer, `kernel` writes the WGSL.
 //! The compiler matches on [`crate::graph::Lowering`] alone. Deliberately absent: any name of an op, and any wgpu
 //! object; those meet in `plan`.
 
