@@ -2,7 +2,9 @@
 //!
 //! Floor 5. Deliberately absent: what only a program about the machine or the compiler needs.
 
-pub use crate::callbacks::{Callback, Hook, LambdaCallback, Run};
+#[cfg(not(target_arch = "wasm32"))]
+pub use crate::callbacks::ModelCheckpoint;
+pub use crate::callbacks::{Callback, EarlyStopping, Hook, LambdaCallback, Run, TerminateOnNaN};
 pub use crate::data::{Batch, Data};
 pub use crate::dtype::DType;
 pub use crate::error::{Error, Result};

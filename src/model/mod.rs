@@ -43,7 +43,8 @@ pub trait Model: MaybeSend + MaybeSync {
     /// The same, to be changed.
     fn base_mut(&mut self) -> &mut Functional;
 
-    /// All networks whose variables make up the state, in the order of the state. One unless overridden.
+    /// All networks whose variables make up the state, in the order of the state, the first of them
+    /// [`base`](Model::base). One unless overridden.
     fn networks(&self) -> Vec<&Functional> {
         vec![self.base()]
     }
@@ -118,9 +119,12 @@ pub trait Model: MaybeSend + MaybeSync {
         Ok((logs, (trainable, non_trainable, metrics)))
     }
 
-    /// The predictions for one batch.
+    /// The predictions for one batch, one row for each of its rows: those of the first network.
     fn predict_step(&self, state: PredictState, batch: Batch) -> Result<Tensor> {
-        let (trainable, non_trainable) = state;
+        let (mut trainable, mut non_trainable) = state;
+        let (own, fixed) = self.base().counts();
+        trainable.truncate(own);
+        non_trainable.truncate(fixed);
         Ok(self.stateless_call(&trainable, &non_trainable, &batch.x()?, Mode::Infer)?.0)
     }
 }

@@ -36,12 +36,13 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
     /// Opens the default device if none of the networks has one; all of them work on the same.
     pub async fn new(model: &'m M) -> Result<Work<'m, M>> {
         let networks = model.networks();
-        let Some(first) = networks.first() else {
-            return Err(Error::State { what: "the model has no networks; networks() must list one at least".into() });
-        };
+        let base = model.base();
+        if !networks.first().is_some_and(|first| std::ptr::eq(*first, base)) {
+            return Err(Error::State { what: "the first of a model's networks() must be its base()".into() });
+        }
         let device = match networks.iter().find_map(|network| network.chosen()) {
             Some(device) => device,
-            None => first.device().await?,
+            None => base.device().await?,
         };
         networks.iter().try_for_each(|network| network.join(&device))?;
         let metrics = model.metrics();

@@ -12,7 +12,7 @@ mod record;
 mod transfer;
 
 pub(crate) use entry::part_from_holders;
-pub use logs::{Logs, RING};
+pub use logs::{Asked, Logs, RING};
 pub(crate) use transfer::Transfer;
 pub use transfer::{assign, assign_all};
 

@@ -214,3 +214,117 @@ fn a_callback_may_evaluate_the_network_in_training() {
     assert!(bits(&model) == after(3));
     assert!(checks.2.len() == 3 && checks.2.is_sorted_by(|a, b| a > b), "{:?}", checks.2);
 }
+
+/// A data set on which a rate far too high soon fails.
+fn diverging() -> Functional {
+    let mut model = mlp();
+    model.compile(sgd(1e4)).unwrap();
+    model
+}
+
+#[test]
+fn early_stopping_waits_and_restores_the_best_weights() {
+    use wengert::callbacks::Direction;
+    // Validation on targets of the other sign gets worse as training gets better.
+    let (x, y) = data();
+    let against = Tensor::new(&y.to_vec::<f32>().unwrap().iter().map(|v| -v).collect::<Vec<_>>(), [32, 1]);
+    let fit = |stopping: &mut EarlyStopping, epochs: usize| {
+        let mut model = compiled();
+        let validation_data = Some((&x, &against).into());
+        let options = Fit { epochs, validation_data, callbacks: vec![stopping], ..silent() };
+        let history = model.fit_blocking((&x, &y), options).unwrap();
+        (history, bits(&model))
+    };
+    let (all, _) = fit(&mut EarlyStopping::new("loss").patience(99), 12);
+    let scores = all.get("val_loss").unwrap();
+    assert_eq!(all.epoch.len(), 12);
+    // Keras' rule on the scores of the whole training: when it must stop, and what was best until then.
+    let rule = |patience: usize, delta: f64| {
+        let (mut best, mut at, mut waited) = (f64::INFINITY, 0, 0);
+        for (epoch, &score) in scores.iter().enumerate() {
+            if score < best - delta {
+                (best, at, waited) = (score, epoch, 0);
+            } else {
+                waited += 1;
+                if waited >= patience {
+                    return (Some(epoch), at);
+                }
+            }
+        }
+        (None, at)
+    };
+    for (patience, delta) in [(0, 0.0), (1, 0.0), (3, 0.0), (2, 1e-3), (50, 0.0)] {
+        let mut stopping = EarlyStopping::new("val_loss").patience(patience).min_delta(delta);
+        let (history, _) = fit(&mut stopping, 12);
+        let (stopped, best) = rule(patience, delta);
+        assert_eq!(stopping.stopped_epoch(), stopped);
+        assert_eq!(history.epoch.len(), stopped.map_or(12, |epoch| epoch + 1));
+        assert_eq!(stopping.best(), Some((best, scores[best])));
+        // Whether it stopped or not, the weights are those after the best epoch.
+        let mut restoring = EarlyStopping::new("val_loss").patience(patience).min_delta(delta).restore_best_weights();
+        for _ in 0..2 {
+            assert!(fit(&mut restoring, 12).1 == after(best + 1), "patience {patience}: epoch {best}");
+        }
+    }
+    // "Better" may be up: the loss itself falls, so the second epoch is worse already.
+    let (history, _) = fit(&mut EarlyStopping::new("loss").direction(Direction::Max), 12);
+    assert_eq!(history.epoch.len(), 2);
+    let mut unknown = EarlyStopping::new("f1");
+    let options = Fit { callbacks: vec![&mut unknown], ..silent() };
+    let error = compiled().fit_blocking((&x, &y), options).unwrap_err().to_string();
+    assert_eq!(error, "there is no score \"f1\" to monitor; there are loss, mae");
+    // An epoch without validation is not judged.
+    let mut stopping = EarlyStopping::new("val_loss");
+    let options = Fit { epochs: 3, callbacks: vec![&mut stopping], ..silent() };
+    assert_eq!(compiled().fit_blocking((&x, &y), options).unwrap().epoch.len(), 3);
+}
+
+#[test]
+fn a_training_that_diverges_is_stopped() {
+    let (x, y) = data();
+    let mut terminate = TerminateOnNaN::new();
+    let options = Fit { batch_size: 4, epochs: 50, callbacks: vec![&mut terminate], ..silent() };
+    let history = diverging().fit_blocking((&x, &y), options).unwrap();
+    assert!(history.epoch.len() < 50);
+    assert!(!history.last("loss").unwrap().is_finite());
+    assert_eq!(terminate.found().unwrap().0, history.epoch.len() - 1);
+    let options = Fit { epochs: 2, callbacks: vec![&mut terminate], ..silent() };
+    compiled().fit_blocking((&x, &y), options).unwrap();
+    // In the middle of a long epoch too.
+    let mut terminate = TerminateOnNaN::new();
+    let steps = RefCell::new(0);
+    let mut count = LambdaCallback::new().on_batch_end(|run| *steps.borrow_mut() = run.step);
+    let options = Fit {
+        batch_size: 4,
+        steps_per_epoch: Some(1_000_000),
+        callbacks: vec![&mut count, &mut terminate],
+        ..silent()
+    };
+    diverging().fit_blocking((&x, &y), options).unwrap();
+    drop(count);
+    assert!(terminate.found().is_some() && steps.into_inner() < 1_000_000);
+}
+
+#[test]
+fn checkpoints_are_of_every_epoch_or_of_the_best() {
+    let (x, y) = data();
+    let folder = std::env::temp_dir().join(format!("wengert-checkpoints-{}", std::process::id()));
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_string();
+    let read = |name: &str| std::fs::read(path(name)).unwrap();
+    let mut all = ModelCheckpoint::new(&path("{epoch}.safetensors"));
+    let mut best = ModelCheckpoint::new(&path("best.safetensors")).save_best_only("loss");
+    let mut worst = ModelCheckpoint::new(&path("worst.safetensors"))
+        .save_best_only("loss")
+        .direction(wengert::callbacks::Direction::Max);
+    let options = Fit { epochs: 3, callbacks: vec![&mut all, &mut best, &mut worst], ..silent() };
+    compiled().fit_blocking((&x, &y), options).unwrap();
+    for epoch in 1..=3 {
+        assert!(read(&format!("{epoch}.safetensors")) == after(epoch));
+    }
+    assert!(read("best.safetensors") == after(3));
+    assert!(read("worst.safetensors") == after(1));
+    let mut other = ModelCheckpoint::new(&path("other.safetensors")).network(1);
+    let error = compiled().fit_blocking((&x, &y), Fit { callbacks: vec![&mut other], ..silent() }).unwrap_err();
+    assert!(error.to_string().contains("network 1"), "{error}");
+    std::fs::remove_dir_all(folder).unwrap();
+}

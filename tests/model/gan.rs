@@ -116,7 +116,7 @@ fn both_networks_train_in_one_step() {
     again.fit_blocking(&real, Fit { epochs: 15, ..silent() }).unwrap();
     assert!(end == (bits(&again.generator), bits(&again.discriminator)));
     // It generates like any model.
-    let generated = model.predict_blocking(&ring(5), Predict::default()).unwrap();
+    let generated = model.predict_blocking(ring(5), Predict::default()).unwrap();
     assert_eq!(generated.shape(), [5, 2].into());
 }
 
@@ -136,8 +136,8 @@ fn each_optimizer_has_a_rate_of_its_own() {
         }
     }
     let (mut model, mut shorter) = (gan(), gan());
-    model.fit_blocking(&ring(64), Fit { epochs: 3, callbacks: vec![&mut Freeze], ..silent() }).unwrap();
-    shorter.fit_blocking(&ring(64), silent()).unwrap();
+    model.fit_blocking(ring(64), Fit { epochs: 3, callbacks: vec![&mut Freeze], ..silent() }).unwrap();
+    shorter.fit_blocking(ring(64), silent()).unwrap();
     let weights = |network: &Functional| -> Vec<f32> {
         let device = pollster::block_on(network.device()).unwrap();
         network.trainable().unwrap().iter().flat_map(|t| t.to_vec_on::<f32>(&device).unwrap()).collect()
@@ -153,7 +153,7 @@ fn a_step_is_one_submission_for_both() {
     let mut stats = Vec::new();
     let mut see = LambdaCallback::new().on_batch_end(|_| stats.push(device.stats()));
     let options = Fit { batch_size: 8, callbacks: vec![&mut see], ..silent() };
-    model.fit_blocking(&ring(64), options).unwrap();
+    model.fit_blocking(ring(64), options).unwrap();
     drop(see);
     for pair in stats[2..].windows(2) {
         let step = pair[1] - pair[0];
@@ -180,14 +180,14 @@ fn a_state_is_split_by_the_networks_there_are() {
             Ok((Logs::default(), NetworkState::join([a, b, c], metrics)))
         }
     }
-    let error = Three(gan()).fit_blocking(&ring(8), silent()).unwrap_err().to_string();
+    let error = Three(gan()).fit_blocking(ring(8), silent()).unwrap_err().to_string();
     assert!(error.contains("2 networks") && error.contains('3'), "{error}");
     // Networks that worked on devices of their own cannot become one model.
     let mut apart = gan();
-    apart.generator.predict_blocking(&ring(8), Predict::default()).unwrap();
-    apart.discriminator.predict_blocking(&ring(8), Predict::default()).unwrap();
-    assert!(matches!(apart.fit_blocking(&ring(8), silent()), Err(Error::Device { .. })));
+    apart.generator.predict_blocking(ring(8), Predict::default()).unwrap();
+    apart.discriminator.predict_blocking(ring(8), Predict::default()).unwrap();
+    assert!(matches!(apart.fit_blocking(ring(8), silent()), Err(Error::Device { .. })));
     // A network without an optimizer is named by what it needs.
     model.discriminator = Sequential::new([2]).add(Dense::new(1)).build().unwrap();
-    assert!(matches!(model.fit_blocking(&ring(8), silent()), Err(Error::NotCompiled { .. })));
+    assert!(matches!(model.fit_blocking(ring(8), silent()), Err(Error::NotCompiled { .. })));
 }

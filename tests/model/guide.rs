@@ -163,7 +163,7 @@ fn what_only_a_step_logs_is_reported_and_an_idle_tracker_is_not() {
     let mut model = Logging(linear(1));
     model.compile(sgd(0.0)).unwrap();
     let options = Fit { batch_size: 3, shuffle: false, ..silent() };
-    let history = model.fit_blocking(&crate::numbered(6), options).unwrap();
+    let history = model.fit_blocking(crate::numbered(6), options).unwrap();
     // The last step's numbers, in the step's order; "mae" saw nothing and is not there.
     let expected = [("largest".to_string(), vec![5.0]), ("loss".to_string(), vec![12.0])];
     assert_eq!(history.history, expected);
