@@ -131,6 +131,30 @@ impl Eager {
     }
 }
 
+/// Waits for tensors and reads the bits of all of them at once: one moment's values, and one wait.
+pub(crate) async fn read_all(device: &Device, tensors: &[Tensor]) -> Result<Vec<Vec<u32>>> {
+    evaluate(device, tensors, &Options::default())?;
+    let (mut all, mut ranges, mut places) = (vec![Vec::new(); tensors.len()], Vec::new(), Vec::new());
+    for (index, tensor) in tensors.iter().enumerate() {
+        let (node, output) = tensor.node()?;
+        let value = node.value(output);
+        match (value.host, value.device) {
+            (Some(bits), _) => all[index] = bits.to_vec(),
+            (None, Some(slot)) => {
+                ranges.push(Range::new(&slot.buffer, slot.offset, node.outputs()[output].bytes()));
+                places.push(index);
+            }
+            (None, None) => {
+                return Err(Error::ReadInsideStep { op: node.op().name().into(), place: node.place().clone() });
+            }
+        }
+    }
+    for (index, bytes) in places.into_iter().zip(device.read(&ranges).await?) {
+        all[index] = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    }
+    Ok(all)
+}
+
 /// The device that the history of a tensor lies on.
 fn device_of(tensor: &Tensor) -> Result<Option<Device>> {
     let mut found: Option<Device> = None;

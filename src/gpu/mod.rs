@@ -34,6 +34,7 @@ pub use device::{Device, DeviceOptions};
 pub(crate) use encoder::Encoder;
 pub(crate) use opaque::Opaque;
 pub(crate) use pipeline::{Access, BindGroup, Pipeline};
+pub(crate) use read::Reading;
 pub(crate) use shader::Shader;
 pub use stats::Stats;
 

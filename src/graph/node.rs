@@ -32,7 +32,7 @@ impl Spec {
 
     /// Bytes the elements take on a device.
     pub fn bytes(&self) -> u64 {
-        (self.shape.numel() * self.dtype.bytes()) as u64
+        (self.shape.numel() as u64).saturating_mul(self.dtype.bytes() as u64)
     }
 }
 

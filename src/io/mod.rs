@@ -25,14 +25,21 @@ pub fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
 /// folder, synchronised, then renamed. Makes the folder if it is missing.
 pub fn write(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     let path = path.as_ref();
+    let Some(name) = path.file_name() else {
+        return Err(Error::Io { path: path.display().to_string(), why: "it does not name a file".into() });
+    };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(failed(folder))?;
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".partial");
-    let partial = folder.join(name);
-    let mut file = File::create(&partial).map_err(failed(&partial))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed(&partial))?;
-    fs::rename(&partial, path).map_err(failed(path))?;
+    // Of this process, so that two that save to one name do not write into each other's file.
+    let mut partial = name.to_os_string();
+    partial.push(format!(".{}.partial", std::process::id()));
+    let partial = folder.join(partial);
+    let written = File::create(&partial).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    if let Err(why) = written.and_then(|()| fs::rename(&partial, path)) {
+        // A full disk is not to be filled further. What cannot be removed either stays.
+        let _ = fs::remove_file(&partial);
+        return Err(failed(path)(why));
+    }
     // The rename itself is in the folder. Windows has no way to synchronise one, and does not need it.
     #[cfg(unix)]
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder))?;
@@ -51,6 +58,11 @@ mod tests {
         write(&path, b"two").unwrap();
         assert_eq!(read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(folder.join("deep")).unwrap().count(), 1);
+        // A folder of that name is in the way; the attempt leaves nothing behind.
+        fs::create_dir(folder.join("deep/taken")).unwrap();
+        assert!(matches!(write(folder.join("deep/taken"), b"three"), Err(Error::Io { .. })));
+        assert_eq!(fs::read_dir(folder.join("deep")).unwrap().count(), 2);
+        assert!(matches!(write("..", b""), Err(Error::Io { .. })));
         fs::remove_dir_all(&folder).unwrap();
         match read(&path) {
             Err(Error::Io { path: said, .. }) => assert!(said.ends_with("file")),

@@ -58,7 +58,7 @@ pub struct Val {
 impl Val {
     /// Bytes it takes when stored.
     pub fn bytes(&self) -> u64 {
-        (self.numel * self.dtype.bytes()) as u64
+        (self.numel as u64).saturating_mul(self.dtype.bytes() as u64)
     }
 }
 

@@ -6,10 +6,13 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use super::functional::Functional;
+use super::state::at_home;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::gpu::Device;
 use crate::graph::{Spec, Tensor, nowhere};
-use crate::step::assign_all;
+use crate::read::read_all;
+use crate::step::{assign_all, part_from_holders};
 
 /// What a weights file and a network had in common.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,9 +41,9 @@ impl Functional {
     /// The variables as the bytes of a safetensors file.
     pub async fn weights(&self) -> Result<Vec<u8>> {
         let device = self.device().await?;
+        let (names, tensors): (Vec<String>, Vec<Tensor>) = self.variables()?.into_iter().unzip();
         let mut read = Vec::new();
-        for (name, tensor) in self.variables()? {
-            let bits = tensor.read_bits(Some(&device)).await?;
+        for ((name, tensor), bits) in names.into_iter().zip(&tensors).zip(read_all(&device, &tensors).await?) {
             let bytes: Vec<u8> = bits.into_iter().flat_map(u32::to_le_bytes).collect();
             read.push((name, kind(tensor.dtype()), tensor.shape().to_vec(), bytes));
         }
@@ -58,8 +61,8 @@ impl Functional {
     /// than the variable of its name. Nothing is changed then.
     pub async fn set_weights(&self, file: &[u8]) -> Result<Loaded> {
         let tensors = SafeTensors::deserialize(file).map_err(format("weights"))?;
-        let (mut pairs, mut loaded) = (Vec::new(), Loaded::default());
-        for (name, variable) in self.variables()? {
+        let (mut values, mut loaded) = (Vec::new(), Loaded::default());
+        for (index, (name, variable)) in self.variables()?.into_iter().enumerate() {
             let Ok(view) = tensors.tensor(&name) else {
                 loaded.missing.push(name);
                 continue;
@@ -70,14 +73,26 @@ impl Functional {
                 return Err(Error::State { what });
             }
             let bits = view.data().chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-            pairs.push((variable, Tensor::from_bits(bits, spec, nowhere())));
+            values.push((index, Tensor::from_bits(bits, spec, nowhere())));
             loaded.matched.push(name);
         }
         loaded.unused =
             tensors.names().into_iter().filter(|n| !loaded.matched.iter().any(|m| m == n)).map(Into::into).collect();
         loaded.unused.sort();
-        assign_all(&self.device().await?, &pairs)?;
+        self.assign(&self.device().await?, &values)?;
         Ok(loaded)
+    }
+
+    /// Overwrites variables, given by their position in [`variables`](Functional::variables), where they lie. Tensors
+    /// that somebody took before keep their values.
+    pub(crate) fn assign(&self, device: &Device, values: &[(usize, Tensor)]) -> Result<()> {
+        let mut store = at_home(&self.store)?;
+        let store = &mut *store;
+        part_from_holders(device, &mut store.trainable)?;
+        part_from_holders(device, &mut store.non_trainable)?;
+        let all: Vec<&Tensor> = store.trainable.iter().chain(&store.non_trainable).collect();
+        let pair = |(index, value): &(usize, Tensor)| all.get(*index).map(|&target| (target.clone(), value.clone()));
+        assign_all(device, &values.iter().filter_map(pair).collect::<Vec<_>>())
     }
 
     /// Writes [`weights`](Functional::weights) to a file, whole or not at all.

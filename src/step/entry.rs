@@ -300,6 +300,15 @@ fn drop_clones<S: Tree>(device: &Device, state: &mut S, overwritten: &[bool]) ->
     Ok(())
 }
 
+/// Gives the owner of tensors, all of which it is about to overwrite, new nodes for those that somebody else holds too.
+pub(crate) fn part_from_holders(device: &Device, tensors: &mut Vec<Tensor>) -> Result<()> {
+    if tensors.iter().all(|tensor| tensor.handles() <= 1) {
+        return Ok(());
+    }
+    let all = vec![true; tensors.len()];
+    drop_clones(device, tensors, &all)
+}
+
 /// Whether every leaf is on the device and the packs lie as wanted.
 fn laid_out(slots: &[Option<Slot>], layouts: &[Vec<usize>], specs: &[Spec]) -> bool {
     slots.iter().all(Option::is_some)

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Device, Encoder, Range};
+use crate::gpu::{Buffer, Device, Encoder, Range, Reading};
 use crate::graph::{Slot, Spec, Tensor, nowhere};
 use crate::lower::pack::ALIGN;
 
@@ -100,9 +100,17 @@ impl Logs {
 
     /// Waits for the step and reads all scalars at once.
     pub async fn read(&self) -> Result<Vec<(String, f32)>> {
+        match self.ask()? {
+            None => Ok(Vec::new()),
+            Some(asked) => Ok(named(asked.names, &asked.reading.wait().await?)),
+        }
+    }
+
+    /// Asks for all scalars, for [`Asked::look`] to look for; nothing if there are none.
+    pub fn ask(&self) -> Result<Option<Asked>> {
         let Some((ring, sequence)) = &self.ring else {
             return match self.entries.first() {
-                None => Ok(Vec::new()),
+                None => Ok(None),
                 Some((name, _)) => Err(Error::State {
                     what: format!("the log {name} belongs to a step that is being recorded; read what run returned"),
                 }),
@@ -112,13 +120,9 @@ impl Logs {
             let what = format!("logs are readable for {RING} steps, these are older; read them earlier");
             return Err(Error::State { what });
         }
-        let start = (sequence % RING) * ring.entry;
-        let bytes = ring.buffer.device().read(&[Range::new(&ring.buffer, start, ring.entry)]).await?;
-        let value = |index: usize| {
-            let at = index * ALIGN as usize;
-            bytes[0].get(at..at + 4).map_or(f32::NAN, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-        };
-        Ok(self.entries.iter().enumerate().map(|(index, (name, _))| (name.clone(), value(index))).collect())
+        let range = Range::new(&ring.buffer, (sequence % RING) * ring.entry, ring.entry);
+        let names = self.entries.iter().map(|entry| entry.0.clone()).collect();
+        Ok(Some(Asked { names, reading: ring.buffer.device().ask(&[range])? }))
     }
 
     /// [`read`](Logs::read), blocking.
@@ -126,6 +130,29 @@ impl Logs {
     pub fn read_blocking(&self) -> Result<Vec<(String, f32)>> {
         pollster::block_on(self.read())
     }
+}
+
+/// Logs on their way back, for whoever must not wait for them.
+pub struct Asked {
+    names: Vec<String>,
+    reading: Reading,
+}
+
+impl Asked {
+    /// The names and numbers if they have come by now; once. Never waits.
+    pub fn look(&mut self) -> Result<Option<Vec<(String, f32)>>> {
+        let Some(bytes) = self.reading.look()? else { return Ok(None) };
+        Ok(Some(named(std::mem::take(&mut self.names), &bytes)))
+    }
+}
+
+fn named(names: Vec<String>, bytes: &[Vec<u8>]) -> Vec<(String, f32)> {
+    let value = |index: usize| {
+        let at = index * ALIGN as usize;
+        let word = bytes.first().and_then(|bytes| bytes.get(at..at + 4));
+        word.map_or(f32::NAN, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+    };
+    names.into_iter().enumerate().map(|(index, name)| (name, value(index))).collect()
 }
 
 impl<N: Into<String>> FromIterator<(N, Tensor)> for Logs {

@@ -11,7 +11,8 @@ mod logs;
 mod record;
 mod transfer;
 
-pub use logs::{Logs, RING};
+pub(crate) use entry::part_from_holders;
+pub use logs::{Asked, Logs, RING};
 pub(crate) use transfer::Transfer;
 pub use transfer::{assign, assign_all};
 
