@@ -63,7 +63,7 @@ pub enum Rule {
 /// One elementwise op.
 #[derive(Clone, Copy)]
 pub struct Row {
-    /// The field's name.
+    /// The field's name. No other op may have it: signatures of steps and cached plans tell rows apart by their names.
     pub name: &'static str,
     /// Dtypes taken.
     pub takes: Takes,
@@ -401,6 +401,34 @@ impl Tensor {
 }
 
 /// The op of a row.
+///
+/// A row of one's own makes an op that fuses, differentiates and packs as those of the table do. Operands are not
+/// broadcast here; [`Tensor::broadcast_to`] does that.
+///
+/// ```
+/// use wengert::grad::grad;
+/// use wengert::graph::Tensor;
+/// use wengert::ops::elementwise::{Elementwise, FLOAT, Row, Rule};
+///
+/// static SOFTSIGN: Row = Row {
+///     name: "softsign",
+///     text: "$0 / (T(1.0) + abs($0))",
+///     reference: |x| x[0] / (1.0 + x[0].abs()),
+///     rule: Rule::Vjp(|x, _, g| vec![Some(g / (x[0].abs() + 1.0).square())]),
+///     ..FLOAT
+/// };
+///
+/// /// x / (1 + |x|).
+/// #[track_caller]
+/// fn softsign(x: &Tensor) -> Tensor {
+///     Tensor::apply(Elementwise(&SOFTSIGN), &[x])
+/// }
+///
+/// let x = Tensor::new(&[-3.0f32, 0.0, 1.0], [3]);
+/// let slope = grad(|x| Ok(softsign(x).sum(..)), &x)?;
+/// assert_eq!(slope.shape(), [3].into());
+/// # Ok::<(), wengert::error::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Elementwise(pub &'static Row);
 
