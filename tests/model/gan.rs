@@ -151,7 +151,10 @@ fn a_step_is_one_submission_for_both() {
     let mut model = gan();
     let device = pollster::block_on(model.generator.device()).unwrap();
     let mut stats = Vec::new();
-    let mut see = LambdaCallback::new().on_batch_end(|_| stats.push(device.stats()));
+    let mut see = LambdaCallback::new().on_batch_end(|_| {
+        device.wait_blocking().unwrap();
+        stats.push(device.stats());
+    });
     let options = Fit { batch_size: 8, callbacks: vec![&mut see], ..silent() };
     model.fit_blocking(ring(64), options).unwrap();
     drop(see);
