@@ -89,7 +89,7 @@ impl Bound {
         };
         let mut kernels = Vec::new();
         for job in &compiled.schedule.jobs {
-            kernels.push(context.write(job)?);
+            kernels.extend(context.kernels(job)?);
         }
         // All sizes and scalars of the plan share one buffer, written once.
         let mut words: Vec<u32> = Vec::new();

@@ -200,6 +200,7 @@ impl Device {
         }
         // wgpu answers a device that is lost during a poll with a panic; to the caller that is an error like others.
         // Its locks do not poison, and the device is not used again.
+        let _turn = lock(&self.inner().turn);
         let look = |how| catch_unwind(AssertUnwindSafe(|| self.raw().poll(how)));
         let mut looked = look(how.clone());
         if let (Ok(Err(wgpu::PollError::WrongSubmissionIndex(..))), wgpu::PollType::Wait { timeout, .. }) =

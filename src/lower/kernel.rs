@@ -74,6 +74,21 @@ pub fn is_cooperative(space: Space) -> bool {
 }
 
 impl Context<'_> {
+    /// Writes the kernels of a job: one, or several where it would bind more buffers than the device allows. How many
+    /// buffers that is depends on which tensors share one, so it is known only here.
+    pub fn kernels(&self, job: &Job) -> Result<Vec<Kernel>> {
+        let kernel = self.write(job)?;
+        let buffers = kernel.bindings.iter().filter(|binding| matches!(binding, Binding::Storage(..))).count();
+        match job.halves() {
+            Some(halves) if buffers > self.target.bindings => {
+                let [mut first, second] = [self.kernels(&halves[0])?, self.kernels(&halves[1])?];
+                first.extend(second);
+                Ok(first)
+            }
+            _ => Ok(vec![kernel]),
+        }
+    }
+
     /// Writes the kernel of a job.
     pub fn write(&self, job: &Job) -> Result<Kernel> {
         let mut unit = Unit::default();

@@ -23,6 +23,26 @@ pub enum Job {
 }
 
 impl Job {
+    /// The job as two that run one after the other, if it holds more than one group.
+    pub fn halves(&self) -> Option<[Job; 2]> {
+        match self {
+            Job::Single(_) => None,
+            Job::Siblings(groups) => {
+                let (a, b) = groups.split_at(groups.len() / 2);
+                (!a.is_empty()).then(|| [a, b].map(|half| Job::Siblings(half.to_vec())))
+            }
+            Job::Region(levels) => match &levels[..] {
+                [only] => Job::Siblings(only.clone())
+                    .halves()
+                    .map(|halves| halves.map(|half| Job::Region(vec![half.groups()]))),
+                _ => {
+                    let (a, b) = levels.split_at(levels.len() / 2);
+                    (!a.is_empty()).then(|| [a, b].map(|half| Job::Region(half.to_vec())))
+                }
+            },
+        }
+    }
+
     /// All groups of the job.
     pub fn groups(&self) -> Vec<usize> {
         match self {

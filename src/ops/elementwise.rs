@@ -134,11 +134,18 @@ fn log1p_T(x: T) -> T {
     let d = u - T(1.0);
     return select(log(u) * (x / select(d, T(1.0), d == T(0.0))), x, d == T(0.0));
 }";
-/// Takes whole turns off in two parts (Cody and Waite), since the built-ins are only good near zero.
-const TURN: &str = "\
-fn turn_T(x: T) -> T {
-    let n = round(x * T(0.15915494309));
-    return (x - n * T(6.28125)) - n * T(1.9353071795864769e-3);
+/// Sine and cosine by Cephes' polynomials on the eighth of a turn around each quarter, since WGSL promises little of its
+/// own. Quarters are taken off in three parts (Cody and Waite); `shift` is 1 for the cosine.
+const SINE: &str = "\
+fn sine_T(x: T, shift: I) -> T {
+    let n = round(x * T(0.636619772367581));
+    let r = ((x - n * T(1.5703125)) - n * T(4.837512969970703125e-4)) - n * T(7.54978995489188216e-8);
+    let z = r * r;
+    let s = ((T(-1.9515295891e-4) * z + T(8.3321608736e-3)) * z - T(1.6666654611e-1)) * z * r + r;
+    let c = ((T(2.443315711809948e-5) * z - T(1.388731625493765e-3)) * z + T(4.166664568298827e-2)) * z * z - T(0.5) * z + T(1.0);
+    let q = I(n) + shift;
+    let v = select(s, c, (q & I(1)) == I(1));
+    return select(v, -v, (q & I(2)) == I(2));
 }";
 /// WGSL leaves powers of negative numbers undefined.
 const POW: &str = "\
@@ -268,9 +275,9 @@ table! {
     /// log(1 + x), exact near 0 too.
     unary log1p Row { text: "log1p_T($0)", helpers: LOG1P, reference: |x| x[0].ln_1p(), rule: Vjp(|x, _, g| one(g / (&x[0] + 1.0))), domain: &[(-0.9, 9.0)], ..HEAVY };
     /// Sine of radians.
-    unary sin Row { text: "sin(turn_T($0))", helpers: TURN, reference: |x| x[0].sin(), rule: Vjp(|x, _, g| one(g * x[0].cos())), domain: &[(-40.0, 40.0)], ulp: 64.0, ..HEAVY };
+    unary sin Row { text: "sine_T($0, I(0))", helpers: SINE, reference: |x| x[0].sin(), rule: Vjp(|x, _, g| one(g * x[0].cos())), domain: &[(-40.0, 40.0)], ..HEAVY };
     /// Cosine of radians.
-    unary cos Row { text: "cos(turn_T($0))", helpers: TURN, reference: |x| x[0].cos(), rule: Vjp(|x, _, g| one(-(g * x[0].sin()))), domain: &[(-40.0, 40.0)], ulp: 64.0, ..HEAVY };
+    unary cos Row { text: "sine_T($0, I(1))", helpers: SINE, reference: |x| x[0].cos(), rule: Vjp(|x, _, g| one(-(g * x[0].sin()))), domain: &[(-40.0, 40.0)], ..HEAVY };
     /// Hyperbolic tangent.
     unary tanh Row { text: "tanh_T($0)", helpers: TANH, reference: |x| x[0].tanh(), rule: Vjp(|_, y, g| one(g * (1.0 - y.square()))), domain: &[(-20.0, 20.0)], ..HEAVY };
     /// Logistic function 1 / (1 + e^-x).
