@@ -36,8 +36,7 @@ pub trait Primitive: Send + Sync + fmt::Debug + 'static {
     /// The field's name of the op.
     fn name(&self) -> &str;
 
-    /// Attributes in a stable text form. Together with the name they identify the computation: of two ops that agree in
-    /// both, signatures and cached plans take one for the other.
+    /// Attributes in a stable text form, as printed graphs show them.
     fn attributes(&self) -> Cow<'_, str> {
         Cow::Borrowed("")
     }

@@ -542,7 +542,7 @@ impl Primitive for Cast {
     }
 
     fn attributes(&self) -> Cow<'_, str> {
-        self.to.name().into()
+        format!("{} to {}", self.from, self.to).into()
     }
 
     fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>, Misfit> {
