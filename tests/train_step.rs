@@ -153,3 +153,17 @@ fn it_learns_and_dropout_repeats_for_equal_seeds() {
     assert!(weights.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()));
     assert_ne!(weights, run(4).1);
 }
+
+/// Two ops of one name are two ops: plans of eager reads and signatures of steps tell them apart.
+#[test]
+fn ops_of_one_name_do_not_share_a_plan() {
+    use wengert::ops::elementwise::FLOAT;
+    use wengert::ops::{Elementwise, Row};
+    static TWICE: Row = Row { name: "scale", text: "$0 * T(2.0)", reference: |x| x[0] * 2.0, ..FLOAT };
+    static THRICE: Row = Row { name: "scale", text: "$0 * T(3.0)", reference: |x| x[0] * 3.0, ..FLOAT };
+    let device = Device::blocking().unwrap();
+    let x = Tensor::new(&[1.0f32, 2.0], [2]);
+    let read = |row| Tensor::apply(Elementwise(row), &[&x]).to_vec_on::<f32>(&device).unwrap();
+    assert_eq!(read(&TWICE), [2.0, 4.0]);
+    assert_eq!(read(&THRICE), [3.0, 6.0]);
+}

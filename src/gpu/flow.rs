@@ -146,6 +146,15 @@ impl Device {
         pollster::block_on(self.wait())
     }
 
+    /// Waits, a slice at most, for the oldest submission in flight; false if there is none.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn await_oldest(&self) -> Result<bool> {
+        let oldest = lock(&self.inner().flow.0).flight.front().map(|(index, _)| index.clone());
+        let Some(index) = oldest else { return Ok(false) };
+        self.turn(wgpu::PollType::Wait { submission_index: Some(index), timeout: Some(SLICE) })?;
+        Ok(true)
+    }
+
     /// The number of submissions in flight, as far as the host has looked, and the present bound on it.
     pub fn in_flight(&self) -> (usize, usize) {
         let state = lock(&self.inner().flow.0);

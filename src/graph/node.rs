@@ -1,7 +1,7 @@
 //! [`Tensor`], [`Node`] and the values a node may have.
 //!
 //! A chain of a million nodes is an ordinary thing (a loop that never reads), so every walk over nodes, dropping
-//! them included, is iterative. Deliberately absent: arithmetic (floor 2 adds it) and evaluation (see `plan`).
+//! them included, is iterative. Deliberately absent: arithmetic (floor 2 adds it) and evaluation (see `read`).
 
 use std::cell::RefCell;
 use std::fmt;

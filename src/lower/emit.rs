@@ -2,9 +2,10 @@
 //!
 //! One [`Unit`] is one dispatch: its uniform words, the tensors it touches, its helper functions. An [`Emitter`]
 //! writes the body of one group into nested scopes, each value once per scope and index. Sizes, strides and scalars
-//! become words of the uniform `q`, so the text depends on the *structure* of a computation alone and another batch
-//! size compiles nothing new. Tensors are reached through small accessor functions that `kernel` declares
-//! once it knows which buffers they share. Deliberately absent: any choice; what is computed where was decided before.
+//! become words of the uniform `q`, so the text depends on the *structure* of a computation; a batch of another size
+//! compiles anew only where it changes the form of a kernel (lanes, rows in registers, a region). Tensors are reached
+//! through small accessor functions that `kernel` declares once it knows which buffers they share. Deliberately absent:
+//! any choice; what is computed where was decided before.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
@@ -38,6 +39,8 @@ pub struct Unit {
     pub helpers: BTreeMap<String, String>,
     /// Variables at module scope (workgroup memory).
     pub globals: String,
+    /// What a pass got wrong; the kernel is refused.
+    pub defect: Option<String>,
     names: usize,
 }
 
@@ -356,7 +359,8 @@ impl<'a> Emitter<'a> {
             }
             // Defined by the phase before anything reads them; reaching this line would be a defect of the passes.
             Kind::Leaf(_) | Kind::Fold(_) | Kind::Contraction(_) => {
-                debug_assert!(false, "{} is not available at {at:?}", val.name);
+                let defect = format!("{} is not available at {at:?}", val.name);
+                self.unit.defect.get_or_insert(defect);
                 format!("{}(0)", wgsl_type(val.dtype, lanes))
             }
         }

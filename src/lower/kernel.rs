@@ -638,7 +638,9 @@ impl Context<'_> {
     }
 
     fn bytes(&self, unit: &Unit) -> u64 {
-        unit.tensors.iter().map(|(id, _)| self.program.vals[*id].bytes()).sum()
+        let packed = |id: &Id| self.wide.values().find(|wide| wide.firsts.contains(id));
+        let bytes = |id: &Id| packed(id).map_or(self.program.vals[*id].bytes(), |wide| wide.elements as u64 * 4);
+        unit.tensors.iter().map(|(id, _)| bytes(id)).sum()
     }
 
     fn slot(&self, id: Id) -> Result<&Slot> {
@@ -648,6 +650,9 @@ impl Context<'_> {
 
     /// Assigns every tensor of the unit to a binding and declares its accessor functions.
     fn accessors(&self, unit: &mut Unit, bounds: &mut Vec<Bound>, share: bool) -> Result<String> {
+        if let Some(why) = unit.defect.take() {
+            return Err(Error::Validation { why });
+        }
         let tensors = unit.tensors.clone();
         let mut binding = Vec::new();
         for (id, touch) in &tensors {

@@ -11,7 +11,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::dtype::DType;
-use crate::error::{Place, Result};
+use crate::error::{Error, Place, Result};
 use crate::graph::{Contraction, Fold, Lowering, Map, Node, Primitive, Reduction, Spec, Tensor, View, ViewOp};
 
 /// Index of a value in its program.
@@ -224,8 +224,7 @@ impl Recording {
         for (index, node) in self.nodes.iter().enumerate() {
             order.insert(node.number(), index);
             let mut hasher = DefaultHasher::new();
-            node.op().name().hash(&mut hasher);
-            node.op().attributes().hash(&mut hasher);
+            node.op().identify(&mut hasher);
             node.outputs().hash(&mut hasher);
             if let Some(stand_in) = stand_ins.get(&node.number()) {
                 ("stand-in", stand_in).hash(&mut hasher);
@@ -279,7 +278,10 @@ impl Recording {
             }
         }
         builder.program.roots = self.roots.iter().map(|root| builder.ids[root]).collect();
-        Ok(builder.program)
+        match builder.defect {
+            Some(defect) => Err(defect),
+            None => Ok(builder.program),
+        }
     }
 }
 
@@ -305,9 +307,16 @@ struct Builder {
     program: Program,
     ids: HashMap<(u64, usize), Id>,
     seen: HashMap<Key, Id>,
+    /// The first thing an op got wrong.
+    defect: Option<Error>,
 }
 
 impl Builder {
+    fn refuse(&mut self, node: &Node, what: &str) {
+        let why = format!("{} {what} ({})", node.op().name(), node.place());
+        self.defect.get_or_insert(Error::Validation { why });
+    }
+
     fn push(&mut self, kind: Kind, inputs: Vec<Id>, spec: (DType, usize), node: &Node) -> Id {
         let key = (kind, inputs, spec.0, spec.1);
         if let Some(&id) = self.seen.get(&key) {
@@ -353,8 +362,11 @@ impl Builder {
                 let b = self.operand(inputs[1], (c.batch, c.k, c.n), node);
                 self.push(Kind::Contraction(c), vec![a, b], size, node)
             }
-            // Leaves are never computed; the recorder gives them their value.
-            Lowering::Leaf => self.push(Kind::Scalar(0), vec![], size, node),
+            // An op that says it is given has no value here: a mistake of the op's.
+            Lowering::Leaf => {
+                self.refuse(node, "is computed, but lowers to a leaf");
+                self.push(Kind::Scalar(0), vec![], size, node)
+            }
         }
     }
 
@@ -377,7 +389,10 @@ impl Builder {
             None => match View::whole(shape).then(op) {
                 Some(view) => (source, view),
                 // A whole tensor takes any single op: only chains can leave the strided form.
-                None => return source,
+                None => {
+                    self.refuse(node, "is a view that is not strided");
+                    return source;
+                }
             },
         };
         if view.is_identity() && self.program.vals[source].numel == size.1 {

@@ -251,7 +251,6 @@ impl Entry {
         if let Some(ring) = &self.ring {
             ring.push(encoder);
         }
-        self.runs += 1;
         Ok(())
     }
 

@@ -6,10 +6,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Encoder, Range, Reading};
-use crate::graph::{Slot, Spec, Tensor, nowhere};
+use crate::graph::{Slot, Tensor};
 use crate::lower::pack::ALIGN;
 
 /// Named scalars that a step returns, in the order given.
@@ -56,19 +55,15 @@ impl Ring {
     /// The logs of the latest step.
     pub fn latest(self: &Arc<Ring>, names: &[String]) -> Logs {
         let sequence = self.written.load(Ordering::Relaxed) - 1;
-        let start = (sequence % RING) * self.entry;
-        let entries = (names.iter().enumerate())
-            .map(|(index, name)| {
-                let slot = Slot { buffer: self.buffer.clone(), offset: start + index as u64 * ALIGN };
-                (name.clone(), Tensor::from_slot(slot, Spec::new([], DType::F32), nowhere()))
-            })
-            .collect();
+        // The ring will be written again, so no tensor may stand for a place in it.
+        let past = Tensor::poisoned(Error::State { what: "the logs of a step that has run are read with read".into() });
+        let entries = names.iter().map(|name| (name.clone(), past.clone())).collect();
         Logs { entries, ring: Some((self.clone(), sequence)) }
     }
 }
 
 impl Logs {
-    /// The names and tensors.
+    /// The names and tensors; poisoned ones once the step has run, whose logs are read with [`read`](Logs::read).
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.entries.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }

@@ -187,6 +187,7 @@ impl Step {
     fn encode<B: Tree>(&mut self, encoder: &mut Encoder, batches: &[B]) -> Result<Logs> {
         let Some(entry) = self.entries.last_mut() else { return Ok(Logs::default()) };
         batches.iter().try_for_each(|batch| entry.encode(encoder, batch))?;
+        entry.runs += 1;
         Ok(entry.logs())
     }
 }

@@ -151,6 +151,7 @@ fn a_step_is_one_submission_for_both() {
     let mut model = gan();
     let device = pollster::block_on(model.generator.device()).unwrap();
     let mut stats = Vec::new();
+    // Running ahead would make the upload ring grow to what is in flight.
     let mut see = LambdaCallback::new().on_batch_end(|_| {
         device.wait_blocking().unwrap();
         stats.push(device.stats());
