@@ -5,7 +5,7 @@
 //! have gathered. Deliberately absent: a second loop for evaluation inside `fit`; validation is `evaluate`.
 
 use super::options::{Fit, Verbose};
-use super::work::Work;
+use super::work::{Work, ready_to_train};
 use super::{History, Model, Scores};
 use crate::callbacks::{Callback, ProgressBar, Run, Style};
 use crate::data::{Batch, Batches, Data, Shuffle};
@@ -99,6 +99,7 @@ fn check(options: &Fit<'_>) -> Result<()> {
 }
 
 pub(super) async fn fit<M: Model + ?Sized>(model: &M, data: Batch, options: Fit<'_>) -> Result<History> {
+    ready_to_train(model)?;
     check(&options)?;
     let whole = Data::new(data)?;
     let (data, held_back) = match (&options.validation_data, options.validation_split > 0.0) {
@@ -108,7 +109,6 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, data: Batch, options: Fit<
     };
     let mut rows = Rows::new(&data, options.batch_size, options.shuffle.then_some(options.seed))?;
     let work = Work::new(model).await?;
-    work.ready_to_train()?;
     let steps = options.steps_per_epoch.unwrap_or(rows.order.len());
     let fused = model.base().settings.steps_per_execution;
 

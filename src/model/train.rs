@@ -6,7 +6,7 @@
 use super::fit::{self, style};
 use super::options::{Compile, Evaluate, Fit, Predict};
 use super::state::NetworkState;
-use super::work::Work;
+use super::work::{Work, ready_to_train};
 use super::{History, Model, Scores, TrainState};
 use crate::data::{Batch, Data};
 use crate::error::{Error, Result};
@@ -46,9 +46,8 @@ pub trait Train: Model {
 
     /// One update; the scores are those of the metrics since they were last reset.
     async fn train_on_batch(&mut self, batch: impl Into<Batch>) -> Result<Scores> {
-        let work = Work::new(&*self).await?;
-        work.ready_to_train()?;
-        fit::read(&work.train(&[batch.into()])?).await
+        ready_to_train(&*self)?;
+        fit::read(&Work::new(&*self).await?.train(&[batch.into()])?).await
     }
 
     /// One batch of evaluation; the scores are those of the metrics since they were last reset.

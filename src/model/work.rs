@@ -32,6 +32,12 @@ pub(super) type Output = (u64, Vec<Spec>, Tensor);
 /// Places kept for outputs.
 const OUTPUTS: usize = 16;
 
+/// Whether every network has an optimizer: known before any device is opened.
+pub(super) fn ready_to_train<M: Model + ?Sized>(model: &M) -> Result<()> {
+    let compiled = model.networks().iter().all(|network| network.settings.compiled);
+    if compiled { Ok(()) } else { Err(Error::NotCompiled { needs: "an optimizer" }) }
+}
+
 impl<'m, M: Model + ?Sized> Work<'m, M> {
     /// Opens the default device if none of the networks has one; all of them work on the same.
     pub async fn new(model: &'m M) -> Result<Work<'m, M>> {
@@ -53,12 +59,6 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
 
     pub fn networks(&self) -> Vec<&'m Functional> {
         self.networks.clone()
-    }
-
-    /// Whether every network has an optimizer.
-    pub fn ready_to_train(&self) -> Result<()> {
-        let compiled = self.networks.iter().all(|network| network.settings.compiled);
-        if compiled { Ok(()) } else { Err(Error::NotCompiled { needs: "an optimizer" }) }
     }
 
     fn borrow(&self) -> Result<Loan<'_>> {
