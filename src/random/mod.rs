@@ -82,7 +82,7 @@ fn words(key: &Tensor, shape: &Shape) -> [Tensor; 2] {
         let why = "a key is two words of u32".to_string();
         return [key.misfit("random", why.clone()), key.misfit("random", why)];
     }
-    [0, 1].map(|at| key.slice(0, at..at + 1).broadcast_to(shape))
+    [0, 1].map(|at| key.slice(0, at..at + 1).reshape([]).broadcast_to(shape))
 }
 
 /// A new key from a key and a number: independent streams for independent uses.
@@ -120,6 +120,7 @@ pub(crate) fn examples() -> Vec<Example> {
     let key = (&[2][..], DType::U32, ANY);
     vec![
         Example::new("random bits", &[key], |x| bits(&x[0], [7, 9])),
+        Example::new("random scalar", &[key], |x| uniform(&x[0], [])),
         Example::new("random uniform", &[key], |x| uniform(&x[0], [67])),
         Example::new("random bernoulli", &[key], |x| bernoulli(&x[0], 0.3, [5, 8])),
         Example::new("fold_in", &[key, (&[], DType::U32, ANY)], |x| fold_in(&x[0], &x[1])),
