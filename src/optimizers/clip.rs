@@ -1,4 +1,4 @@
-//! [`Clip`]: bounds on gradients.
+//! [`Clip`]: bounds on gradients, applied before the rule of an optimizer sees them.
 
 use crate::error::{Error, Result};
 use crate::graph::Tensor;

@@ -1,4 +1,4 @@
-//! Stochastic gradient descent.
+//! Stochastic gradient descent, plain or with momentum.
 
 use super::{Optimizer, Rule, Variables};
 use crate::graph::Tensor;
