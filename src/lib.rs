@@ -19,7 +19,7 @@ pub mod ops;
 pub mod optimizers;
 pub mod plan;
 pub mod random;
-mod read;
+pub mod read;
 pub mod shape;
 pub mod step;
 pub mod threads;
