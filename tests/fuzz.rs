@@ -1,7 +1,8 @@
 //! Random graphs hold the compiler: fused, unfused, in whole buffers and in an arena they must agree with the f64
 //! interpreter, each within the error that the graph itself allows.
 //!
-//! `WENGERT_FUZZ=20000` runs as many graphs instead of 500, `WENGERT_FUZZ_SEED=17` that one alone. Every value carries
+//! `WENGERT_FUZZ=20000` runs as many graphs instead of 500, `WENGERT_FUZZ_SEED=17` that one alone, both as many from
+//! there on. Every value carries
 //! a bound on its magnitude and on its f32 error, propagated op by op; ops whose result jumps (comparisons, rounding,
 //! argmax) are only applied to values that f32 holds exactly.
 
@@ -14,6 +15,7 @@ use std::fmt::Write;
 use common::{Random, read};
 use wengert::dtype::DType;
 use wengert::gpu::Device;
+use wengert::grad::grad;
 use wengert::graph::Tensor;
 use wengert::graph::display::Graph;
 use wengert::graph::interpret::{Given, interpret};
@@ -46,6 +48,10 @@ struct Fuzz {
     random: Random,
     values: Vec<Value>,
     lengths: Vec<usize>,
+    /// The float leaves made so far.
+    leaves: Vec<Tensor>,
+    /// What stands for the float leaves, in order, where a derivative is taken by them.
+    arguments: Vec<Tensor>,
 }
 
 fn is_float(value: &Value) -> bool {
@@ -53,7 +59,7 @@ fn is_float(value: &Value) -> bool {
 }
 
 impl Fuzz {
-    fn new(seed: u64) -> Fuzz {
+    fn new(seed: u64, arguments: &[Tensor]) -> Fuzz {
         let mut random = Random::new(seed);
         const LENGTHS: [usize; 20] = [1, 1, 2, 3, 4, 5, 7, 8, 11, 12, 16, 31, 32, 63, 64, 65, 127, 128, 129, 257];
         // Few lengths a graph, so that shapes meet.
@@ -61,7 +67,7 @@ impl Fuzz {
         if random.chance(0.03) {
             lengths.push(0);
         }
-        Fuzz { random, values: Vec::new(), lengths }
+        Fuzz { random, values: Vec::new(), lengths, leaves: Vec::new(), arguments: arguments.to_vec() }
     }
 
     fn shape(&mut self) -> Shape {
@@ -78,7 +84,9 @@ impl Fuzz {
     /// A leaf; half of them hold halves, which are exact and tie.
     fn leaf(&mut self, shape: &Shape) -> Value {
         let exact = self.random.chance(0.5);
-        let tensor = self.random.leaf(shape, DType::F32, (-2.0, 2.0), exact);
+        let leaf = self.random.leaf(shape, DType::F32, (-2.0, 2.0), exact);
+        let tensor = self.arguments.get(self.leaves.len()).unwrap_or(&leaf).clone();
+        self.leaves.push(leaf);
         Value { tensor, size: 2.0, error: 0.0, exact }
     }
 
@@ -532,19 +540,53 @@ struct Root {
     allowed: f64,
 }
 
-/// The graph of a seed: all its values in order, and which of them are asked for.
-fn graph(seed: u64) -> (Vec<Root>, Vec<usize>) {
-    let mut fuzz = Fuzz::new(seed);
+/// A recorded graph: all values in order, which of them are asked for, and the float leaves.
+struct Recorded {
+    values: Vec<Root>,
+    which: Vec<usize>,
+    leaves: Vec<Tensor>,
+}
+
+/// The graph of a seed, on `arguments` in the place of its first float leaves.
+fn record(seed: u64, arguments: &[Tensor]) -> Recorded {
+    let mut fuzz = Fuzz::new(seed, arguments);
     let nodes = 10 + fuzz.random.below(31);
     while fuzz.values.len() < nodes {
         fuzz.grow();
     }
     let count = 1 + fuzz.random.below(4);
-    let mut roots: Vec<usize> = (0..count).map(|_| fuzz.random.below(nodes)).chain([fuzz.values.len() - 1]).collect();
-    roots.sort_unstable();
-    roots.dedup();
+    let mut which: Vec<usize> = (0..count).map(|_| fuzz.random.below(nodes)).chain([fuzz.values.len() - 1]).collect();
+    which.sort_unstable();
+    which.dedup();
     let root = |value: Value| Root { tensor: value.tensor, allowed: 2.0 * value.error + f64::from(f32::EPSILON) };
-    (fuzz.values.into_iter().map(root).collect(), roots)
+    Recorded { values: fuzz.values.into_iter().map(root).collect(), which, leaves: fuzz.leaves }
+}
+
+/// The derivatives of a weighed sum of the values asked for, by every float leaf.
+///
+/// Their condition is not tracked; it is bounded by the largest derivative times the 40 ops of a path. A fault of the
+/// compiler is of the order of the values.
+fn derivatives(seed: u64) -> Vec<Root> {
+    let loss = |arguments: &Vec<Tensor>| {
+        let Recorded { values, which, .. } = record(seed, arguments);
+        let mut random = Random::new(seed);
+        let mut term = |at: &usize| {
+            let t = &values[*at].tensor;
+            let upstream = random.leaf(&t.shape(), DType::F32, (-1.0, 1.0), false);
+            (t.cast(DType::F32) * upstream).sum(..)
+        };
+        Ok(which.iter().map(&mut term).fold(Tensor::scalar(0f32), |a, b| a + b))
+    };
+    let gradients = match grad(loss, &record(seed, &[]).leaves) {
+        Ok(gradients) => gradients,
+        Err(error) => panic!("seed {seed}: {error}"),
+    };
+    let root = |tensor: Tensor| {
+        let values = interpret(std::slice::from_ref(&tensor), &Given::new()).map(|mut v| v.remove(0).data);
+        let largest = values.unwrap_or_default().iter().fold(1.0f64, |a, b| a.max(b.abs()));
+        Root { tensor, allowed: 40.0 * UNIT * largest }
+    };
+    gradients.into_iter().map(root).collect()
 }
 
 const CONFIGURATIONS: [(&str, Options); 3] = [
@@ -583,51 +625,71 @@ fn run(device: &Device, roots: &[Root], options: &Options) -> Result<Vec<Vec<f64
     Ok(results)
 }
 
-/// The roots of a fresh recording, since evaluating a graph lets go of it.
-fn roots(seed: u64, which: &[usize]) -> Vec<Root> {
-    let (values, _) = graph(seed);
-    which.iter().map(|&at| values[at].clone()).collect()
+/// What is compared, recorded anew at each call, since evaluating a graph lets go of it.
+#[derive(Clone, Copy)]
+enum What {
+    Values,
+    Derivatives,
 }
 
-/// The smallest set of values that fails: one alone if one does, the earliest; else as few roots as fail together.
-fn shrink(device: &Device, seed: u64, which: &[usize], options: &Options) -> Option<String> {
-    let (values, _) = graph(seed);
-    for at in 0..values.len() {
-        if let Err(what) = run(device, &roots(seed, &[at]), options) {
-            return Some(format!("value {at} alone fails: {what}"));
+impl What {
+    /// All that could be evaluated, and which of it is.
+    fn record(self, seed: u64) -> (Vec<Root>, Vec<usize>) {
+        match self {
+            What::Values => {
+                let recorded = record(seed, &[]);
+                (recorded.values, recorded.which)
+            }
+            What::Derivatives => {
+                let all = derivatives(seed);
+                let which = (0..all.len()).collect();
+                (all, which)
+            }
         }
     }
-    let mut least = which.to_vec();
-    let mut text = None;
+
+    fn roots(self, seed: u64, which: &[usize]) -> Vec<Root> {
+        let all = self.record(seed).0;
+        which.iter().map(|&at| all[at].clone()).collect()
+    }
+}
+
+/// The smallest set of roots that fails: one alone if one does, the earliest; else as few as fail together.
+fn shrink(device: &Device, what: What, seed: u64, options: &Options) -> Option<String> {
+    let (all, which) = what.record(seed);
+    for at in 0..all.len() {
+        if let Err(text) = run(device, &what.roots(seed, &[at]), options) {
+            return Some(format!("value {at} alone fails: {text}"));
+        }
+    }
+    let mut least = which.clone();
+    let mut shrunk = None;
     for drop in which {
-        let fewer: Vec<usize> = least.iter().copied().filter(|at| at != drop).collect();
-        if let Err(what) = run(device, &roots(seed, &fewer), options) {
+        let fewer: Vec<usize> = least.iter().copied().filter(|&at| at != drop).collect();
+        if let Err(text) = run(device, &what.roots(seed, &fewer), options) {
+            shrunk = Some(format!("values {fewer:?} together fail: {text}"));
             least = fewer;
-            text = Some(format!("values {least:?} together fail: {what}"));
         }
     }
-    text
+    shrunk
 }
 
-fn check(device: &Device, seed: u64) -> Result<(), String> {
-    let which = graph(seed).1;
+fn check(device: &Device, what: What, seed: u64) -> Result<(), String> {
     let mut fused: Option<Vec<Vec<f64>>> = None;
     for (name, options) in &CONFIGURATIONS {
-        match run(device, &roots(seed, &which), options) {
-            Ok(results) => {
-                if !options.fuse {
-                    continue;
-                }
-                // Where temporaries lie changes no bit.
-                if let Some(before) = &fused
-                    && *before != results
-                {
+        let (all, which) = what.record(seed);
+        let roots: Vec<Root> = which.iter().map(|&at| all[at].clone()).collect();
+        match run(device, &roots, options) {
+            // Where temporaries lie changes no bit.
+            Ok(results) if options.fuse => match &fused {
+                Some(before) if *before != results => {
                     return Err(format!("seed {seed}: the two placements differ in bits"));
                 }
-                fused = Some(results);
-            }
-            Err(what) => {
-                let small = shrink(device, seed, &which, options).unwrap_or(what);
+                _ => fused = Some(results),
+            },
+            Ok(_) => {}
+            Err(text) => {
+                let small = shrink(device, what, seed, options).unwrap_or(text);
                 return Err(format!("seed {seed}, {name}: {small}"));
             }
         }
@@ -635,27 +697,32 @@ fn check(device: &Device, seed: u64) -> Result<(), String> {
     Ok(())
 }
 
-fn seeds(default: u64) -> std::ops::Range<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    match number("WENGERT_FUZZ_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("WENGERT_FUZZ").unwrap_or(default),
-    }
-}
-
-#[test]
-fn random_graphs_agree_with_the_interpreter_however_they_are_compiled() {
+/// Runs `default` seeds, or as many as the environment says.
+fn fuzz(what: What, default: u64) {
     let device = Device::blocking().unwrap();
-    let all = seeds(500);
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let (count, first) = (number("WENGERT_FUZZ"), number("WENGERT_FUZZ_SEED"));
+    let start = first.unwrap_or(0);
+    let all = start..start + count.unwrap_or(if first.is_some() { 1 } else { default });
     let mut failures = Vec::new();
     for seed in all.clone() {
-        if let Err(what) = check(&device, seed) {
-            eprintln!("{what}\n");
+        if let Err(text) = check(&device, what, seed) {
+            eprintln!("{text}\n");
             failures.push(seed);
         }
         if failures.len() == 5 {
             break;
         }
     }
-    assert!(failures.is_empty(), "WENGERT_FUZZ_SEED={failures:?} of {all:?} fail (above)");
+    assert!(failures.is_empty(), "of {all:?} these fail: {failures:?}; one alone with WENGERT_FUZZ_SEED");
+}
+
+#[test]
+fn random_graphs_agree_with_the_interpreter_however_they_are_compiled() {
+    fuzz(What::Values, 500);
+}
+
+#[test]
+fn so_do_their_derivatives() {
+    fuzz(What::Derivatives, 100);
 }
