@@ -1,17 +1,9 @@
 //! The guide's first example: a training step of one's own, and still all of `fit`.
 //!
-//!     cargo run --release --example guide_custom_step
+//!     cargo run --release --example guide_custom_step                  natively
+//!     cargo run -p xtask -- web guide_custom_step                       as a page in target/web/
 
-use wengert::data::Batch;
-use wengert::error::Result;
-use wengert::grad::value_and_grad;
-use wengert::graph::Tensor;
-use wengert::layers::Layer;
-use wengert::layers::{Dense, Input, Mode};
-use wengert::metrics::Observed;
-use wengert::model::{Compile, Fit, Functional, Model, Train, TrainState};
-use wengert::random::threefry;
-use wengert::step::Logs;
+use wengert::prelude::*;
 
 struct CustomModel(Functional);
 
@@ -64,20 +56,15 @@ async fn run() -> Result<()> {
     })?;
 
     // Just use `fit` as usual.
-    let random = |seed, n| threefry::uniform(threefry::key(seed), n, 0.0, 1.0);
-    let x = Tensor::new(&random(1, 1000 * 32), [1000, 32]);
-    let y = Tensor::new(&random(2, 1000), [1000, 1]);
-    let history = model.fit((&x, &y), Fit { epochs: 3, ..Default::default() }).await?;
-    wengert::host::say(&format!("{:?}", history.history));
-    let scores = model.evaluate((&x, &y), Default::default()).await?;
-    wengert::host::say(&format!("{scores}"));
-    let y_pred = model.predict(&x, Default::default()).await?;
-    wengert::host::say(&format!("{:?}", y_pred.shape()));
+    let x = Tensor::new(&random::threefry::uniform([0, 1], 1000 * 32, 0.0, 1.0), [1000, 32]);
+    let y = Tensor::new(&random::threefry::uniform([0, 2], 1000, 0.0, 1.0), [1000, 1]);
+    let history = model.fit((&x, &y), Fit { epochs: 3, ..Fit::default() }).await?;
+
+    say(&format!("loss by epoch: {:.4?}", history.get("loss").unwrap_or_default()));
+    say(&format!("evaluated: {}", model.evaluate((&x, &y), Evaluate::default()).await?));
     Ok(())
 }
 
 fn main() {
-    #[cfg(not(target_arch = "wasm32"))]
-    env_logger::init();
-    wengert::host::main(run())
+    wengert::main(run())
 }

@@ -14,6 +14,9 @@ if [[ -z ${XDG_RUNTIME_DIR:-} ]]; then
   export XDG_RUNTIME_DIR=$PWD/target/runtime
 fi
 
+# The examples that are also web pages, run in headless Chromium. The first is the smallest proof of the chain.
+pages=(adapter guide_custom_step)
+
 say() { printf '\n== %s\n' "$*"; }
 
 parts=()

@@ -1,9 +1,9 @@
 //! Every way this crate can fail, as one enum.
 //!
 //! Floor 0. A variant's documentation states the cause and the cure; its message carries what a person needs to
-//! act: both shapes, the op, the layer path, the caller's line, the known names. Errors are cheap to clone, because
-//! a *poisoned* tensor carries its error through every op applied to it until a boundary returns it. Deliberately
-//! absent: panics for user mistakes, and error types of other crates in the public surface.
+//! act: both shapes, the op, the layer path, the caller's line, the known names. Errors can be cloned, because a
+//! *poisoned* tensor carries its error through every op applied to it (shared, not copied) until a boundary returns it.
+//! Deliberately absent: panics for user mistakes, and error types of other crates in the public surface.
 
 use std::fmt;
 use std::panic::Location;
@@ -39,48 +39,144 @@ impl fmt::Display for Place {
 #[non_exhaustive]
 pub enum Error {
     /// Operands whose shapes do not fit the op. Cure: reshape or broadcast explicitly; the message has every shape.
-    Shape { op: String, inputs: Vec<Shape>, why: String, place: Place },
+    Shape {
+        /// The op.
+        op: String,
+        /// The shapes it was given.
+        inputs: Vec<Shape>,
+        /// What does not fit.
+        why: String,
+        /// Where it was recorded.
+        place: Place,
+    },
     /// Operands of different or unsupported dtypes; there is no silent promotion. Cure: cast one with `.cast(dtype)`.
-    DType { op: String, inputs: Vec<DType>, why: String, place: Place },
+    DType {
+        /// The op.
+        op: String,
+        /// The dtypes it was given.
+        inputs: Vec<DType>,
+        /// What does not fit.
+        why: String,
+        /// Where it was recorded.
+        place: Place,
+    },
     /// A derivative was asked through an op that has none. Cure: `stop_gradient` before it, or another formulation.
-    NotDifferentiable { op: String, place: Place },
+    NotDifferentiable {
+        /// The op.
+        op: String,
+        /// Where it was recorded.
+        place: Place,
+    },
     /// A value that exists only on the device was asked while the step that computes it was being recorded.
     /// Cure: return it from the step, as a log or in the state, and read it afterwards.
-    ReadInsideStep { op: String, place: Place },
+    ReadInsideStep {
+        /// The op whose value was asked for.
+        op: String,
+        /// Where it was recorded.
+        place: Place,
+    },
     /// Recording the step again gave another graph: a host value (a counter, a random number, an `if` on a read
     /// value) was baked into it. Cure: keep such values in the state, as tensors.
-    StepChanged { why: String, place: Place },
+    StepChanged {
+        /// How the first differing node differs.
+        why: String,
+        /// Where that node was recorded.
+        place: Place,
+    },
     /// The state or another structure given does not have the expected layout. Cure: pass what the model returned.
-    State { what: String },
+    State {
+        /// What was expected and what was given.
+        what: String,
+    },
     /// `fit`, `evaluate` or another entry point needs something that `compile` was not given. Cure: compile with it.
-    NotCompiled { needs: &'static str },
+    NotCompiled {
+        /// What `compile` has to be given.
+        needs: &'static str,
+    },
     /// A name that is not registered. Cure: use one of the known names, listed, or pass an object.
-    UnknownName { kind: &'static str, name: String, known: Vec<&'static str> },
+    UnknownName {
+        /// A name of what: a loss, a metric.
+        kind: &'static str,
+        /// The name.
+        name: String,
+        /// The names there are.
+        known: Vec<&'static str>,
+    },
     /// No adapter matches. Cure: install a Vulkan driver (Debian: `mesa-vulkan-drivers` is a software one), or pick
     /// another adapter by API or through `WENGERT_ADAPTER`.
-    NoAdapter { wanted: String, found: Vec<String> },
+    NoAdapter {
+        /// What was asked for.
+        wanted: String,
+        /// The adapters there are.
+        found: Vec<String>,
+    },
     /// Something larger than the device allows. Cure: smaller tensors or another device.
-    Limit { what: String, need: u64, have: u64 },
+    Limit {
+        /// What is too large.
+        what: String,
+        /// Its size.
+        need: u64,
+        /// The device's limit, in the same unit.
+        have: u64,
+    },
     /// The device has no memory left. Cure: a smaller batch or model.
-    OutOfMemory { what: String },
-    /// The device went away (driver reset, watchdog, closed page). Cure: make a new device and resume from a saved state.
-    DeviceLost { why: String },
+    OutOfMemory {
+        /// What was to be made.
+        what: String,
+    },
+    /// The device went away (driver reset, watchdog, closed page). Cure: make a new device and go on from saved weights.
+    DeviceLost {
+        /// What the driver or the browser said.
+        why: String,
+    },
     /// wgpu refused a command: a defect in this crate or in a user's own op.
-    Validation { why: String },
+    Validation {
+        /// What wgpu said.
+        why: String,
+    },
     /// A shader did not compile: a defect in this crate or in a user's own op. Carries the text.
-    Shader { why: String, source: Arc<str> },
+    Shader {
+        /// What the compiler said.
+        why: String,
+        /// The WGSL.
+        source: Arc<str>,
+    },
     /// Tensors of two devices, or none where one is needed. Cure: keep a graph on one device.
-    Device { what: String, place: Option<Place> },
+    Device {
+        /// What is wrong.
+        what: String,
+        /// Where the tensor was recorded, if that is known.
+        place: Option<Place>,
+    },
     /// A NaN or infinity where only finite values make sense.
-    NonFinite { what: String },
+    NonFinite {
+        /// What is not finite.
+        what: String,
+    },
     /// Data that cannot be trained on: empty, of unequal lengths, outside its range. Cure in the message.
-    Data { what: String },
+    Data {
+        /// What is wrong, and what would be right.
+        what: String,
+    },
     /// An argument outside its domain.
-    Argument { what: String },
+    Argument {
+        /// The argument and its domain.
+        what: String,
+    },
     /// Reading or writing a file failed.
-    Io { path: String, why: String },
+    Io {
+        /// The file or stream.
+        path: String,
+        /// What the system said.
+        why: String,
+    },
     /// A file is not in the format it should have.
-    Format { what: String, why: String },
+    Format {
+        /// What was read.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 impl fmt::Display for Error {

@@ -1,6 +1,6 @@
 //! A compiled program bound to buffers: the flat list of dispatches that a replay encodes.
 //!
-//! Floor 1. [`Bound`] is made once: it allocates temporaries, writes the kernels for the buffers at hand, creates
+//! Floor 1. `Bound` is made once: it allocates temporaries, writes the kernels for the buffers at hand, creates
 //! pipelines, bind groups and one uniform buffer for all sizes and scalars. Replaying it creates nothing.
 //! [`Plan`] is what people print. Deliberately absent: recording and state, see `step`; and any decision about what
 //! is computed where, see `lower`.
@@ -89,7 +89,7 @@ impl Bound {
         };
         let mut kernels = Vec::new();
         for job in &compiled.schedule.jobs {
-            kernels.push(context.write(job)?);
+            kernels.extend(context.kernels(job)?);
         }
         // All sizes and scalars of the plan share one buffer, written once.
         let mut words: Vec<u32> = Vec::new();

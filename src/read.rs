@@ -3,16 +3,18 @@
 //! Floor 1. Reading a tensor that has no value yet compiles just what it needs through the passes a step goes
 //! through, runs it once, and remembers the value; its history is then let go. Deliberately absent: eager kernels.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use crate::dtype::Element;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Range};
 use crate::graph::{Slot, Tensor, Value};
-use crate::lower::program::{Kind, Recording};
-use crate::lower::{Options, Request, Target, compile};
+use crate::lower::program::{Id, Kind, Recording, Val};
+use crate::lower::{Compiled, Options, Request, Target, compile};
 use crate::plan::{Bound, Plan};
-use crate::step::on_device;
+use crate::step::Transfer;
 
 /// Computes tensors on `device` in one submission, without waiting. Returns the plan, if anything was to be done.
 pub fn evaluate(device: &Device, tensors: &[Tensor], options: &Options) -> Result<Option<Plan>> {
@@ -33,38 +35,21 @@ pub fn evaluate(device: &Device, tensors: &[Tensor], options: &Options) -> Resul
             return Err(Error::ReadInsideStep { op: asked.op().name().into(), place: asked.place().clone() });
         }
     }
-    let mut program = recording.program(&HashMap::new())?;
-    let leaves = std::mem::take(&mut program.leaves);
+    let eager = Eager::of(&recording, &wanted, device, options)?;
+    let mut transfer = Transfer::new(device);
     let mut given = HashMap::new();
-    for (id, val) in program.vals.iter().enumerate() {
-        if let Kind::Leaf(leaf) = val.kind {
-            given.insert(id, on_device(&leaves[leaf], device)?);
-        }
+    for (&id, leaf) in eager.leaves.iter().zip(recording.leaves()) {
+        given.insert(id, transfer.slot(&leaf)?);
     }
-    let roots = std::mem::take(&mut program.roots);
-    let mut request = Request::default();
     let mut results: Vec<Slot> = Vec::new();
-    for (tensor, root) in wanted.iter().zip(roots) {
-        let computed = !matches!(program.vals[root].kind, Kind::Leaf(_) | Kind::Scalar(_) | Kind::View(_));
-        let numel = tensor.shape().numel();
-        let root = if computed && program.vals[root].numel == numel && !request.results.contains(&root) {
-            root
-        } else {
-            let copy = program.copy_of(root);
-            program.vals[copy].numel = numel;
-            copy
-        };
-        program.roots.push(root);
-        request.results.push(root);
-        let slot = Slot { buffer: device.alloc((numel * 4) as u64)?, offset: 0 };
+    for (tensor, &root) in wanted.iter().zip(&eager.results) {
+        let slot = transfer.alloc(tensor)?;
         given.insert(root, slot.clone());
         results.push(slot);
     }
-    let compiled = compile(program, &request, &Target::of(device), options);
-    let bound = Bound::new(device, &compiled, &given)?;
-    let mut encoder = device.encoder();
-    bound.encode(&mut encoder);
-    encoder.submit()?;
+    let bound = Bound::new(device, &eager.compiled, &given)?;
+    bound.encode(transfer.encoder());
+    transfer.submit()?;
     for (tensor, slot) in wanted.iter().zip(results) {
         let (node, output) = tensor.node()?;
         node.set_value(output, Value { device: Some(slot), ..Value::default() });
@@ -74,6 +59,100 @@ pub fn evaluate(device: &Device, tensors: &[Tensor], options: &Options) -> Resul
         }
     }
     Ok(Some(bound.plan))
+}
+
+/// A compiled graph, for whichever tensors it is read for.
+struct Eager {
+    compiled: Compiled,
+    /// The values of [`Recording::leaves`].
+    leaves: Vec<Id>,
+    /// The values of the tensors wanted.
+    results: Vec<Id>,
+}
+
+/// What a plan was compiled for.
+#[derive(PartialEq)]
+struct Key {
+    shape: u64,
+    target: Target,
+    options: Options,
+}
+
+/// Plans of a thread kept for further reads of the same graph.
+const PLANS: usize = 64;
+/// Longer programs are not kept: a loop that never read is not likely to be met again, and takes memory.
+const LONGEST: usize = 1 << 14;
+
+thread_local! {
+    /// The latest used last. Nothing of a device is in here: buffers are given anew at each read, and pipelines are
+    /// found in the device's own cache.
+    static KNOWN: RefCell<Vec<(Key, Rc<Eager>)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Eager {
+    /// The plan for reading `wanted`, which `recording` computes; compiled only if its like was not met before.
+    fn of(recording: &Recording, wanted: &[Tensor], device: &Device, options: &Options) -> Result<Rc<Eager>> {
+        let key = Key { shape: recording.shape(), target: Target::of(device), options: options.clone() };
+        let found = KNOWN.with_borrow_mut(|known| {
+            let at = known.iter().position(|(other, _)| *other == key)?;
+            known[at..].rotate_left(1);
+            known.last().map(|(_, eager)| eager.clone())
+        });
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        let eager = Rc::new(Eager::compile(recording, wanted, &key.target, options)?);
+        if eager.compiled.program.vals.len() <= LONGEST {
+            KNOWN.with_borrow_mut(|known| {
+                if known.len() == PLANS {
+                    known.remove(0);
+                }
+                known.push((key, eager.clone()));
+            });
+        }
+        Ok(eager)
+    }
+
+    fn compile(recording: &Recording, wanted: &[Tensor], target: &Target, options: &Options) -> Result<Eager> {
+        let mut program = recording.program(&HashMap::new())?;
+        // The tensors themselves are not kept: they would hold their memory.
+        program.leaves.clear();
+        let leaf = |(id, val): (Id, &Val)| matches!(val.kind, Kind::Leaf(_)).then_some(id);
+        let leaves = program.vals.iter().enumerate().filter_map(leaf).collect();
+        let mut request = Request::default();
+        for (tensor, root) in wanted.iter().zip(std::mem::take(&mut program.roots)) {
+            let root = if request.results.contains(&root) { program.copy_of(root) } else { root };
+            let root = program.computed(root, tensor.shape().numel());
+            program.roots.push(root);
+            request.results.push(root);
+        }
+        let compiled = compile(program, &request, target, options)?;
+        Ok(Eager { compiled, leaves, results: request.results })
+    }
+}
+
+/// Waits for tensors and reads the bits of all of them at once: one moment's values, and one wait.
+pub(crate) async fn read_all(device: &Device, tensors: &[Tensor]) -> Result<Vec<Vec<u32>>> {
+    evaluate(device, tensors, &Options::default())?;
+    let (mut all, mut ranges, mut places) = (vec![Vec::new(); tensors.len()], Vec::new(), Vec::new());
+    for (index, tensor) in tensors.iter().enumerate() {
+        let (node, output) = tensor.node()?;
+        let value = node.value(output);
+        match (value.host, value.device) {
+            (Some(bits), _) => all[index] = bits.to_vec(),
+            (None, Some(slot)) => {
+                ranges.push(Range::new(&slot.buffer, slot.offset, node.outputs()[output].bytes()));
+                places.push(index);
+            }
+            (None, None) => {
+                return Err(Error::ReadInsideStep { op: node.op().name().into(), place: node.place().clone() });
+            }
+        }
+    }
+    for (index, bytes) in places.into_iter().zip(device.read(&ranges).await?) {
+        all[index] = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    }
+    Ok(all)
 }
 
 /// The device that the history of a tensor lies on.
@@ -97,7 +176,9 @@ impl Tensor {
     /// Puts the tensor on a device, computing it there if it has no value yet. Returns itself.
     pub fn to(&self, device: &Device) -> Result<Tensor> {
         evaluate(device, std::slice::from_ref(self), &Options::default())?;
-        on_device(self, device)?;
+        let mut transfer = Transfer::new(device);
+        transfer.slot(self)?;
+        transfer.submit()?;
         Ok(self.clone())
     }
 
@@ -155,11 +236,8 @@ impl Tensor {
             },
         };
         evaluate(&device, std::slice::from_ref(self), &Options::default())?;
-        let slot = on_device(self, &device)?;
         let bytes = node.outputs()[output].bytes();
-        if bytes == 0 {
-            return Ok(Vec::new());
-        }
+        let Some(slot) = node.value(output).device.filter(|_| bytes > 0) else { return Ok(Vec::new()) };
         let read = device.read(&[Range::new(&slot.buffer, slot.offset, bytes)]).await?;
         Ok(read[0].chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     }

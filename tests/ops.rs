@@ -433,7 +433,7 @@ fn nan_and_infinity_pass_where_the_documentation_says_so() {
             [nan, 1.0, 2.0, inf, inf, nan, max, 0.0],
         ];
         let mut got: Vec<Vec<f64>> =
-            outputs.iter().map(|t| interpret(&[t.clone()], &Given::new()).unwrap().remove(0).data).collect();
+            outputs.iter().map(|t| interpret(std::slice::from_ref(t), &Given::new()).unwrap().remove(0).data).collect();
         got.extend(outputs.iter().map(|t| read(t, &device).unwrap()));
         for (got, wanted) in got.iter().zip(wanted.iter().chain(&wanted)) {
             same(got, &wanted[..n]);
@@ -490,7 +490,7 @@ fn random_numbers_are_those_of_the_host_bit_for_bit() {
     for data in [0, 1, 77, u32::MAX] {
         let child = threefry::fold_in(host, data);
         assert_eq!(random::fold_in(&key, f64::from(data)).to_vec_on::<u32>(&device).unwrap(), child);
-        let grandchild = random::fold_in(&random::fold_in(&key, &Tensor::scalar(data)), 5.0);
+        let grandchild = random::fold_in(&random::fold_in(&key, Tensor::scalar(data)), 5.0);
         assert_eq!(grandchild.to_vec_on::<u32>(&device).unwrap(), threefry::fold_in(child, 5));
     }
 }

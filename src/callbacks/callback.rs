@@ -20,7 +20,8 @@ pub fn nothing<'a>() -> Hook<'a> {
     Box::pin(ready(Ok(())))
 }
 
-/// Something that happens around the steps of `fit`. An error ends the training and is returned by `fit`.
+/// Something that happens around the steps of `fit`. An error ends the training and is returned by `fit`; the model
+/// keeps its newest complete state, and no further hook is called.
 pub trait Callback {
     /// Before the first epoch.
     fn on_train_begin<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
@@ -71,7 +72,8 @@ pub struct Run<'m> {
     pub steps: usize,
     /// The newest complete epoch's numbers.
     pub scores: Scores,
-    /// Set to end the training after this step.
+    /// Set to end the training: no further step is taken. The epoch, if one is going on, is still validated and
+    /// reported.
     pub stop: bool,
     logs: Logs,
     networks: Vec<&'m Functional>,
@@ -125,9 +127,35 @@ impl<'m> Run<'m> {
         }
     }
 
-    /// The first network's variables as they are after the newest step, by name. They keep these values.
+    /// The first network's variables as they are after the newest step, by name. They keep these values, whatever the
+    /// training does next.
     pub fn variables(&self) -> Result<Vec<(String, Tensor)>> {
         self.networks.first().map_or(Ok(Vec::new()), |network| network.variables())
+    }
+}
+
+/// The variables of all networks at one moment. The device keeps the values, so nothing is read back.
+#[derive(Clone, Debug)]
+pub struct Snapshot(Vec<Vec<(usize, Tensor)>>);
+
+impl Run<'_> {
+    /// The variables of all networks as they are after the newest step.
+    ///
+    /// # Errors
+    /// [`Error::State`](crate::error::Error::State) inside a step.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        let of = |network: &&Functional| {
+            Ok(network.variables()?.into_iter().map(|(_, tensor)| tensor).enumerate().collect())
+        };
+        self.networks.iter().map(of).collect::<Result<_>>().map(Snapshot)
+    }
+
+    /// Gives all networks the variables of a snapshot; their optimizers stay as they are.
+    pub async fn restore(&self, snapshot: &Snapshot) -> Result<()> {
+        for (network, variables) in self.networks.iter().zip(&snapshot.0) {
+            network.assign(&network.device().await?, variables)?;
+        }
+        Ok(())
     }
 }
 

@@ -1,75 +1,45 @@
 //! The callback that draws the bar.
 //!
 //! It never waits for a number: every now and then it asks for the newest logs and draws them when they have come.
-//! Deliberately absent: a read for every step, which would make the device wait for the host.
 
-use futures::FutureExt;
-use futures::future::LocalBoxFuture;
-use web_time::{Duration, Instant};
+use web_time::Instant;
 
 use super::bar::{self, Bar, Style};
 use super::callback::{Callback, Hook, Run};
+use super::latest::Latest;
 use crate::error::{Error, Result};
 use crate::host::Out;
-
-/// How often numbers are asked for.
-const EVERY: Duration = Duration::from_millis(150);
+use crate::model::Scores;
 
 /// Keras' progress bar, for one epoch after the other.
 pub struct ProgressBar {
     style: Style,
     bar: Bar,
     started: Instant,
-    asked: Instant,
-    asking: Option<LocalBoxFuture<'static, Result<Vec<(String, f32)>>>>,
-    known: Vec<(String, f64)>,
+    latest: Latest,
+}
+
+fn failed(why: std::io::Error) -> Error {
+    Error::Io { path: "standard output".into(), why: why.to_string() }
 }
 
 impl ProgressBar {
-    /// A bar in a style.
-    pub fn new(style: Style) -> ProgressBar {
-        let (bar, now) = (Bar::new(style, None), Instant::now());
-        ProgressBar { style, bar, started: now, asked: now, asking: None, known: Vec::new() }
-    }
-
-    fn restart(&mut self, steps: usize) {
-        *self = ProgressBar { bar: Bar::new(self.style, Some(steps)), ..ProgressBar::new(self.style) };
+    /// A bar in a style, for so many steps.
+    pub fn new(style: Style, steps: usize) -> ProgressBar {
+        ProgressBar { style, bar: Bar::new(style, Some(steps)), started: Instant::now(), latest: Latest::default() }
     }
 
     fn update(&mut self, run: &Run<'_>) -> Result<()> {
-        if run.step == 0 || self.style != Style::Terminal {
-            // Only the time of the first step is of interest.
-            return self.draw(run);
-        }
-        if let Some(asking) = &mut self.asking {
-            if let Some(answer) = asking.now_or_never() {
-                self.asking = None;
-                self.known = answer?.into_iter().map(|(name, value)| (name, f64::from(value))).collect();
-            }
-        } else if self.known.is_empty() || self.asked.elapsed() >= EVERY {
-            let logs = run.logs().clone();
-            self.asked = Instant::now();
-            self.asking = Some(async move { logs.read().await }.boxed_local());
-        }
-        self.draw(run)
-    }
-
-    fn draw(&mut self, run: &Run<'_>) -> Result<()> {
-        let known = self.known.iter().map(|(name, value)| (name, *value));
-        let drawn = self.bar.update(&mut Out::default(), run.step, known, self.started.elapsed());
-        drawn.map_err(|why| Error::Io { path: "standard output".into(), why: why.to_string() })
-    }
-
-    fn finish(&mut self, run: &Run<'_>) -> Result<()> {
-        self.asking = None;
-        let drawn = self.bar.finish(&mut Out::default(), run.scores.iter(), self.started.elapsed());
-        drawn.map_err(|why| Error::Io { path: "standard output".into(), why: why.to_string() })
+        // Elsewhere than on a terminal nothing is drawn before the end, so no numbers are needed.
+        let none = Scores::default();
+        let scores = if self.style == Style::Terminal { self.latest.look(run)? } else { &none };
+        self.bar.update(&mut Out::default(), run.step, scores.iter(), self.started.elapsed()).map_err(failed)
     }
 }
 
 impl Callback for ProgressBar {
     fn on_epoch_begin<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
-        self.restart(run.steps);
+        *self = ProgressBar::new(self.style, run.steps);
         crate::host::say(&bar::epoch(run.epoch, run.epochs));
         super::nothing()
     }
@@ -79,6 +49,9 @@ impl Callback for ProgressBar {
     }
 
     fn on_epoch_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
-        Box::pin(async move { self.finish(run) })
+        Box::pin(async move {
+            let elapsed = self.started.elapsed();
+            self.bar.finish(&mut Out::default(), run.scores.iter(), elapsed).map_err(failed)
+        })
     }
 }

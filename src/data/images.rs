@@ -77,7 +77,7 @@ impl Images {
     fn tensor(&self, shape: Vec<usize>) -> Tensor {
         let place = here();
         // The fields are public, so their lengths may disagree.
-        if self.pixels.len() != shape.iter().product() {
+        if self.pixels.len() != shape.iter().product::<usize>() {
             let what = format!("{} pixels are not images of shape {shape:?} ({place})", self.pixels.len());
             return Tensor::poisoned(Error::Data { what });
         }

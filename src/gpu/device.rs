@@ -68,6 +68,9 @@ pub(super) struct Inner {
     pub pipelines: Mutex<Pipelines>,
     pub staging: Shared<Staging>,
     pub readback: Readback,
+    /// Held while wgpu submits or polls. With two threads at it, wgpu 30 may find its queue empty after it has read an
+    /// older count of finished submissions, and panics.
+    pub turn: Mutex<()>,
     next_id: AtomicU64,
 }
 
@@ -118,6 +121,7 @@ impl Device {
             staging: Shared::new(Staging::default()),
             readback: Readback::default(),
             counters,
+            turn: Mutex::new(()),
             next_id: AtomicU64::new(0),
             raw,
             queue,

@@ -76,6 +76,7 @@ pub(super) fn translate(error: wgpu::Error, what: &str) -> Error {
 }
 
 /// The kinds of errors a scope catches, outermost first.
+#[cfg(not(target_arch = "wasm32"))]
 const FILTERS: [wgpu::ErrorFilter; 3] =
     [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation];
 
@@ -93,6 +94,7 @@ impl Device {
 
     /// Runs `f` under error scopes and awaits their verdict. The scopes are closed before the first await, so work
     /// of other tasks is never inside them.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) async fn guarded<T>(&self, what: &str, f: impl FnOnce() -> T) -> Result<T> {
         let (value, verdicts) = {
             let scopes = FILTERS.map(|filter| self.raw().push_error_scope(filter));

@@ -110,7 +110,7 @@ impl Flow {
 impl Device {
     /// Returns once there is room for another submission; at once in the usual case. Also the place where errors of
     /// earlier submissions surface.
-    pub(crate) async fn ready(&self) -> Result<()> {
+    pub async fn ready(&self) -> Result<()> {
         let flow = &self.inner().flow;
         if !flow.free() {
             // Natively completions are seen only by looking.
@@ -146,14 +146,23 @@ impl Device {
         pollster::block_on(self.wait())
     }
 
+    /// Waits, a slice at most, for the oldest submission in flight; false if there is none.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn await_oldest(&self) -> Result<bool> {
+        let oldest = lock(&self.inner().flow.0).flight.front().map(|(index, _)| index.clone());
+        let Some(index) = oldest else { return Ok(false) };
+        self.turn(wgpu::PollType::Wait { submission_index: Some(index), timeout: Some(SLICE) })?;
+        Ok(true)
+    }
+
     /// The number of submissions in flight, as far as the host has looked, and the present bound on it.
-    pub(crate) fn in_flight(&self) -> (usize, usize) {
+    pub fn in_flight(&self) -> (usize, usize) {
         let state = lock(&self.inner().flow.0);
         (state.flight.len(), state.bound())
     }
 
     /// The measured duration of a recent submission.
-    pub(crate) fn seconds_per_submission(&self) -> Option<f64> {
+    pub fn seconds_per_submission(&self) -> Option<f64> {
         let state = lock(&self.inner().flow.0);
         (state.count > 0.0).then(|| state.seconds / state.count)
     }
@@ -200,6 +209,7 @@ impl Device {
         }
         // wgpu answers a device that is lost during a poll with a panic; to the caller that is an error like others.
         // Its locks do not poison, and the device is not used again.
+        let _turn = lock(&self.inner().turn);
         let look = |how| catch_unwind(AssertUnwindSafe(|| self.raw().poll(how)));
         let mut looked = look(how.clone());
         if let (Ok(Err(wgpu::PollError::WrongSubmissionIndex(..))), wgpu::PollType::Wait { timeout, .. }) =

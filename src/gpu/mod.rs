@@ -10,9 +10,6 @@
 //! submission is done, and buffers return to the pool when their last handle drops. Queue order makes that reuse
 //! safe on the device; it is the *encoder's* user who must keep every buffer alive until the submission is made.
 
-// The floors above are the only callers of the crate-private half, so a build of this floor alone sees it unused.
-#![allow(dead_code)]
-
 mod adapter;
 mod buffer;
 mod device;
@@ -34,12 +31,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use adapter::Class;
 pub use buffer::{Buffer, Range};
 pub use device::{Device, DeviceOptions};
-#[allow(unused_imports)] // the next floor's vocabulary
-pub(crate) use encoder::{Encoder, Submission};
+pub(crate) use encoder::Encoder;
 pub(crate) use opaque::Opaque;
-#[allow(unused_imports)] // the next floor's vocabulary
 pub(crate) use pipeline::{Access, BindGroup, Pipeline};
-#[allow(unused_imports)] // the next floor's vocabulary
+pub(crate) use read::Reading;
 pub(crate) use shader::Shader;
 pub use stats::Stats;
 

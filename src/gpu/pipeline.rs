@@ -36,7 +36,6 @@ struct Compiled {
     raw: wgpu::ComputePipeline,
     layout: wgpu::BindGroupLayout,
     label: String,
-    bindings: Box<[Access]>,
 }
 
 impl Pipeline {
@@ -47,11 +46,6 @@ impl Pipeline {
     /// The name given when it was first compiled.
     pub fn label(&self) -> &str {
         &self.0.label
-    }
-
-    /// What each binding is used for.
-    pub fn bindings(&self) -> &[Access] {
-        &self.0.bindings
     }
 }
 
@@ -108,7 +102,7 @@ impl Device {
             return Err(lost);
         }
         add(&self.inner().counters.pipelines, 1);
-        let compiled = Compiled { raw, layout, label: label.into(), bindings: bindings.into() };
+        let compiled = Compiled { raw, layout, label: label.into() };
         let mut pipelines = lock(&self.inner().pipelines);
         Ok(pipelines.by_text.entry(key).or_insert(Pipeline(Opaque::new(compiled))).clone())
     }

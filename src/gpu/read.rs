@@ -39,61 +39,60 @@ struct Piece {
     at: u64,
 }
 
+/// Bytes on their way back. Dropping it gives them up.
+pub(crate) struct Reading {
+    device: Device,
+    sizes: Vec<u64>,
+    windows: Vec<Window>,
+    submission: Option<wgpu::SubmissionIndex>,
+}
+
+/// One staging buffer and what goes through it.
+struct Window {
+    pieces: Vec<Piece>,
+    raw: Raw,
+    used: u64,
+    answer: oneshot::Receiver<Mapped>,
+    arrived: bool,
+}
+
+type Mapped = std::result::Result<(), wgpu::BufferAsyncError>;
+
 impl Device {
     /// The bytes of `ranges` after all work submitted so far. Offsets are multiples of 4.
     ///
     /// The vectors are bytes without alignment: convert with `bytemuck::pod_collect_to_vec`, do not cast in place.
     pub(crate) async fn read(&self, ranges: &[Range]) -> Result<Vec<Vec<u8>>> {
-        let windows = plan(ranges, WINDOW.min(self.limits().max_buffer_size))?;
-        let mut results: Vec<Vec<u8>> =
-            ranges.iter().map(|range| Vec::with_capacity(range.size.next_multiple_of(4) as usize)).collect();
-        if windows.is_empty() {
-            self.check()?;
-            return Ok(results);
+        self.ask(ranges)?.wait().await
+    }
+
+    /// Submits a read for [`Reading::look`] to look for.
+    pub(crate) fn ask(&self, ranges: &[Range]) -> Result<Reading> {
+        let sizes = ranges.iter().map(|range| range.size).collect();
+        let planned = plan(ranges, WINDOW.min(self.limits().max_buffer_size))?;
+        let mut reading = Reading { device: self.clone(), sizes, windows: Vec::new(), submission: None };
+        if planned.is_empty() {
+            return Ok(reading);
         }
-        add(&self.inner().counters.waits, 1);
         let mut encoder = self.encoder();
         let mut staged = Vec::new();
-        for pieces in &windows {
+        for pieces in planned {
             let used = pieces.last().map_or(0, |piece| piece.at + piece.len);
             let raw = self.readback(used)?;
-            for piece in pieces {
+            for piece in &pieces {
                 let Some(range) = ranges.get(piece.range) else { continue };
                 encoder.copy_raw(range.buffer.raw(), range.offset + piece.offset, &raw.buffer, piece.at, piece.len);
             }
-            staged.push((raw, used));
+            staged.push((pieces, raw, used));
         }
-        let submission = encoder.submit()?;
-        let mut mapped = Vec::new();
-        for (raw, used) in staged {
-            let (sender, receiver) = oneshot::channel();
+        reading.submission = Some(encoder.submit()?.index().clone());
+        for (pieces, raw, used) in staged {
+            let (sender, answer) = oneshot::channel();
             // The receiver may have been dropped, which is its right.
             raw.buffer.map_async(wgpu::MapMode::Read, ..used, move |result| drop(sender.send(result)));
-            mapped.push((raw, used, receiver));
+            reading.windows.push(Window { pieces, raw, used, answer, arrived: false });
         }
-        for ((raw, used, receiver), pieces) in mapped.into_iter().zip(&windows) {
-            let answer = self.drive(receiver, Some(submission.index().clone())).await?;
-            answer.map_err(|_| self.silence("a read buffer could not be mapped"))?;
-            let view = raw.buffer.slice(..used).get_mapped_range();
-            let view = view.map_err(|_| self.silence("a read buffer is not mapped"))?;
-            for piece in pieces {
-                let bytes = view.get(piece.at as usize..(piece.at + piece.len) as usize);
-                if let (Some(result), Some(bytes)) = (results.get_mut(piece.range), bytes) {
-                    result.extend_from_slice(bytes);
-                }
-            }
-            drop(view);
-            raw.buffer.unmap();
-            if raw.buffer.size() <= KEPT {
-                lock(&self.inner().readback.0).entry(raw.buffer.size()).or_default().push(raw);
-            }
-        }
-        for (result, range) in results.iter_mut().zip(ranges) {
-            result.truncate(range.size as usize);
-            add(&self.inner().counters.bytes_read, range.size);
-        }
-        self.check()?;
-        Ok(results)
+        Ok(reading)
     }
 
     fn readback(&self, len: u64) -> Result<Raw> {
@@ -103,6 +102,63 @@ impl Device {
             return Ok(raw);
         }
         self.create(size, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST, false)
+    }
+}
+
+impl Reading {
+    /// Waits for the bytes.
+    pub async fn wait(mut self) -> Result<Vec<Vec<u8>>> {
+        if !self.windows.is_empty() {
+            add(&self.device.inner().counters.waits, 1);
+        }
+        for window in self.windows.iter_mut().filter(|window| !window.arrived) {
+            let (_, never) = oneshot::channel();
+            let answer = std::mem::replace(&mut window.answer, never);
+            let mapped = self.device.drive(answer, self.submission.clone()).await?;
+            mapped.map_err(|_| self.device.silence("a read buffer could not be mapped"))?;
+        }
+        self.collect()
+    }
+
+    /// The bytes if they have come by now; once. Never waits: natively the device is looked at, no more.
+    pub fn look(&mut self) -> Result<Option<Vec<Vec<u8>>>> {
+        #[cfg(not(target_arch = "wasm32"))]
+        self.device.turn(wgpu::PollType::Poll)?;
+        for window in self.windows.iter_mut().filter(|window| !window.arrived) {
+            match window.answer.try_recv() {
+                Ok(Some(Ok(()))) => window.arrived = true,
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(_))) | Err(_) => return Err(self.device.silence("a read buffer could not be mapped")),
+            }
+        }
+        self.collect().map(Some)
+    }
+
+    /// Takes the bytes out of the mapped buffers and keeps those for other reads.
+    fn collect(&mut self) -> Result<Vec<Vec<u8>>> {
+        let room = |&size: &u64| Vec::with_capacity(size.next_multiple_of(4) as usize);
+        let mut results: Vec<Vec<u8>> = self.sizes.iter().map(room).collect();
+        for Window { pieces, raw, used, .. } in self.windows.drain(..) {
+            let view = raw.buffer.slice(..used).get_mapped_range();
+            let view = view.map_err(|_| self.device.silence("a read buffer is not mapped"))?;
+            for piece in &pieces {
+                let bytes = view.get(piece.at as usize..(piece.at + piece.len) as usize);
+                if let (Some(result), Some(bytes)) = (results.get_mut(piece.range), bytes) {
+                    result.extend_from_slice(bytes);
+                }
+            }
+            drop(view);
+            raw.buffer.unmap();
+            if raw.buffer.size() <= KEPT {
+                lock(&self.device.inner().readback.0).entry(raw.buffer.size()).or_default().push(raw);
+            }
+        }
+        for (result, &size) in results.iter_mut().zip(&self.sizes) {
+            result.truncate(size as usize);
+            add(&self.device.inner().counters.bytes_read, size);
+        }
+        self.device.check()?;
+        Ok(results)
     }
 }
 

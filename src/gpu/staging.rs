@@ -1,12 +1,13 @@
 //! The way of bytes to the device: a ring of chunks.
 //!
 //! wgpu's own `write_buffer` makes a staging buffer at each call. Natively this ring keeps host-visible chunks that stay
-//! mapped while they are filled, are unmapped for their submission and mapped again when it is done: in the steady state
-//! there are as many chunks as submissions in flight and no buffer is made. In a browser mapping is a round trip
+//! mapped while they are filled, are unmapped for their submission and mapped again when it is done. A size that is wanted
+//! again before its first chunk is back is a stream, and gets its whole ring at once; when all of that is in flight, an
+//! upload waits for the oldest, so a stream makes no buffer after its second step. In a browser mapping is a round trip
 //! to another process, so there a chunk is a buffer on the device, filled by `write_buffer`; since that takes effect
 //! before the whole submission, every upload of one encoder has a region of its own, and since it is ordered after
-//! earlier submissions, a chunk is free again as soon as it was submitted. Deliberately absent: a bound on the number
-//! of chunks; that is what back-pressure is for.
+//! earlier submissions, a chunk is free again as soon as it was submitted. Deliberately absent: a bound on what one
+//! submission uploads.
 
 use std::collections::HashMap;
 use std::mem;
@@ -21,17 +22,31 @@ const SMALLEST: u64 = 256 * 1024;
 /// Uploads start at multiples of this; mapped ranges need 8, drivers copy faster from 16.
 const ALIGN: u64 = 16;
 
-/// Chunks that wait for work, by size.
+/// Chunks of a ring: enough that the device has work while the host waits for one. Fewer where they are large.
+#[cfg(not(target_arch = "wasm32"))]
+fn ring(size: u64) -> usize {
+    ((16 << 20) / size).clamp(3, 8) as usize
+}
+
+/// Chunks by size.
 #[derive(Default)]
-pub(super) struct Staging(Mutex<HashMap<u64, Vec<Raw>>>);
+pub(super) struct Staging(Mutex<HashMap<u64, Chunks>>);
+
+#[derive(Default)]
+struct Chunks {
+    free: Vec<Raw>,
+    /// How many there are, those in use included.
+    #[cfg(not(target_arch = "wasm32"))]
+    made: usize,
+}
 
 impl Staging {
     fn take(&self, size: u64) -> Option<Raw> {
-        lock(&self.0).get_mut(&size)?.pop()
+        lock(&self.0).get_mut(&size)?.free.pop()
     }
 
     fn give(&self, raw: Raw) {
-        lock(&self.0).entry(raw.buffer.size()).or_default().push(raw);
+        lock(&self.0).entry(raw.buffer.size()).or_default().free.push(raw);
     }
 
     pub fn clear(&self) {
@@ -114,7 +129,24 @@ impl Lease {
             if let Some(raw) = self.staging.take(size) {
                 return Ok(raw);
             }
-            self.device.create(size, wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC, true)
+            let made = lock(&self.staging.0).entry(size).or_default().made;
+            // Chunks of this very encoder do not come back before it is submitted: with nothing in flight, more are made.
+            while made >= ring(size) && self.device.await_oldest()? {
+                if let Some(raw) = self.staging.take(size) {
+                    return Ok(raw);
+                }
+            }
+            let more = if made == 1 { ring(size) - 1 } else { 1 };
+            for _ in 0..more {
+                let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
+                self.staging.give(self.device.create(size, usage, true)?);
+            }
+            lock(&self.staging.0).entry(size).or_default().made += more;
+            match self.staging.take(size) {
+                Some(raw) => Ok(raw),
+                // Another thread was faster.
+                None => self.chunk(size, len),
+            }
         }
         #[cfg(target_arch = "wasm32")]
         self.device.create(size, wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC, false)

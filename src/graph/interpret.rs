@@ -61,7 +61,11 @@ pub fn interpret(roots: &[Tensor], given: &Given) -> Result<Vec<Array>> {
                 let inputs: Vec<Array> = (node.inputs().iter())
                     .map(|t| t.node().map(|(n, output)| done[&n.number()][output].clone()))
                     .collect::<Result<_>>()?;
-                done.insert(node.number(), node.op().reference(&inputs, node.outputs()));
+                let outputs = node.op().reference(&inputs, node.outputs());
+                if outputs.len() != node.outputs().len() {
+                    return Err(Error::Argument { what: format!("interpret: {} has no reference", node.op().name()) });
+                }
+                done.insert(node.number(), outputs);
             } else if node.inputs().is_empty() && node.op().name() == "leaf" {
                 return Err(Error::Argument { what: "interpret: a leaf has no value on the host".into() });
             } else {

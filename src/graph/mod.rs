@@ -2,7 +2,7 @@
 //!
 //! Floor 1. A [`Tensor`] is a handle on one output of a [`Node`]; creation order of nodes is the tape. Nothing is
 //! computed here: a node is a description until a plan gives it a value. An op is an object that implements
-//! [`Primitive`]; its [`Lowering`] is all the compiler ever asks. Deliberately absent: a second kind of tensor for
+//! [`Primitive`]; its [`Lowering`] is all that the compiler decides by. Deliberately absent: a second kind of tensor for
 //! tracing, a `requires_grad` flag, and any list of the ops that exist.
 
 pub mod display;

@@ -1,7 +1,7 @@
 //! [`Tensor`], [`Node`] and the values a node may have.
 //!
 //! A chain of a million nodes is an ordinary thing (a loop that never reads), so every walk over nodes, dropping
-//! them included, is iterative. Deliberately absent: arithmetic (floor 2 adds it) and evaluation (see `plan`).
+//! them included, is iterative. Deliberately absent: arithmetic (floor 2 adds it) and evaluation (see `read`).
 
 use std::cell::RefCell;
 use std::fmt;
@@ -32,7 +32,7 @@ impl Spec {
 
     /// Bytes the elements take on a device.
     pub fn bytes(&self) -> u64 {
-        (self.shape.numel() * self.dtype.bytes()) as u64
+        (self.shape.numel() as u64).saturating_mul(self.dtype.bytes() as u64)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::Hasher;
 
 use super::node::{Spec, Tensor};
 use super::view::ViewOp;
@@ -35,9 +36,17 @@ pub trait Primitive: Send + Sync + fmt::Debug + 'static {
     /// The field's name of the op.
     fn name(&self) -> &str;
 
-    /// Attributes in a stable text form; together with the name they identify the computation.
+    /// Attributes in a stable text form, as printed graphs show them.
     fn attributes(&self) -> Cow<'_, str> {
         Cow::Borrowed("")
+    }
+
+    /// Feeds what identifies the computation: ops that feed the same are taken for one, and share plans. Name and
+    /// attributes, unless those do not say all.
+    fn identify(&self, hasher: &mut dyn Hasher) {
+        hasher.write(self.name().as_bytes());
+        hasher.write_u8(0xff);
+        hasher.write(self.attributes().as_bytes());
     }
 
     /// Shapes and dtypes of the outputs.
@@ -52,9 +61,12 @@ pub trait Primitive: Send + Sync + fmt::Debug + 'static {
     /// How each output is computed.
     fn lower(&self, inputs: &[Spec], outputs: &[Spec]) -> Vec<Lowering>;
 
-    /// The outputs in f64 on the host: the oracle of every test.
+    /// The outputs in f64 on the host: the oracle of every test. An op without one cannot be interpreted.
     #[cfg(feature = "reference")]
-    fn reference(&self, inputs: &[super::interpret::Array], outputs: &[Spec]) -> Vec<super::interpret::Array>;
+    fn reference(&self, inputs: &[super::interpret::Array], outputs: &[Spec]) -> Vec<super::interpret::Array> {
+        let _ = (inputs, outputs);
+        Vec::new()
+    }
 }
 
 /// The form of a computation.

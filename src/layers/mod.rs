@@ -43,7 +43,7 @@ pub type Variables = Vec<Tensor>;
 /// What a forward pass is for: some layers differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// Training: dropout drops, batch normalisation uses the batch's statistics.
+    /// Training: dropout drops, for example.
     Train,
     /// Evaluation and prediction.
     Infer,

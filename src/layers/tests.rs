@@ -108,7 +108,7 @@ fn activations_by_name_and_by_function() {
     assert_eq!(apply(Activation::function("double", |x: &Tensor| x * 2.0)), [-2., 0., 4.]);
     for name in ["linear", "relu", "gelu", "silu", "sigmoid", "tanh", "softmax", "softplus"] {
         let network = Sequential::new([3]).add(Activation::new(name)).network().unwrap();
-        assert_eq!(output(&network, &[x.clone()]).unwrap().shape(), [1, 3].into());
+        assert_eq!(output(&network, std::slice::from_ref(&x)).unwrap().shape(), [1, 3].into());
     }
 }
 
@@ -236,7 +236,7 @@ fn dropout_scales_what_it_keeps_and_follows_its_state() {
     let x = Tensor::ones([n / 10, 10]);
     let drop = |state: Tensor| {
         let mut context = Context::new(Mode::Train, vec![], vec![state]);
-        let y = layer.call(&[x.clone()], &mut context);
+        let y = layer.call(std::slice::from_ref(&x), &mut context);
         (values(&y), values(&context.into_states().unwrap()[0]))
     };
     let (y, state) = drop(seed(7, 41));
@@ -250,7 +250,7 @@ fn dropout_scales_what_it_keeps_and_follows_its_state() {
     assert_ne!(y, drop(seed(8, 41)).0);
 
     let mut context = Context::new(Mode::Infer, vec![], vec![seed(7, 41)]);
-    assert!(layer.call(&[x.clone()], &mut context).same(&x));
+    assert!(layer.call(std::slice::from_ref(&x), &mut context).same(&x));
     assert_eq!(values(&context.state(0)), [7., 41.]);
 }
 
@@ -259,7 +259,7 @@ fn dropout_passes_gradients_where_it_passes_values_and_drops_all_at_rate_1() {
     for rate in [0.5, 1.0] {
         let x = Tensor::new(&[1f32, 2., 3., 4., 5., 6., 7., 8.], [2, 4]);
         let call = |x: &Tensor| {
-            Dropout::new(rate).call(&[x.clone()], &mut Context::new(Mode::Train, vec![], vec![seed(1, 0)]))
+            Dropout::new(rate).call(std::slice::from_ref(x), &mut Context::new(Mode::Train, vec![], vec![seed(1, 0)]))
         };
         let slope = grad(|x: &Tensor| Ok(call(x).sum(..)), &x).unwrap();
         let expected: Vec<_> = values(&call(&x)).iter().map(|&y| if y == 0.0 { 0.0 } else { 2.0 }).collect();

@@ -171,7 +171,7 @@ fn names_and_choices() {
     let message = get("msw").unwrap_err().to_string();
     assert!(message.starts_with("unknown loss \"msw\"; known: mean_squared_error, mse, "), "{message}");
 
-    let name = |choice: LossChoice| choice.resolve().map(|loss| loss.name.to_string());
+    let name = |choice: LossChoice| choice.resolve().map(|loss| loss.unwrap().name.to_string());
     assert_eq!(name("mse".into()).unwrap(), "mean_squared_error");
     assert_eq!(name(MeanAbsoluteError.into()).unwrap(), "mean_absolute_error");
     assert_eq!(name(Loss::from(MeanAbsoluteError).into()).unwrap(), "mean_absolute_error");

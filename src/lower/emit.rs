@@ -2,9 +2,10 @@
 //!
 //! One [`Unit`] is one dispatch: its uniform words, the tensors it touches, its helper functions. An [`Emitter`]
 //! writes the body of one group into nested scopes, each value once per scope and index. Sizes, strides and scalars
-//! become words of the uniform `q`, so the text depends on the *structure* of a computation alone and another batch
-//! size compiles nothing new. Tensors are reached through small accessor functions that [`super::kernel`] declares
-//! once it knows which buffers they share. Deliberately absent: any choice; what is computed where was decided before.
+//! become words of the uniform `q`, so the text depends on the *structure* of a computation; a batch of another size
+//! compiles anew only where it changes the form of a kernel (lanes, rows in registers, a region). Tensors are reached
+//! through small accessor functions that `kernel` declares once it knows which buffers they share. Deliberately absent:
+//! any choice; what is computed where was decided before.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
@@ -38,6 +39,8 @@ pub struct Unit {
     pub helpers: BTreeMap<String, String>,
     /// Variables at module scope (workgroup memory).
     pub globals: String,
+    /// What a pass got wrong; the kernel is refused.
+    pub defect: Option<String>,
     names: usize,
 }
 
@@ -49,10 +52,9 @@ impl Unit {
         format!("q[{}].{}", at / 4, ["x", "y", "z", "w"][at % 4])
     }
 
-    /// A name nobody else has.
+    /// A name nobody else has, not even WGSL's types: `f` and 32 would make one.
     pub fn name(&mut self, prefix: &str) -> String {
         self.names += 1;
-        // `i32` and its like are types, and a variable would hide them.
         if matches!(self.names, 16 | 32 | 64) {
             self.names += 1;
         }
@@ -357,7 +359,8 @@ impl<'a> Emitter<'a> {
             }
             // Defined by the phase before anything reads them; reaching this line would be a defect of the passes.
             Kind::Leaf(_) | Kind::Fold(_) | Kind::Contraction(_) => {
-                debug_assert!(false, "{} is not available at {at:?}", val.name);
+                let defect = format!("{} is not available at {at:?}", val.name);
+                self.unit.defect.get_or_insert(defect);
                 format!("{}(0)", wgsl_type(val.dtype, lanes))
             }
         }

@@ -128,10 +128,10 @@ fn candidates(target: &Target, p: &Problem) -> Vec<Tile> {
             let sg = sg as usize;
             let wide: &[(usize, usize)] = match sg {
                 4 => &[(16, 16), (8, 4)],
-                // 32x8 is at the edge of spilling: with A^T it is the fastest (60 GF/s against 54), with the longer loop
-                // bodies of the others it loses (41 to 45 against 54 to 58).
-                8 if p.a.transposed && !p.b.transposed => &[(32, 8), (32, 4), (8, 8)],
-                8 => &[(32, 4), (8, 8)],
+                // 32x8 spills in the longer loop body of B^T (42 GF/s against 60); elsewhere it reads whole lines of B and
+                // holds up better than 32x4 when memory is slow (numbers in docs/notes/bets.md).
+                8 if p.b.transposed => &[(32, 4), (8, 8)],
+                8 => &[(32, 8), (32, 4), (8, 8)],
                 _ => &[(32, 4), (16, 4)],
             };
             let wide = wide.iter().map(|&(tm, tn)| Tile::Subgroup { sg, tm, tn });

@@ -74,6 +74,21 @@ pub fn is_cooperative(space: Space) -> bool {
 }
 
 impl Context<'_> {
+    /// Writes the kernels of a job: one, or several where it would bind more buffers than the device allows. How many
+    /// buffers that is depends on which tensors share one, so it is known only here.
+    pub fn kernels(&self, job: &Job) -> Result<Vec<Kernel>> {
+        let kernel = self.write(job)?;
+        let buffers = kernel.bindings.iter().filter(|binding| matches!(binding, Binding::Storage(..))).count();
+        match job.halves() {
+            Some(halves) if buffers > self.target.bindings => {
+                let [mut first, second] = [self.kernels(&halves[0])?, self.kernels(&halves[1])?];
+                first.extend(second);
+                Ok(first)
+            }
+            _ => Ok(vec![kernel]),
+        }
+    }
+
     /// Writes the kernel of a job.
     pub fn write(&self, job: &Job) -> Result<Kernel> {
         let mut unit = Unit::default();
@@ -323,7 +338,7 @@ impl Context<'_> {
             e.open();
             let scale = if lanes == 4 { " * 4u" } else { "" };
             e.line(&format!("let c = (j * {width}u + lane){scale};\nlet exists = c < {count};"));
-            e.line(&format!("let l = base + select(0u, c, exists);"));
+            e.line("let l = base + select(0u, c, exists);");
             let at = At { var: "l".into(), level: Level::Full };
             for (&fold, sum) in now.iter().zip(&sums) {
                 self.accumulate(&mut e, fold, &at, lanes, sum, Some("exists"));
@@ -623,7 +638,9 @@ impl Context<'_> {
     }
 
     fn bytes(&self, unit: &Unit) -> u64 {
-        unit.tensors.iter().map(|(id, _)| self.program.vals[*id].bytes()).sum()
+        let packed = |id: &Id| self.wide.values().find(|wide| wide.firsts.contains(id));
+        let bytes = |id: &Id| packed(id).map_or(self.program.vals[*id].bytes(), |wide| wide.elements as u64 * 4);
+        unit.tensors.iter().map(|(id, _)| bytes(id)).sum()
     }
 
     fn slot(&self, id: Id) -> Result<&Slot> {
@@ -633,6 +650,9 @@ impl Context<'_> {
 
     /// Assigns every tensor of the unit to a binding and declares its accessor functions.
     fn accessors(&self, unit: &mut Unit, bounds: &mut Vec<Bound>, share: bool) -> Result<String> {
+        if let Some(why) = unit.defect.take() {
+            return Err(Error::Validation { why });
+        }
         let tensors = unit.tensors.clone();
         let mut binding = Vec::new();
         for (id, touch) in &tensors {

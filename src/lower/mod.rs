@@ -3,7 +3,7 @@
 //! Floor 1. Passes run in the order of this list, each a plain function whose result can be printed:
 //! [`program`] flattens nodes and folds views, [`fuse`] decides what is stored and which kernel computes it, [`pack`]
 //! finds kernels that differ only in their tensors (an optimizer's), [`schedule`] orders them and joins small ones
-//! into shared dispatches, [`place`] gives every stored value a range of a buffer, [`kernel`] writes the WGSL.
+//! into shared dispatches, [`place`] gives every stored value a range of a buffer, `kernel` writes the WGSL.
 //! The compiler matches on [`crate::graph::Lowering`] alone. Deliberately absent: any name of an op, and any wgpu
 //! object; those meet in `plan`.
 
@@ -47,6 +47,7 @@ impl Default for Options {
 
 use std::collections::{HashMap, HashSet};
 
+use crate::error::{Error, Result};
 use fuse::Fused;
 use pack::{Pack, Wide};
 use place::Placement;
@@ -84,7 +85,7 @@ pub struct Compiled {
 }
 
 /// Runs all passes.
-pub fn compile(program: Program, request: &Request, target: &Target, options: &Options) -> Compiled {
+pub fn compile(program: Program, request: &Request, target: &Target, options: &Options) -> Result<Compiled> {
     let cap = target.bindings.min(16);
     let packing = options.fuse && !request.state.is_empty();
     let fused = fuse::fuse(&program, options.fuse, cap);
@@ -99,11 +100,11 @@ pub fn compile(program: Program, request: &Request, target: &Target, options: &O
             packed.groups[*group].outputs.iter().filter(replaced).all(|id| schedule.in_place.contains_key(id))
         };
         if packs.wide.keys().all(written) {
-            return finish(program, packed, packs, schedule, request, options);
+            return finish(program, packed, packs, schedule, request, options).within(target);
         }
     }
     let schedule = schedule::schedule(&program, &fused, &request.replaces, options.fuse, &HashMap::new());
-    finish(program, fused, pack::Packs::default(), schedule, request, options)
+    finish(program, fused, pack::Packs::default(), schedule, request, options).within(target)
 }
 
 fn finish(
@@ -131,8 +132,30 @@ fn finish(
             .map(|r| r.0)
             .collect()
     };
-    let placement = place::place(&program, &fused, &schedule, &temporaries, &fixed, &kept, &reads, options.strategy);
+    let lives = place::Lives { fixed: &fixed, kept: &kept, reads: &reads };
+    let placement = place::place(&program, &fused, &schedule, &temporaries, &lives, options.strategy);
     Compiled { wide: packs.wide, layouts, copies, placement, program, fused, schedule }
+}
+
+impl Compiled {
+    /// Itself, or an error where the device cannot hold or index what the kernels run over.
+    fn within(self, target: &Target) -> Result<Compiled> {
+        for group in &self.fused.groups {
+            let id = group.members[0];
+            let val = &self.program.vals[id];
+            let limit = |what: &str, need: u64, have: u64| {
+                let what = format!("{what} of {} ({})", val.name, val.place);
+                if need > have { Err(Error::Limit { what, need, have }) } else { Ok(()) }
+            };
+            // Indices are u32.
+            limit("the elements", group.space.full() as u64, u32::MAX.into())?;
+            group
+                .outputs
+                .iter()
+                .try_for_each(|&output| limit("the bytes", self.program.vals[output].bytes(), target.binding_bytes))?;
+        }
+        Ok(self)
+    }
 }
 
 #[cfg(all(test, feature = "reference", not(target_arch = "wasm32")))]

@@ -59,6 +59,9 @@ struct Shape {
     places: Vec<Id>,
 }
 
+/// The text that groups share, and each of them with its places.
+type Alike = (String, Vec<(usize, Vec<Id>)>);
+
 /// Merges groups that are alike. `state` are the leaves that may be laid out anew, `replaces` pairs them with the
 /// values that replace them, `pinned` are values whose place is fixed otherwise.
 pub fn pack(
@@ -69,7 +72,7 @@ pub fn pack(
     pinned: &HashSet<Id>,
 ) -> Packs {
     let replaced: HashMap<Id, Id> = replaces.iter().map(|&(leaf, value)| (value, leaf)).collect();
-    let mut alike: Vec<(String, Vec<(usize, Vec<Id>)>)> = Vec::new();
+    let mut alike: Vec<Alike> = Vec::new();
     let mut index: HashMap<String, usize> = HashMap::new();
     for group in 0..fused.groups.len() {
         let Some(shape) = shape(program, fused, group, state, &replaced, pinned) else { continue };

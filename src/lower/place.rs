@@ -52,18 +52,26 @@ struct Block {
     last: usize,
 }
 
-/// Places every output that is not in `fixed`. `packs` are laid out as units; `last` prolongs the life of values that
-/// are read after the dispatches.
+/// What decides how long values live.
+pub struct Lives<'a> {
+    /// Whether a value's place is given from outside.
+    pub fixed: &'a dyn Fn(Id) -> bool,
+    /// Values that are read after the dispatches.
+    pub kept: &'a [Id],
+    /// The values that a group reads.
+    pub reads: &'a dyn Fn(usize) -> Vec<Id>,
+}
+
+/// Places every output whose place is not fixed. `packs` are laid out as units.
 pub fn place(
     program: &Program,
     fused: &Fused,
     schedule: &Schedule,
     packs: &[Pack],
-    fixed: &dyn Fn(Id) -> bool,
-    kept: &[Id],
-    reads: &dyn Fn(usize) -> Vec<Id>,
+    lives: &Lives,
     strategy: Strategy,
 ) -> Placement {
+    let Lives { fixed, kept, reads } = lives;
     let mut life: HashMap<Id, (usize, usize)> = HashMap::new();
     for (time, job) in schedule.jobs.iter().enumerate() {
         for group in job.groups() {
@@ -77,7 +85,7 @@ pub fn place(
             }
         }
     }
-    for id in kept {
+    for id in *kept {
         if let Some(life) = life.get_mut(id) {
             life.1 = schedule.jobs.len();
         }

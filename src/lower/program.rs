@@ -6,12 +6,13 @@
 //! constant folding of arithmetic; a scalar expression costs nothing inside a fused kernel.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::dtype::DType;
-use crate::error::{Place, Result};
-use crate::graph::{Contraction, Fold, Lowering, Map, Node, Reduction, Spec, Tensor, View, ViewOp};
+use crate::error::{Error, Place, Result};
+use crate::graph::{Contraction, Fold, Lowering, Map, Node, Primitive, Reduction, Spec, Tensor, View, ViewOp};
 
 /// Index of a value in its program.
 pub type Id = usize;
@@ -57,7 +58,7 @@ pub struct Val {
 impl Val {
     /// Bytes it takes when stored.
     pub fn bytes(&self) -> u64 {
-        (self.numel * self.dtype.bytes()) as u64
+        (self.numel as u64).saturating_mul(self.dtype.bytes() as u64)
     }
 }
 
@@ -77,7 +78,28 @@ pub struct Program {
 pub struct Signature {
     /// Hash of everything up to the roots.
     pub hash: u64,
-    nodes: Vec<(u64, Place, String)>,
+    nodes: Vec<Trace>,
+}
+
+/// What a signature remembers of a node.
+#[derive(Clone, Debug)]
+struct Trace {
+    hash: u64,
+    place: Place,
+    op: Arc<dyn Primitive>,
+    outputs: Vec<Spec>,
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outputs: Vec<_> = self.outputs.iter().map(ToString::to_string).collect();
+        let (name, attributes) = (self.op.name(), self.op.attributes());
+        if attributes.is_empty() {
+            write!(f, "{name} {}", outputs.join(", "))
+        } else {
+            write!(f, "{name}[{attributes}] {}", outputs.join(", "))
+        }
+    }
 }
 
 impl Signature {
@@ -86,19 +108,22 @@ impl Signature {
         if self.hash == other.hash {
             return None;
         }
-        let differs = self.nodes.iter().zip(&other.nodes).find(|(a, b)| a.0 != b.0);
-        let was_now =
-            |was: &str, now: &str| if was == now { format!("{now} changed") } else { format!("{was} became {now}") };
+        let differs = self.nodes.iter().zip(&other.nodes).find(|(a, b)| a.hash != b.hash);
         Some(match differs {
-            Some((was, now)) => (was_now(&was.2, &now.2), now.1.clone()),
+            Some((was, now)) => {
+                let (before, after) = (was.to_string(), now.to_string());
+                let same = before == after;
+                let why = if same { format!("{after} changed") } else { format!("{before} became {after}") };
+                (why, now.place.clone())
+            }
             None => {
                 let longest = if self.nodes.len() > other.nodes.len() { self } else { other };
                 let shared = self.nodes.len().min(other.nodes.len());
                 match longest.nodes.get(shared).or(longest.nodes.last()) {
-                    Some(node) => (
-                        format!("{} nodes became {} ({})", self.nodes.len(), other.nodes.len(), node.2),
-                        node.1.clone(),
-                    ),
+                    Some(node) => {
+                        let why = format!("{} nodes became {} ({node})", self.nodes.len(), other.nodes.len());
+                        (why, node.place.clone())
+                    }
                     None => ("the outputs changed".into(), crate::graph::nowhere()),
                 }
             }
@@ -108,10 +133,10 @@ impl Signature {
 
 /// How captured tensors enter a signature.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Captures {
-    /// By identity: another tensor in the same place is another step.
+enum Captures {
+    /// Small host constants by content, others by identity: another tensor in the same place is another step.
     Identity,
-    /// By shape only: plans for eager reads are shared between tensors.
+    /// By shape only, but for the scalars that a program holds.
     Shape,
 }
 
@@ -156,16 +181,50 @@ impl Recording {
         &self.nodes
     }
 
-    /// Hashes ops, edges, shapes, dtypes, small constants, and the captured tensors as told.
-    pub fn signature(&self, captures: Captures, stand_ins: &HashMap<u64, usize>) -> Signature {
-        let mut order: HashMap<u64, usize> = HashMap::with_capacity(self.nodes.len());
+    /// Values not known that were recorded before node `than` and are read by later ones or wanted as `roots`.
+    pub fn older(&self, than: u64, roots: &[Tensor]) -> Result<Vec<Tensor>> {
+        let late = self.nodes.iter().filter(|node| node.number() >= than && !known(node));
+        let mut found: Vec<Tensor> = Vec::new();
+        for tensor in late.flat_map(|node| node.inputs()).chain(roots.iter().cloned()) {
+            let (node, _) = tensor.node()?;
+            if node.number() < than && !known(node) && !found.iter().any(|other| other.same(&tensor)) {
+                found.push(tensor);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The structure with captured tensors by identity: what must not change between runs of a step.
+    pub fn signature(&self, stand_ins: &HashMap<u64, usize>) -> Signature {
         let mut nodes = Vec::with_capacity(self.nodes.len());
+        let hash = self.hash(Captures::Identity, stand_ins, &mut |node, hash| {
+            let (place, op, outputs) = (node.place().clone(), node.op().clone(), node.outputs().to_vec());
+            nodes.push(Trace { hash, place, op, outputs });
+        });
+        Signature { hash, nodes }
+    }
+
+    /// Equal for recordings that the same program computes from other leaves.
+    pub fn shape(&self) -> u64 {
+        self.hash(Captures::Shape, &HashMap::new(), &mut |_, _| {})
+    }
+
+    /// The tensors that are leaves of [`program`](Recording::program) without stand-ins, in its order.
+    pub fn leaves(&self) -> Vec<Tensor> {
+        let outputs = |node: &Arc<Node>| (0..node.outputs().len()).map(|output| (node.clone(), output)).collect();
+        let all = self.nodes.iter().filter(|node| known(node)).flat_map(|node| -> Vec<_> { outputs(node) });
+        all.filter(|(node, output)| scalar(node, *output).is_none()).map(|(n, output)| Tensor::of(n, output)).collect()
+    }
+
+    /// Hashes ops, edges, shapes, dtypes, small constants, and the captured tensors as told.
+    fn hash(&self, captures: Captures, stand_ins: &HashMap<u64, usize>, each: &mut dyn FnMut(&Arc<Node>, u64)) -> u64 {
+        let by_content = if captures == Captures::Identity { SMALL } else { 1 };
+        let mut order: HashMap<u64, usize> = HashMap::with_capacity(self.nodes.len());
         let mut whole = DefaultHasher::new();
         for (index, node) in self.nodes.iter().enumerate() {
             order.insert(node.number(), index);
             let mut hasher = DefaultHasher::new();
-            node.op().name().hash(&mut hasher);
-            node.op().attributes().hash(&mut hasher);
+            node.op().identify(&mut hasher);
             node.outputs().hash(&mut hasher);
             if let Some(stand_in) = stand_ins.get(&node.number()) {
                 ("stand-in", stand_in).hash(&mut hasher);
@@ -173,7 +232,7 @@ impl Recording {
                 for output in 0..node.outputs().len() {
                     let value = node.value(output);
                     match value.host {
-                        Some(bits) if bits.len() <= SMALL => bits.hash(&mut hasher),
+                        Some(bits) if bits.len() <= by_content => bits.hash(&mut hasher),
                         _ if captures == Captures::Identity => node.number().hash(&mut hasher),
                         _ => "captured".hash(&mut hasher),
                     }
@@ -187,13 +246,12 @@ impl Recording {
             }
             let hash = hasher.finish();
             hash.hash(&mut whole);
-            let outputs: Vec<_> = node.outputs().iter().map(ToString::to_string).collect();
-            nodes.push((hash, node.place().clone(), format!("{} {}", node.op().name(), outputs.join(", "))));
+            each(node, hash);
         }
         for (number, output) in &self.roots {
             (order.get(number), output).hash(&mut whole);
         }
-        Signature { hash: whole.finish(), nodes }
+        whole.finish()
     }
 
     /// Flattens to values. `stand_ins` are leaves even where they hold host data.
@@ -220,7 +278,10 @@ impl Recording {
             }
         }
         builder.program.roots = self.roots.iter().map(|root| builder.ids[root]).collect();
-        Ok(builder.program)
+        match builder.defect {
+            Some(defect) => Err(defect),
+            None => Ok(builder.program),
+        }
     }
 }
 
@@ -231,6 +292,14 @@ fn known(node: &Node) -> bool {
     })
 }
 
+/// The bits of a single element known on the host.
+fn scalar(node: &Node, output: usize) -> Option<u32> {
+    match node.value(output).host.as_deref() {
+        Some(&[only]) => Some(only),
+        _ => None,
+    }
+}
+
 type Key = (Kind, Vec<Id>, DType, usize);
 
 #[derive(Default)]
@@ -238,9 +307,16 @@ struct Builder {
     program: Program,
     ids: HashMap<(u64, usize), Id>,
     seen: HashMap<Key, Id>,
+    /// The first thing an op got wrong.
+    defect: Option<Error>,
 }
 
 impl Builder {
+    fn refuse(&mut self, node: &Node, what: &str) {
+        let why = format!("{} {what} ({})", node.op().name(), node.place());
+        self.defect.get_or_insert(Error::Validation { why });
+    }
+
     fn push(&mut self, kind: Kind, inputs: Vec<Id>, spec: (DType, usize), node: &Node) -> Id {
         let key = (kind, inputs, spec.0, spec.1);
         if let Some(&id) = self.seen.get(&key) {
@@ -261,10 +337,7 @@ impl Builder {
 
     fn leaf(&mut self, node: &Arc<Node>, output: usize, stand_in: bool) -> Result<Id> {
         let spec = &node.outputs()[output];
-        if !stand_in
-            && let Some(bits) = node.value(output).host
-            && let [only] = bits[..]
-        {
+        if !stand_in && let Some(only) = scalar(node, output) {
             return Ok(self.push(Kind::Scalar(only), vec![], (spec.dtype, 1), node));
         }
         let leaf = self.program.leaves.len();
@@ -289,8 +362,11 @@ impl Builder {
                 let b = self.operand(inputs[1], (c.batch, c.k, c.n), node);
                 self.push(Kind::Contraction(c), vec![a, b], size, node)
             }
-            // Leaves are never computed; the recorder gives them their value.
-            Lowering::Leaf => self.push(Kind::Scalar(0), vec![], size, node),
+            // An op that says it is given has no value here: a mistake of the op's.
+            Lowering::Leaf => {
+                self.refuse(node, "is computed, but lowers to a leaf");
+                self.push(Kind::Scalar(0), vec![], size, node)
+            }
         }
     }
 
@@ -313,7 +389,10 @@ impl Builder {
             None => match View::whole(shape).then(op) {
                 Some(view) => (source, view),
                 // A whole tensor takes any single op: only chains can leave the strided form.
-                None => return source,
+                None => {
+                    self.refuse(node, "is a view that is not strided");
+                    return source;
+                }
             },
         };
         if view.is_identity() && self.program.vals[source].numel == size.1 {
@@ -431,6 +510,17 @@ impl Program {
     pub fn push(&mut self, val: Val) -> Id {
         self.vals.push(val);
         self.vals.len() - 1
+    }
+
+    /// The value itself if it is computed with `numel` elements, else a stored copy of it.
+    pub fn computed(&mut self, id: Id, numel: usize) -> Id {
+        let val = &self.vals[id];
+        if !matches!(val.kind, Kind::Leaf(_) | Kind::Scalar(_) | Kind::View(_)) && val.numel == numel {
+            return id;
+        }
+        let copy = self.copy_of(id);
+        self.vals[copy].numel = numel;
+        copy
     }
 
     /// A stored copy of a value, for readers that need it as it lies.

@@ -23,6 +23,26 @@ pub enum Job {
 }
 
 impl Job {
+    /// The job as two that run one after the other, if it holds more than one group.
+    pub fn halves(&self) -> Option<[Job; 2]> {
+        match self {
+            Job::Single(_) => None,
+            Job::Siblings(groups) => {
+                let (a, b) = groups.split_at(groups.len() / 2);
+                (!a.is_empty()).then(|| [a, b].map(|half| Job::Siblings(half.to_vec())))
+            }
+            Job::Region(levels) => match &levels[..] {
+                [only] => Job::Siblings(only.clone())
+                    .halves()
+                    .map(|halves| halves.map(|half| Job::Region(vec![half.groups()]))),
+                _ => {
+                    let (a, b) = levels.split_at(levels.len() / 2);
+                    (!a.is_empty()).then(|| [a, b].map(|half| Job::Region(half.to_vec())))
+                }
+            },
+        }
+    }
+
     /// All groups of the job.
     pub fn groups(&self) -> Vec<usize> {
         match self {
@@ -50,6 +70,9 @@ const MIDDLING: usize = 1 << 20;
 /// many threads runs alone (Adam of 670,000 parameters beside two bias gradients: 3.1 ms, alone 1.8).
 const NARROW: usize = 1 << 14;
 
+/// Values computed in one region: a driver's compiler takes more than linear time in the length of a shader.
+const REGION: usize = 1024;
+
 struct Graph<'a> {
     program: &'a Program,
     fused: &'a Fused,
@@ -60,6 +83,20 @@ struct Graph<'a> {
 }
 
 impl Graph<'_> {
+    /// How many values a group computes, recomputed ones included.
+    fn values(&self, group: usize) -> usize {
+        let members = &self.fused.groups[group].members;
+        let mut seen: HashSet<Id> = members.iter().copied().collect();
+        let mut stack = members.clone();
+        while let Some(id) = stack.pop() {
+            let inline = |input: &Id| !self.fused.is_member(*input);
+            stack.extend(
+                self.program.vals[id].inputs.iter().copied().filter(inline).filter(|&input| seen.insert(input)),
+            );
+        }
+        seen.len()
+    }
+
     fn depends(&self, group: usize, on: usize) -> bool {
         let mut seen = HashSet::new();
         let mut stack = vec![group];
@@ -169,10 +206,13 @@ fn order(graph: &Graph, fuse: bool, wide: &HashMap<usize, Wide>) -> Vec<Job> {
             jobs.push(Job::Single(group));
             finish(group, &mut waiting, &mut ready);
         } else if !ready[2].is_empty() {
-            let mut levels = Vec::new();
-            while !ready[2].is_empty() {
+            let (mut levels, mut values) = (Vec::new(), 0);
+            while !ready[2].is_empty() && values < REGION {
                 let level: Vec<usize> = std::mem::take(&mut ready[2]).into_iter().map(|(_, group)| group).collect();
-                level.iter().for_each(|&group| finish(group, &mut waiting, &mut ready));
+                for &group in &level {
+                    values += graph.values(group);
+                    finish(group, &mut waiting, &mut ready);
+                }
                 levels.push(level);
             }
             jobs.push(match &levels[..] {

@@ -109,7 +109,7 @@ fn functions_names_and_choices() {
     let message = get("accuracies").unwrap_err().to_string();
     assert!(message.starts_with("unknown metric \"accuracies\"; known: mean_squared_error, mse"), "{message}");
 
-    let name = |choice: MetricChoice| choice.resolve().map(|metric| metric.name().to_string());
+    let name = |choice: MetricChoice| choice.resolve().map(|metric| metric.unwrap().name().to_string());
     assert_eq!(name("mae".into()).unwrap(), "mae");
     assert_eq!(name(MeanAbsoluteError.into()).unwrap(), "mean_absolute_error");
     assert_eq!(name(largest.into()).unwrap(), "largest");

@@ -5,7 +5,7 @@
 
 use std::sync::Mutex;
 
-use super::compile::Compile;
+use super::options::Compile;
 use super::state::{Store, at_home, lock};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
@@ -13,9 +13,9 @@ use crate::graph::Tensor;
 use crate::layers::{Mode, Network, Sequential, Symbolic, Variables};
 use crate::losses::Loss;
 use crate::metrics::{Mean, Metric};
-use crate::optimizers::{Optimizer, RMSprop};
+use crate::optimizers::{LEARNING_RATE, Optimizer, RMSprop};
 use crate::plan::Plan;
-use crate::step::{Step, assign_all};
+use crate::step::assign_all;
 
 /// What `compile` settled.
 #[derive(Clone, Debug)]
@@ -30,20 +30,12 @@ pub(super) struct Settings {
     pub generation: u64,
 }
 
-/// The recorded steps of a model and the device they run on.
-pub(super) struct Session {
-    pub device: Device,
-    pub train: Step,
-    pub test: Step,
-    pub predict: Step,
-}
-
 /// A network with its variables, optimizer, loss and metrics.
 pub struct Functional {
     network: Network,
     pub(super) settings: Settings,
     pub(super) store: Mutex<Store>,
-    pub(super) session: Mutex<Option<Session>>,
+    device: Mutex<Option<Device>>,
 }
 
 impl Functional {
@@ -67,7 +59,7 @@ impl Functional {
             generation: 0,
         };
         let store = Mutex::new(Store::new(trainable, non_trainable, Vec::new()));
-        Ok(Functional { network, settings, store, session: Mutex::new(None) })
+        Ok(Functional { network, settings, store, device: Mutex::new(None) })
     }
 
     /// Initialises the variables anew from a seed: the same seed gives the same bits on every machine. An optimizer
@@ -82,18 +74,47 @@ impl Functional {
 
     /// Chooses the device; otherwise the first entry point opens the default one.
     pub fn on(self, device: &Device) -> Functional {
-        *lock(&self.session) = Some(Session::new(device));
+        *lock(&self.device) = Some(device.clone());
+        lock(&self.store).steps = None;
         self
     }
 
     /// The device, opening the default one if none was chosen.
     pub async fn device(&self) -> Result<Device> {
-        if let Some(session) = &*lock(&self.session) {
-            return Ok(session.device.clone());
+        if let Some(device) = self.chosen() {
+            return Ok(device);
         }
-        let device = Device::new().await?;
-        *lock(&self.session) = Some(Session::new(&device));
-        Ok(device)
+        let opened = Device::new().await?;
+        // Somebody else may have been quicker; there is one device for a network.
+        Ok(lock(&self.device).get_or_insert(opened).clone())
+    }
+
+    /// The device, if there is one yet.
+    pub(super) fn chosen(&self) -> Option<Device> {
+        lock(&self.device).clone()
+    }
+
+    /// Works on the device of other networks, unless variables lie on another one already.
+    pub(super) fn join(&self, device: &Device) -> Result<()> {
+        if lock(&self.device).get_or_insert_with(|| device.clone()) == device {
+            return Ok(());
+        }
+        let mut store = at_home(&self.store)?;
+        let all = store.trainable.iter().chain(&store.non_trainable).chain(&store.optimizer);
+        if all.filter_map(Tensor::device).any(|other| other != *device) {
+            let what = "the networks of a model are on different devices; give all of them one with `on`".into();
+            return Err(Error::Device { what, place: None });
+        }
+        *lock(&self.device) = Some(device.clone());
+        store.steps = None;
+        Ok(())
+    }
+
+    /// Numbers of trainable and of other variables.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let variables = self.network.variables();
+        let trainable = variables.iter().filter(|variable| variable.trainable).count();
+        (trainable, variables.len() - trainable)
     }
 
     /// The layers.
@@ -155,6 +176,7 @@ impl Functional {
         let mut store = at_home(&self.store)?;
         store.optimizer = optimizer.variables(&store.trainable)?;
         store.metrics = Vec::new();
+        store.steps = None;
         drop(store);
         self.settings = Settings {
             optimizer,
@@ -167,7 +189,8 @@ impl Functional {
         Ok(())
     }
 
-    /// All variables of the network with their names ("dense/kernel"): first the trainable ones, then the others.
+    /// All variables of the network with their names ("dense/kernel"): first the trainable ones, then the others. The
+    /// tensors keep the values of this moment, whatever becomes of the model.
     pub fn variables(&self) -> Result<Vec<(String, Tensor)>> {
         let store = at_home(&self.store)?;
         let (trainable, fixed): (Vec<_>, Vec<_>) = self.network.variables().iter().partition(|v| v.trainable);
@@ -175,7 +198,7 @@ impl Functional {
         Ok(names.zip(store.trainable.iter().chain(&store.non_trainable).cloned()).collect())
     }
 
-    /// The trainable variables, in the order of the state.
+    /// The trainable variables, in the order of the state, with the values of this moment.
     pub fn trainable(&self) -> Result<Vec<Tensor>> {
         Ok(at_home(&self.store)?.trainable.clone())
     }
@@ -187,20 +210,26 @@ impl Functional {
         Ok(variable.read_on::<f64>(&device).await?.first().copied().unwrap_or(f64::NAN))
     }
 
-    /// Sets the learning rate; the next step uses it.
+    /// Sets the learning rate; the next step uses it, and nothing is recorded anew.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`]; [`Error::NotCompiled`].
     pub async fn set_learning_rate(&self, rate: f64) -> Result<()> {
+        if !rate.is_finite() {
+            return Err(Error::NonFinite { what: format!("a learning rate of {rate}") });
+        }
         let device = self.device().await?;
         assign_all(&device, &[(self.learning_rate_variable()?, Tensor::scalar(rate))])
     }
 
     fn learning_rate_variable(&self) -> Result<Tensor> {
         let store = at_home(&self.store)?;
-        store.optimizer.get(1).cloned().ok_or(Error::NotCompiled { needs: "an optimizer" })
+        store.optimizer.get(LEARNING_RATE).cloned().ok_or(Error::NotCompiled { needs: "an optimizer" })
     }
 
     /// The plan of the newest training step: `println!("{plan}")` shows each dispatch.
     pub fn plan(&self) -> Option<Plan> {
-        lock(&self.session).as_ref()?.train.plan().cloned()
+        lock(&self.store).steps.as_ref()?.train.plan().cloned()
     }
 
     /// Number of parameters.
@@ -217,17 +246,6 @@ impl Functional {
 impl std::fmt::Debug for Functional {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Functional({}, {} parameters)", self.network.name(), self.count_params())
-    }
-}
-
-impl Session {
-    fn new(device: &Device) -> Session {
-        Session {
-            device: device.clone(),
-            train: Step::new(device),
-            test: Step::new(device),
-            predict: Step::new(device),
-        }
     }
 }
 

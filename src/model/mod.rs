@@ -6,17 +6,21 @@
 //! back whatever happens. Deliberately absent: a way to override an entry point by accident (they come with a blanket
 //! implementation), and grouping of state that the case of one network and one optimizer would have to see.
 
-mod compile;
 mod fit;
 mod functional;
 mod history;
+mod options;
 mod state;
+mod train;
+mod weights;
+mod work;
 
-pub use compile::Compile;
-pub use fit::{Evaluate, Fit, Predict, Train, Verbose};
 pub use functional::Functional;
 pub use history::{History, Scores};
-pub use state::{PredictState, TestState, TrainState};
+pub use options::{Compile, Evaluate, Fit, Predict, Verbose};
+pub use state::{NetworkState, PredictState, TestState, TrainState};
+pub use train::Train;
+pub use weights::Loaded;
 
 use crate::data::Batch;
 use crate::error::{Error, Result};
@@ -39,7 +43,8 @@ pub trait Model: MaybeSend + MaybeSync {
     /// The same, to be changed.
     fn base_mut(&mut self) -> &mut Functional;
 
-    /// All networks whose variables make up the state, in the order of the state. One unless overridden.
+    /// All networks whose variables make up the state, in the order of the state, the first of them
+    /// [`base`](Model::base). One unless overridden.
     fn networks(&self) -> Vec<&Functional> {
         vec![self.base()]
     }
@@ -114,9 +119,12 @@ pub trait Model: MaybeSend + MaybeSync {
         Ok((logs, (trainable, non_trainable, metrics)))
     }
 
-    /// The predictions for one batch.
+    /// The predictions for one batch, one row for each of its rows: those of the first network.
     fn predict_step(&self, state: PredictState, batch: Batch) -> Result<Tensor> {
-        let (trainable, non_trainable) = state;
+        let (mut trainable, mut non_trainable) = state;
+        let (own, fixed) = self.base().counts();
+        trainable.truncate(own);
+        non_trainable.truncate(fixed);
         Ok(self.stateless_call(&trainable, &non_trainable, &batch.x()?, Mode::Infer)?.0)
     }
 }

@@ -8,10 +8,14 @@ use std::mem::take;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::functional::Functional;
+use super::work::Output;
 use crate::error::{Error, Result};
+use crate::gpu::Device;
 use crate::graph::Tensor;
 use crate::layers::Variables;
 use crate::metrics::Metric;
+use crate::optimizers::Optimizer;
+use crate::step::Step;
 
 /// `(trainable, non_trainable, optimizer, metrics)`; the last two have one list for each optimizer and each metric.
 pub type TrainState = (Vec<Tensor>, Vec<Tensor>, Vec<Variables>, Vec<Variables>);
@@ -22,13 +26,66 @@ pub type TestState = (Vec<Tensor>, Vec<Tensor>, Vec<Variables>);
 /// `(trainable, non_trainable)`.
 pub type PredictState = (Vec<Tensor>, Vec<Tensor>);
 
-/// The variables of one network, of its optimizer, and of the model's metrics (in the first network).
-#[derive(Debug, Default)]
+/// The variables of one network and of its optimizer, for steps of models that have several: see
+/// [`split`](super::Train::split).
+#[derive(Clone, Debug, Default)]
+pub struct NetworkState {
+    /// What the optimizer updates.
+    pub trainable: Variables,
+    /// What the layers update.
+    pub non_trainable: Variables,
+    /// The optimizer's own.
+    pub optimizer: Variables,
+}
+
+impl NetworkState {
+    /// The state after an update by gradients; `non_trainable` is what the forward pass returned.
+    ///
+    /// # Errors
+    /// Those of [`stateless_apply`](Optimizer::stateless_apply).
+    #[track_caller]
+    pub fn update(self, optimizer: &Optimizer, gradients: &[Tensor], non_trainable: Variables) -> Result<NetworkState> {
+        let (trainable, optimizer) = optimizer.stateless_apply(&self.optimizer, gradients, &self.trainable)?;
+        Ok(NetworkState { trainable, non_trainable, optimizer })
+    }
+
+    /// The state of the whole model, of its networks in their order and its metrics.
+    pub fn join(networks: impl IntoIterator<Item = NetworkState>, metrics: Vec<Variables>) -> TrainState {
+        let mut whole = (Vec::new(), Vec::new(), Vec::new(), metrics);
+        for network in networks {
+            whole.0.extend(network.trainable);
+            whole.1.extend(network.non_trainable);
+            whole.2.push(network.optimizer);
+        }
+        whole
+    }
+}
+
+/// The recorded steps of a model.
+pub(super) struct Steps {
+    pub train: Step,
+    pub test: Step,
+    pub predict: Step,
+    /// Where predict steps leave their outputs.
+    pub outputs: Vec<Output>,
+}
+
+impl Steps {
+    fn new(device: &Device) -> Steps {
+        let [train, test, predict] = [(); 3].map(|()| Step::new(device));
+        Steps { train, test, predict, outputs: Vec::new() }
+    }
+}
+
+/// The variables of one network and of its optimizer; in a model's first network also those of its metrics, and its
+/// steps.
+#[derive(Default)]
 pub(super) struct Store {
     pub trainable: Vec<Tensor>,
     pub non_trainable: Vec<Tensor>,
     pub optimizer: Variables,
     pub metrics: Vec<Variables>,
+    pub steps: Option<Steps>,
     lent: bool,
 }
 
@@ -55,32 +112,36 @@ pub(super) fn at_home(store: &Mutex<Store>) -> Result<MutexGuard<'_, Store>> {
 
 /// The variables of all networks, in the hands of a step until dropped.
 pub(super) struct Loan<'m> {
-    networks: Vec<&'m Functional>,
-    /// For each network its trainable and non-trainable variables.
-    counts: Vec<(usize, usize)>,
+    /// Those that lent, each with the numbers of its trainable and non-trainable variables.
+    lenders: Vec<(&'m Functional, usize, usize)>,
     pub state: TrainState,
+    pub steps: Option<Steps>,
 }
 
 impl<'m> Loan<'m> {
     /// Gathers the state. Metrics that have no variables yet, or others, get their initial ones.
-    pub fn take(networks: Vec<&'m Functional>, metrics: &[Metric]) -> Result<Loan<'m>> {
-        for network in &networks {
-            drop(at_home(&network.store)?);
-        }
-        let mut loan = Loan { networks, counts: Vec::new(), state: TrainState::default() };
-        for (index, network) in loan.networks.iter().enumerate() {
-            let mut store = lock(&network.store);
+    pub fn take(networks: &[&'m Functional], initial: &[Variables], metrics: &[Metric]) -> Result<Loan<'m>> {
+        let mut loan = Loan { lenders: Vec::new(), state: TrainState::default(), steps: None };
+        for network in networks {
+            // If one of several has lent its variables already, dropping the loan returns what came before it.
+            let mut store = at_home(&network.store)?;
             store.lent = true;
-            loan.counts.push((store.trainable.len(), store.non_trainable.len()));
+            if loan.lenders.is_empty() {
+                loan.state.3 = take(&mut store.metrics);
+                loan.steps = store.steps.take();
+            }
+            loan.lenders.push((network, store.trainable.len(), store.non_trainable.len()));
             loan.state.0.append(&mut store.trainable);
             loan.state.1.append(&mut store.non_trainable);
             loan.state.2.push(take(&mut store.optimizer));
-            if index == 0 {
-                loan.state.3 = take(&mut store.metrics);
-            }
         }
-        fit_metrics(&mut loan.state.3, metrics);
+        fit_metrics(&mut loan.state.3, initial, metrics);
         Ok(loan)
+    }
+
+    /// The state and the steps that map it.
+    pub fn parts(&mut self, device: &Device) -> (&mut TrainState, &mut Steps) {
+        (&mut self.state, self.steps.get_or_insert_with(|| Steps::new(device)))
     }
 }
 
@@ -89,29 +150,75 @@ impl Drop for Loan<'_> {
         let (trainable, non_trainable, optimizer, metrics) = take(&mut self.state);
         let (mut trainable, mut non_trainable) = (trainable.into_iter(), non_trainable.into_iter());
         let mut optimizer = optimizer.into_iter();
-        let mut metrics = Some(metrics);
-        for (network, &(own, fixed)) in self.networks.iter().zip(&self.counts) {
+        let mut first = Some((metrics, self.steps.take()));
+        for &(network, own, fixed) in &self.lenders {
             let mut store = lock(&network.store);
             store.trainable = trainable.by_ref().take(own).collect();
             store.non_trainable = non_trainable.by_ref().take(fixed).collect();
             store.optimizer = optimizer.next().unwrap_or_default();
-            if let Some(metrics) = metrics.take() {
-                store.metrics = metrics;
+            if let Some((metrics, steps)) = first.take() {
+                (store.metrics, store.steps) = (metrics, steps);
             }
             store.lent = false;
         }
     }
 }
 
+/// What a step may need of a train state.
+pub(super) trait PartOf: Default {
+    fn take(whole: &mut TrainState) -> Self;
+    fn put_back(self, whole: &mut TrainState);
+}
+
+impl PartOf for TestState {
+    fn take(whole: &mut TrainState) -> TestState {
+        (take(&mut whole.0), take(&mut whole.1), take(&mut whole.3))
+    }
+
+    fn put_back(self, whole: &mut TrainState) {
+        (whole.0, whole.1, whole.3) = self;
+    }
+}
+
+/// With the outputs, which are no part of the train state.
+impl PartOf for (Vec<Tensor>, Vec<Tensor>, Vec<Tensor>) {
+    fn take(whole: &mut TrainState) -> Self {
+        (take(&mut whole.0), take(&mut whole.1), Vec::new())
+    }
+
+    fn put_back(self, whole: &mut TrainState) {
+        (whole.0, whole.1, _) = self;
+    }
+}
+
+/// A part of a lent state in the hands of a step that needs no more. It is put back when dropped, so that a step that
+/// panics loses nothing.
+pub(super) struct Part<'l, S: PartOf> {
+    whole: &'l mut TrainState,
+    pub state: S,
+}
+
+impl<'l, S: PartOf> Part<'l, S> {
+    pub fn of(whole: &'l mut TrainState) -> Part<'l, S> {
+        let state = S::take(whole);
+        Part { whole, state }
+    }
+}
+
+impl<S: PartOf> Drop for Part<'_, S> {
+    fn drop(&mut self) {
+        take(&mut self.state).put_back(self.whole);
+    }
+}
+
 /// Makes variables match metrics: those that already do stay as they are.
-fn fit_metrics(variables: &mut Vec<Variables>, metrics: &[Metric]) {
+fn fit_metrics(variables: &mut Vec<Variables>, initial: &[Variables], metrics: &[Metric]) {
     variables.resize(metrics.len(), Vec::new());
-    for (variables, metric) in variables.iter_mut().zip(metrics) {
-        let initial = metric.initial();
+    for ((variables, metric), initial) in variables.iter_mut().zip(metrics).zip(initial) {
         let alike =
-            variables.len() == initial.len() && variables.iter().zip(&initial).all(|(a, b)| a.spec() == b.spec());
+            variables.len() == initial.len() && variables.iter().zip(initial).all(|(a, b)| a.spec() == b.spec());
         if !alike {
-            *variables = initial;
+            *variables = metric.initial();
         }
     }
 }

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::Hasher;
 use std::sync::Arc;
 
 use super::arithmetic::{Operand, broadcast_apply};
@@ -63,7 +64,7 @@ pub enum Rule {
 /// One elementwise op.
 #[derive(Clone, Copy)]
 pub struct Row {
-    /// The field's name.
+    /// The field's name. No other op may have it: signatures of steps and cached plans tell rows apart by their names.
     pub name: &'static str,
     /// Dtypes taken.
     pub takes: Takes,
@@ -77,8 +78,10 @@ pub struct Row {
     pub helpers: &'static str,
     /// Worth keeping rather than computing twice.
     pub heavy: bool,
-    /// The value in f64. Integer results wrap.
+    /// The value in f64. Integer results truncate and wrap.
     pub reference: fn(&[f64]) -> f64,
+    /// The value of integers, where it is another one.
+    pub integer_reference: Option<fn(&[f64]) -> f64>,
     /// The derivative.
     pub rule: Rule,
     /// Smallest and largest operand that tests try, one pair for each operand.
@@ -103,6 +106,7 @@ pub const FLOAT: Row = Row {
     helpers: "",
     heavy: false,
     reference: |x| x[0],
+    integer_reference: None,
     rule: Rule::Zero,
     domain: &[(-3.0, 3.0)],
     ulp: 1.0,
@@ -134,11 +138,18 @@ fn log1p_T(x: T) -> T {
     let d = u - T(1.0);
     return select(log(u) * (x / select(d, T(1.0), d == T(0.0))), x, d == T(0.0));
 }";
-/// Takes whole turns off in two parts (Cody and Waite), since the built-ins are only good near zero.
-const TURN: &str = "\
-fn turn_T(x: T) -> T {
-    let n = round(x * T(0.15915494309));
-    return (x - n * T(6.28125)) - n * T(1.9353071795864769e-3);
+/// Sine and cosine by Cephes' polynomials on the eighth of a turn around each quarter, since WGSL promises little of its
+/// own. Quarters are taken off in three parts (Cody and Waite); `shift` is 1 for the cosine.
+const SINE: &str = "\
+fn sine_T(x: T, shift: I) -> T {
+    let n = round(x * T(0.636619772367581));
+    let r = ((x - n * T(1.5703125)) - n * T(4.837512969970703125e-4)) - n * T(7.54978995489188216e-8);
+    let z = r * r;
+    let s = ((T(-1.9515295891e-4) * z + T(8.3321608736e-3)) * z - T(1.6666654611e-1)) * z * r + r;
+    let c = ((T(2.443315711809948e-5) * z - T(1.388731625493765e-3)) * z + T(4.166664568298827e-2)) * z * z - T(0.5) * z + T(1.0);
+    let q = I(n) + shift;
+    let v = select(s, c, (q & I(1)) == I(1));
+    return select(v, -v, (q & I(2)) == I(2));
 }";
 /// WGSL leaves powers of negative numbers undefined.
 const POW: &str = "\
@@ -238,7 +249,7 @@ table! {
     binary mul Row { text: "$0 * $1", reference: |x| x[0] * x[1], rule: Vjp(|x, _, g| two(g * &x[1], g * &x[0])), ..TWO };
     /// Quotient. Integers truncate; an integer divided by zero is itself, as WGSL has it.
     binary div Row {
-        text: "$0 / $1", reference: |x| x[0] / x[1], domain: &[(-3.0, 3.0), (0.5, 3.0)], ulp: 3.0,
+        text: "$0 / $1", reference: |x| x[0] / x[1], integer_reference: Some(|x| if x[1] == 0.0 { x[0] } else { x[0] / x[1] }), domain: &[(-3.0, 3.0), (0.5, 3.0)], ulp: 3.0,
         rule: Vjp(|x, y, g| { let d = g / &x[1]; two(d.clone(), -(d * y)) }), ..TWO
     };
     /// Negation.
@@ -268,9 +279,9 @@ table! {
     /// log(1 + x), exact near 0 too.
     unary log1p Row { text: "log1p_T($0)", helpers: LOG1P, reference: |x| x[0].ln_1p(), rule: Vjp(|x, _, g| one(g / (&x[0] + 1.0))), domain: &[(-0.9, 9.0)], ..HEAVY };
     /// Sine of radians.
-    unary sin Row { text: "sin(turn_T($0))", helpers: TURN, reference: |x| x[0].sin(), rule: Vjp(|x, _, g| one(g * x[0].cos())), domain: &[(-40.0, 40.0)], ulp: 64.0, ..HEAVY };
+    unary sin Row { text: "sine_T($0, I(0))", helpers: SINE, reference: |x| x[0].sin(), rule: Vjp(|x, _, g| one(g * x[0].cos())), domain: &[(-40.0, 40.0)], ..HEAVY };
     /// Cosine of radians.
-    unary cos Row { text: "cos(turn_T($0))", helpers: TURN, reference: |x| x[0].cos(), rule: Vjp(|x, _, g| one(-(g * x[0].sin()))), domain: &[(-40.0, 40.0)], ulp: 64.0, ..HEAVY };
+    unary cos Row { text: "sine_T($0, I(1))", helpers: SINE, reference: |x| x[0].cos(), rule: Vjp(|x, _, g| one(-(g * x[0].sin()))), domain: &[(-40.0, 40.0)], ..HEAVY };
     /// Hyperbolic tangent.
     unary tanh Row { text: "tanh_T($0)", helpers: TANH, reference: |x| x[0].tanh(), rule: Vjp(|_, y, g| one(g * (1.0 - y.square()))), domain: &[(-20.0, 20.0)], ..HEAVY };
     /// Logistic function 1 / (1 + e^-x).
@@ -383,7 +394,11 @@ impl Tensor {
     /// number becomes a bool by being different from 0.
     #[track_caller]
     pub fn cast(&self, dtype: DType) -> Tensor {
-        if self.dtype() == dtype { self.clone() } else { Tensor::apply(Cast(dtype), &[self]) }
+        if self.dtype() == dtype {
+            self.clone()
+        } else {
+            Tensor::apply(Cast { from: self.dtype(), to: dtype }, &[self])
+        }
     }
 
     /// The same values without their history: derivatives are zero beyond.
@@ -394,12 +409,46 @@ impl Tensor {
 }
 
 /// The op of a row.
+///
+/// A row of one's own makes an op that fuses, differentiates and packs as those of the table do. Operands are not
+/// broadcast here; [`Tensor::broadcast_to`] does that.
+///
+/// ```
+/// use wengert::grad::grad;
+/// use wengert::graph::Tensor;
+/// use wengert::ops::elementwise::{Elementwise, FLOAT, Row, Rule};
+///
+/// static SOFTSIGN: Row = Row {
+///     name: "softsign",
+///     text: "$0 / (T(1.0) + abs($0))",
+///     reference: |x| x[0] / (1.0 + x[0].abs()),
+///     rule: Rule::Vjp(|x, _, g| vec![Some(g / (x[0].abs() + 1.0).square())]),
+///     ..FLOAT
+/// };
+///
+/// /// x / (1 + |x|).
+/// #[track_caller]
+/// fn softsign(x: &Tensor) -> Tensor {
+///     Tensor::apply(Elementwise(&SOFTSIGN), &[x])
+/// }
+///
+/// let x = Tensor::new(&[-3.0f32, 0.0, 1.0], [3]);
+/// let slope = grad(|x| Ok(softsign(x).sum(..)), &x)?;
+/// assert_eq!(slope.shape(), [3].into());
+/// # Ok::<(), wengert::error::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Elementwise(pub &'static Row);
 
 impl Primitive for Elementwise {
     fn name(&self) -> &str {
         self.0.name
+    }
+
+    fn identify(&self, hasher: &mut dyn Hasher) {
+        // Two rows may have one name, here and in somebody's own crate; what they compute tells them apart.
+        hasher.write(self.0.name.as_bytes());
+        hasher.write(self.0.text.as_bytes());
     }
 
     fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>, Misfit> {
@@ -467,10 +516,9 @@ impl Primitive for Elementwise {
     ) -> Vec<crate::graph::interpret::Array> {
         let value = |i: usize| {
             let at: Vec<f64> = inputs.iter().map(|x| x.data[i]).collect();
-            let value = (self.0.reference)(&at);
+            let integers = self.0.integer_reference.filter(|_| outputs[0].dtype != DType::F32);
+            let value = integers.unwrap_or(self.0.reference)(&at);
             match outputs[0].dtype {
-                DType::I32 if self.0.name == "div" && at[1] == 0.0 => at[0],
-                DType::U32 if self.0.name == "div" && at[1] == 0.0 => at[0],
                 DType::I32 => f64::from(value as i64 as i32),
                 DType::U32 => f64::from(value as i64 as u32),
                 DType::F32 | DType::Bool => value,
@@ -483,7 +531,10 @@ impl Primitive for Elementwise {
 
 /// Conversion to another dtype.
 #[derive(Debug)]
-struct Cast(DType);
+struct Cast {
+    from: DType,
+    to: DType,
+}
 
 impl Primitive for Cast {
     fn name(&self) -> &str {
@@ -491,11 +542,11 @@ impl Primitive for Cast {
     }
 
     fn attributes(&self) -> Cow<'_, str> {
-        self.0.name().into()
+        format!("{} to {}", self.from, self.to).into()
     }
 
     fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>, Misfit> {
-        Ok(vec![Spec::new(inputs[0].shape.clone(), self.0)])
+        Ok(vec![Spec::new(inputs[0].shape.clone(), self.to)])
     }
 
     fn vjp(&self, _: &[Tensor], _: &[Tensor], _: &[Option<Tensor>]) -> Derivative {
@@ -504,7 +555,7 @@ impl Primitive for Cast {
     }
 
     fn lower(&self, _: &[Spec], _: &[Spec]) -> Vec<Lowering> {
-        let text = match self.0 {
+        let text = match self.to {
             DType::F32 => "T($0)",
             DType::I32 => "I($0)",
             DType::U32 => "U($0)",
@@ -515,13 +566,14 @@ impl Primitive for Cast {
 
     #[cfg(feature = "reference")]
     fn reference(&self, inputs: &[crate::graph::interpret::Array], _: &[Spec]) -> Vec<crate::graph::interpret::Array> {
-        let value = |&x: &f64| match self.0 {
-            DType::F32 => x,
-            DType::Bool => flag(x != 0.0),
-            // Integers wrap into each other, floats saturate; in f64 both are told apart by being whole.
-            DType::I32 if x.fract() == 0.0 && x >= 0.0 && x <= f64::from(u32::MAX) => f64::from(x as u32 as i32),
-            DType::I32 => f64::from(x as i32),
-            DType::U32 => f64::from(x as u32),
+        let value = |&x: &f64| match (self.from, self.to) {
+            (_, DType::F32) => x,
+            (_, DType::Bool) => flag(x != 0.0),
+            // A float saturates, as Rust's cast does; an integer wraps.
+            (DType::F32, DType::I32) => f64::from(x as i32),
+            (DType::F32, DType::U32) => f64::from(x as u32),
+            (_, DType::I32) => f64::from(x as i64 as i32),
+            (_, DType::U32) => f64::from(x as i64 as u32),
         };
         vec![crate::graph::interpret::Array::new(inputs[0].shape.clone(), inputs[0].data.iter().map(value).collect())]
     }
@@ -601,6 +653,7 @@ pub(super) fn examples() -> Vec<Example> {
         Example::new("cast f32 bool", &[f32s], |x| x[0].cast(DType::Bool)),
         Example::new("cast i32 f32", &[ints], |x| x[0].cast(DType::F32)),
         Example::new("cast u32 f32", &[(&[4, 6], DType::U32, (0.0, 9.0))], |x| x[0].cast(DType::F32)),
+        Example::new("cast i32 u32", &[ints], |x| x[0].cast(DType::U32)),
         Example::new("cast bool f32", &[(&[4, 6], DType::Bool, (0.0, 1.0))], |x| x[0].cast(DType::F32)),
         Example::new("clip", &[f32s], |x| x[0].clip(-1.0, 1.5)),
         Example::new("stop_gradient", &[f32s], |x| x[0].stop_gradient() * &x[0]),

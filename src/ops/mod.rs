@@ -2,8 +2,9 @@
 //!
 //! Floor 2. An elementwise op is a row of the table in [`elementwise`]; a structured op is one file in reading order:
 //! the method with its documentation, shape rule, derivative, lowering and f64 reference. Softmax and its kin are
-//! compositions; the compiler fuses them because their indices fit. Every op appears in [`registry`], which is where
-//! the tests find it. Deliberately absent: kernels, and any list that an op must be added to besides its own file's.
+//! compositions; the compiler fuses them because their indices fit. [`registry`] has examples that use every op, which is
+//! where the tests find them. Deliberately absent: kernels, and any list that an op must be added to besides its own
+//! file's; a new file joins [`registry`].
 
 mod arithmetic;
 mod create;
@@ -69,7 +70,7 @@ impl Example {
     }
 }
 
-/// Every op, with the forms of it that the tests try.
+/// Examples of all ops, in the forms that the tests try.
 pub fn registry() -> Vec<Example> {
     [
         elementwise::examples(),

@@ -233,7 +233,7 @@ fn names_and_choices() {
     }
     assert_eq!(get("RMSprop").unwrap().name(), "rmsprop");
     assert_eq!(get("nadam").unwrap_err().to_string(), "unknown optimizer \"nadam\"; known: sgd, adam, adamw, rmsprop");
-    let name = |choice: OptimizerChoice| choice.resolve().map(|o| o.name().to_string());
+    let name = |choice: OptimizerChoice| choice.resolve().map(|o| o.unwrap().name().to_string());
     assert_eq!(name("Adam".into()).unwrap(), "adam");
     assert_eq!(name(SGD::default().into()).unwrap(), "sgd");
     assert_eq!(name(Optimizer::from(RMSprop::default()).into()).unwrap(), "rmsprop");

@@ -1,0 +1,200 @@
+//! Whole training steps: `cargo bench --bench steps -- [case...]` prints a line of JSON for each case.
+//!
+//! A step is forward, backward, optimizer and metrics; the state stays on the device, the batch is uploaded from the
+//! host. Steps are queued as `fit` queues them and the device is waited for at both ends of a timed block; the figure is
+//! the median over blocks. `_read` reads the loss back after every step, `_k16` hands sixteen steps to the device in one
+//! submission. Dispatches and submissions are counted by the device's own counters, and by the Vulkan layer vkcount
+//! where VKCOUNT_FILE names its file. `--plan` prints each plan, `--profile` the time of each dispatch.
+
+use std::time::Instant;
+
+use wengert::layers::Network;
+use wengert::metrics;
+use wengert::prelude::*;
+use wengert::random::threefry;
+
+type State = (Variables, Variables, Variables, Vec<Variables>);
+
+/// What a case trains.
+struct Case {
+    name: &'static str,
+    network: Network,
+    loss: Loss,
+    metrics: Vec<Metric>,
+    optimizer: Optimizer,
+    batch: (Tensor, Tensor),
+}
+
+fn uniform(seed: u64, shape: &[usize]) -> Tensor {
+    Tensor::new(&threefry::uniform(threefry::key(seed), shape.iter().product(), -1.0, 1.0), shape)
+}
+
+fn seed() -> Result<Case> {
+    Ok(Case {
+        name: "step_seed",
+        network: Sequential::new([32]).add(Dense::new(1)).network()?,
+        loss: wengert::losses::get("mse")?,
+        metrics: vec![Metric::from(Mean).named("loss"), metrics::get("mae")?],
+        optimizer: Adam::default().into(),
+        batch: (uniform(1, &[32, 32]), uniform(2, &[32, 1])),
+    })
+}
+
+fn mlp() -> Result<Case> {
+    let network = Sequential::new([784])
+        .add(Dense::new(512).activation("relu"))
+        .add(Dense::new(512).activation("relu"))
+        .add(Dense::new(10))
+        .network()?;
+    let labels: Vec<i32> = (0..128).map(|row| row * 7 % 10).collect();
+    Ok(Case {
+        name: "step_mlp",
+        network,
+        loss: SparseCategoricalCrossentropy { from_logits: true }.into(),
+        metrics: vec![Metric::from(Mean).named("loss"), metrics::get("accuracy")?],
+        optimizer: Adam::default().into(),
+        batch: (uniform(1, &[128, 784]), Tensor::new(&labels, [128])),
+    })
+}
+
+impl Case {
+    fn state(&self) -> Result<State> {
+        let (trainable, non_trainable) = self.network.init(0)?;
+        let optimizer = self.optimizer.variables(&trainable)?;
+        Ok((trainable, non_trainable, optimizer, self.metrics.iter().map(Metric::initial).collect()))
+    }
+
+    fn step(&self, state: State, (x, y): &(Tensor, Tensor)) -> Result<(Logs, State)> {
+        let (trainable, non_trainable, optimizer, metrics) = state;
+        let ((loss, (y_pred, non_trainable)), gradients) = value_and_grad(
+            |trainable| {
+                let inputs = std::slice::from_ref(x);
+                let (outputs, updated) = self.network.call(trainable, &non_trainable, inputs, Mode::Train)?;
+                let y_pred = outputs[0].clone();
+                Ok((self.loss.call(y, &y_pred, None), (y_pred, updated)))
+            },
+            &trainable,
+        )?;
+        let (trainable, optimizer) = self.optimizer.stateless_apply(&optimizer, &gradients, &trainable)?;
+        let (logs, metrics) = (self.metrics.iter().zip(metrics))
+            .map(|(metric, variables)| {
+                let observed = match metric.name() {
+                    "loss" => Observed::value(&loss),
+                    _ => Observed::pair(y, &y_pred),
+                };
+                let variables = metric.stateless_update_state(&variables, observed);
+                ((metric.name().to_string(), metric.stateless_result(&variables)), variables)
+            })
+            .unzip();
+        Ok((logs, (trainable, non_trainable, optimizer, metrics)))
+    }
+}
+
+/// How steps are handed to the device.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Queued,
+    Read,
+    Fused(usize),
+}
+
+/// Dispatches and submissions as the Vulkan layer counts them.
+fn vulkan_counts() -> Option<(u64, u64)> {
+    let bytes = std::fs::read(std::env::var_os("VKCOUNT_FILE")?).ok()?;
+    let word = |at: usize| Some(u64::from_le_bytes(bytes.get(at * 8..at * 8 + 8)?.try_into().ok()?));
+    Some((word(0)?, word(2)?))
+}
+
+fn run(case: &Case, way: Way, flags: &[String]) -> Result<()> {
+    let device = Device::blocking()?;
+    let mut step = Step::new(&device).purity(wengert::step::Purity::Sometimes);
+    let mut state = case.state()?;
+    let f = |state: State, batch: &(Tensor, Tensor)| case.step(state, batch);
+    let fused = if let Way::Fused(k) = way { k } else { 1 };
+    let batches = vec![case.batch.clone(); fused];
+    let mut once = |step: &mut Step| -> Result<()> {
+        pollster::block_on(device.ready())?;
+        let logs = step.run_tagged(0, &mut state, &batches, f)?;
+        if way == Way::Read {
+            logs.read_blocking()?;
+        }
+        Ok(())
+    };
+    for _ in 0..4 {
+        once(&mut step)?;
+    }
+    device.wait_blocking()?;
+    // Blocks of about a tenth of a second.
+    let started = Instant::now();
+    once(&mut step)?;
+    device.wait_blocking()?;
+    let per_block = ((0.1 / started.elapsed().as_secs_f64()) as usize).clamp(2, 200);
+    // A whole block more, so that what grows with the work in flight has grown.
+    for _ in 0..per_block {
+        once(&mut step)?;
+    }
+    device.wait_blocking()?;
+    let (counted, layer) = (device.stats(), vulkan_counts());
+    let mut times: Vec<f64> = Vec::new();
+    for _ in 0..21 {
+        let started = Instant::now();
+        for _ in 0..per_block {
+            once(&mut step)?;
+        }
+        device.wait_blocking()?;
+        times.push(started.elapsed().as_secs_f64() * 1e3 / (per_block * fused) as f64);
+    }
+    let spent = device.stats() - counted;
+    let steps = (times.len() * per_block * fused) as f64;
+    times.sort_by(f64::total_cmp);
+    let median = times[times.len() / 2];
+    let suffix = match way {
+        Way::Queued => String::new(),
+        Way::Read => "_read".into(),
+        Way::Fused(k) => format!("_k{k}"),
+    };
+    let layer = match (layer, vulkan_counts()) {
+        (Some(before), Some(after)) => format!(
+            ",\"vk_dispatches\":{:.3},\"vk_submits\":{:.3}",
+            (after.0 - before.0) as f64 / steps,
+            (after.1 - before.1) as f64 / steps
+        ),
+        _ => String::new(),
+    };
+    println!(
+        "{{\"case\":\"{}{suffix}\",\"ms_median\":{median:.4},\"n\":{steps},\"steps_per_s\":{:.1},\"dispatches\":{:.3},\"submits\":{:.4},\"buffers\":{},\"bind_groups\":{},\"pipelines\":{}{layer}}}",
+        case.name,
+        1e3 / median,
+        spent.dispatches as f64 / steps,
+        spent.submissions as f64 / steps,
+        spent.buffers,
+        spent.bind_groups,
+        spent.pipelines,
+    );
+    if flags.iter().any(|flag| flag == "--plan") {
+        println!("{}", step.plan().cloned().unwrap_or_default());
+    }
+    if flags.iter().any(|flag| flag == "--profile") {
+        let mut state = case.state()?;
+        for _ in 0..3 {
+            pollster::block_on(step.profile(&mut state, &case.batch, f))?;
+        }
+        println!("{}", pollster::block_on(step.profile(&mut state, &case.batch, f))?);
+    }
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    // Cargo passes --bench.
+    let (flags, names): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).filter(|word| word != "--bench").partition(|word| word.starts_with("--"));
+    for case in [seed()?, mlp()?] {
+        for (way, suffix) in [(Way::Queued, ""), (Way::Read, "_read"), (Way::Fused(16), "_k16")] {
+            let name = format!("{}{suffix}", case.name);
+            if names.is_empty() || names.contains(&name) {
+                run(&case, way, &flags)?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! The entry points: [`Train`], for every [`Model`].
+//!
+//! Each is async, because a browser must not block, and the usual ones have a blocking twin natively. Deliberately
+//! absent: a way to override one; what a model may change are the steps.
+
+use super::fit::{self, style};
+use super::options::{Compile, Evaluate, Fit, Predict};
+use super::state::NetworkState;
+use super::work::{Work, ready_to_train};
+use super::{History, Model, Scores, TrainState};
+use crate::data::{Batch, Data};
+use crate::error::{Error, Result};
+use crate::graph::Tensor;
+use crate::layers::Variables;
+
+/// The entry points of every model.
+#[allow(async_fn_in_trait)] // the futures are awaited where they are made, on one thread
+pub trait Train: Model {
+    /// Settles optimizer, loss and metrics of the first network. The optimizer and the metrics start over. Other
+    /// networks of a model are compiled by themselves, each with an optimizer of its own.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`] lists the known names. What was compiled before stays then.
+    fn compile(&mut self, options: Compile) -> Result<()> {
+        self.base_mut().compile(options)
+    }
+
+    /// Trains. The model keeps its newest complete state on an error, and if the future is dropped.
+    ///
+    /// # Errors
+    /// [`Error::NotCompiled`]; [`Error::Data`] for empty or uneven data; whatever a step or a callback returns.
+    async fn fit(&mut self, data: impl Into<Batch>, options: Fit<'_>) -> Result<History> {
+        fit::fit(&*self, data.into(), options).await
+    }
+
+    /// The loss and the metrics over a data set. The metrics start over.
+    async fn evaluate(&self, data: impl Into<Batch>, options: Evaluate) -> Result<Scores> {
+        let data = Data::new(data)?;
+        fit::evaluate(&Work::new(self).await?, &data, options.batch_size, style(options.verbose)).await
+    }
+
+    /// The outputs for all rows, on the host.
+    async fn predict(&self, x: impl Into<Batch>, options: Predict) -> Result<Tensor> {
+        fit::predict(&Work::new(self).await?, &Data::new(x)?, options.batch_size).await
+    }
+
+    /// One update; the scores are those of the metrics since they were last reset.
+    async fn train_on_batch(&mut self, batch: impl Into<Batch>) -> Result<Scores> {
+        ready_to_train(&*self)?;
+        fit::read(&Work::new(&*self).await?.train(&[batch.into()])?).await
+    }
+
+    /// One batch of evaluation; the scores are those of the metrics since they were last reset.
+    async fn test_on_batch(&self, batch: impl Into<Batch>) -> Result<Scores> {
+        fit::read(&Work::new(self).await?.test(&batch.into())?).await
+    }
+
+    /// The outputs for one batch, on the host.
+    async fn predict_on_batch(&self, x: impl Into<Batch>) -> Result<Tensor> {
+        let data = Data::new(x)?;
+        fit::predict(&Work::new(self).await?, &data, data.len()).await
+    }
+
+    /// Sets all metrics back to where they start.
+    async fn reset_metrics(&self) -> Result<()> {
+        Work::new(self).await?.reset()
+    }
+
+    /// Takes a train state apart: the variables of each network and its optimizer, in the order of
+    /// [`networks`](Model::networks), and those of the metrics. [`NetworkState::join`] puts it together again.
+    ///
+    /// ```
+    /// # use wengert::prelude::*;
+    /// # struct Gan { generator: Functional, discriminator: Functional }
+    /// # impl Model for Gan {
+    /// #     fn base(&self) -> &Functional { &self.generator }
+    /// #     fn base_mut(&mut self) -> &mut Functional { &mut self.generator }
+    /// fn networks(&self) -> Vec<&Functional> {
+    ///     vec![&self.generator, &self.discriminator]
+    /// }
+    ///
+    /// fn train_step(&self, state: TrainState, batch: Batch) -> Result<(Logs, TrainState)> {
+    ///     let ([generator, discriminator], metrics) = self.split(state)?;
+    ///     // Losses and gradients as ever, then for each of both:
+    ///     // let generator = generator.update(self.generator.optimizer(), &gradients, non_trainable)?;
+    ///     Ok((Logs::default(), NetworkState::join([generator, discriminator], metrics)))
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::State`] if there is another number of networks than asked for.
+    fn split<const N: usize>(&self, state: TrainState) -> Result<([NetworkState; N], Vec<Variables>)> {
+        let networks = self.networks();
+        let (trainable, non_trainable, optimizer, metrics) = state;
+        let (mut trainable, mut non_trainable) = (trainable.into_iter(), non_trainable.into_iter());
+        let mut optimizers = optimizer.into_iter();
+        let part = |network: &&_| {
+            let (own, fixed) = super::Functional::counts(network);
+            NetworkState {
+                trainable: trainable.by_ref().take(own).collect(),
+                non_trainable: non_trainable.by_ref().take(fixed).collect(),
+                optimizer: optimizers.next().unwrap_or_default(),
+            }
+        };
+        let parts: Vec<NetworkState> = networks.iter().map(part).collect();
+        let parts = parts.try_into().map_err(|parts: Vec<_>| Error::State {
+            what: format!("the model has {} networks, its state was split for {N}", parts.len()),
+        })?;
+        Ok((parts, metrics))
+    }
+
+    /// [`fit`](Train::fit), blocking.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn fit_blocking(&mut self, data: impl Into<Batch>, options: Fit<'_>) -> Result<History> {
+        pollster::block_on(self.fit(data, options))
+    }
+
+    /// [`evaluate`](Train::evaluate), blocking.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn evaluate_blocking(&self, data: impl Into<Batch>, options: Evaluate) -> Result<Scores> {
+        pollster::block_on(self.evaluate(data, options))
+    }
+
+    /// [`predict`](Train::predict), blocking.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn predict_blocking(&self, x: impl Into<Batch>, options: Predict) -> Result<Tensor> {
+        pollster::block_on(self.predict(x, options))
+    }
+}
+
+impl<M: Model + ?Sized> Train for M {}

@@ -1,0 +1,28 @@
+//! What a training program usually names: `use wengert::prelude::*;`.
+//!
+//! Floor 5. Deliberately absent: what only a program about the machine or the compiler needs.
+
+#[cfg(not(target_arch = "wasm32"))]
+pub use crate::callbacks::ModelCheckpoint;
+pub use crate::callbacks::{Callback, EarlyStopping, Hook, LambdaCallback, Run, TerminateOnNaN};
+pub use crate::data::{Batch, Data};
+pub use crate::dtype::DType;
+pub use crate::error::{Error, Result};
+pub use crate::gpu::Device;
+pub use crate::grad::{grad, value_and_grad};
+pub use crate::graph::{Tensor, Tree};
+pub use crate::host::say;
+pub use crate::layers::{
+    Activation, Add, Concatenate, Context, Dense, Dropout, Flatten, Input, Layer, Mode, Reshape, Sequential, Symbolic,
+    Variable, Variables,
+};
+pub use crate::losses::{BinaryCrossentropy, CategoricalCrossentropy, Loss, SparseCategoricalCrossentropy};
+pub use crate::metrics::{Mean, Metric, Observed};
+pub use crate::model::{
+    Compile, Evaluate, Fit, Functional, History, Model, NetworkState, Predict, PredictState, Scores, TestState, Train,
+    TrainState, Verbose,
+};
+pub use crate::ops::{Axes, Keep, Operand, concat, stack};
+pub use crate::optimizers::{Adam, AdamW, Optimizer, RMSprop, SGD};
+pub use crate::random;
+pub use crate::step::{Logs, Step};

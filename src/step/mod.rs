@@ -1,0 +1,193 @@
+//! [`Step`]: a pure function over a state, recorded once and replayed.
+//!
+//! Floor 1. The first run with given shapes records the function on stand-ins for the leaves of state and batch,
+//! compiles it and binds it; later runs upload the batch and encode the same dispatches. The state's tensors stay
+//! where they are and are overwritten in place, so the newest complete state is always the one the caller holds.
+//! Purity is checked by recording again and comparing. Deliberately absent: the closure, which is passed at each run,
+//! so that a model can own its steps; and waiting: nothing here asks the device for anything.
+
+mod entry;
+mod logs;
+mod record;
+mod transfer;
+
+pub(crate) use entry::part_from_holders;
+pub use logs::{Asked, Logs, RING};
+pub(crate) use transfer::Transfer;
+pub use transfer::{assign, assign_all};
+
+use crate::error::{Error, Result};
+use crate::gpu::{Device, Encoder};
+use crate::graph::{Tensor, Tree};
+use crate::lower::Options;
+use crate::plan::{Plan, Profile};
+use crate::read::evaluate;
+use entry::Entry;
+use record::record;
+
+/// When a step is recorded again to check that it is pure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purity {
+    /// At every run: debug builds.
+    Always,
+    /// At the second and third run and at every hundredth: release builds.
+    Sometimes,
+}
+
+/// Plans kept at most; a partial last batch, validation and prediction are a few.
+const PLANS: usize = 16;
+
+/// Records a pure function once for each kind of input and replays it.
+pub struct Step {
+    device: Device,
+    options: Options,
+    purity: Purity,
+    entries: Vec<Entry>,
+}
+
+impl Step {
+    /// A step on `device` that has recorded nothing yet.
+    pub fn new(device: &Device) -> Step {
+        Step::with(device, Options::default())
+    }
+
+    /// A step with compiler options.
+    pub fn with(device: &Device, options: Options) -> Step {
+        let purity = if cfg!(debug_assertions) { Purity::Always } else { Purity::Sometimes };
+        Step { device: device.clone(), options, purity, entries: Vec::new() }
+    }
+
+    /// Sets when purity is checked.
+    pub fn purity(mut self, purity: Purity) -> Step {
+        self.purity = purity;
+        self
+    }
+
+    /// The device it runs on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Forgets all plans, so that the next run records anew: for deliberate changes of the function.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    /// The plan of the latest run.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.entries.last().and_then(|entry| entry.bound.as_ref()).map(|bound| &bound.plan)
+    }
+
+    /// Runs `f(state, batch) -> (logs, state)` once, updating the state in place.
+    ///
+    /// On an error the state is what it was.
+    pub fn run<S: Tree, B: Tree>(
+        &mut self,
+        state: &mut S,
+        batch: &B,
+        f: impl Fn(S, &B) -> Result<(Logs, S)>,
+    ) -> Result<Logs> {
+        self.run_tagged(0, state, std::slice::from_ref(batch), f)
+    }
+
+    /// Runs the function once for each batch, all in one submission. The batches must be alike. Returns the logs of
+    /// the last. `tag` separates forms of the function that are meant to differ (modes, a model's generation).
+    pub fn run_tagged<S: Tree, B: Tree>(
+        &mut self,
+        tag: u64,
+        state: &mut S,
+        batches: &[B],
+        f: impl Fn(S, &B) -> Result<(Logs, S)>,
+    ) -> Result<Logs> {
+        if batches.is_empty() {
+            return Ok(Logs::default());
+        }
+        self.prepare(tag, state, batches, f)?;
+        let mut encoder = self.device.encoder();
+        let logs = self.encode(&mut encoder, batches)?;
+        encoder.submit()?;
+        Ok(logs)
+    }
+
+    /// Runs the function once and times each dispatch.
+    pub async fn profile<S: Tree, B: Tree>(
+        &mut self,
+        state: &mut S,
+        batch: &B,
+        f: impl Fn(S, &B) -> Result<(Logs, S)>,
+    ) -> Result<Profile> {
+        let batches = std::slice::from_ref(batch);
+        self.prepare(0, state, batches, f)?;
+        let mut encoder = self.device.encoder_profiled()?;
+        self.encode(&mut encoder, batches)?;
+        let seconds = encoder.submit()?.seconds().await?;
+        let plan = self.plan().cloned().unwrap_or_default();
+        Ok(Profile { plan, seconds })
+    }
+
+    /// Makes the last entry the one for these inputs, recorded, checked and bound.
+    fn prepare<S: Tree, B: Tree>(
+        &mut self,
+        tag: u64,
+        state: &mut S,
+        batches: &[B],
+        f: impl Fn(S, &B) -> Result<(Logs, S)>,
+    ) -> Result<()> {
+        let Some(first) = batches.first() else { return Ok(()) };
+        self.evaluate(state, batches)?;
+        match self.entries.iter().position(|entry| entry.is_for(tag, state, first)) {
+            Some(at) => {
+                let due = match self.purity {
+                    Purity::Always => true,
+                    Purity::Sometimes => matches!(self.entries[at].runs, 1 | 2) || self.entries[at].runs % 100 == 99,
+                };
+                if due {
+                    let recorded = record(&self.device, &self.options, state, first, &f)?;
+                    if let Some((why, place)) = self.entries[at].signature.difference(&recorded.signature) {
+                        return Err(Error::StepChanged { why, place });
+                    }
+                }
+                // The latest is kept last.
+                self.entries[at..].rotate_left(1);
+            }
+            None => {
+                let recorded = record(&self.device, &self.options, state, first, &f)?;
+                let entry = Entry::new(&self.device, tag, recorded, &self.options)?;
+                if self.entries.len() == PLANS {
+                    self.entries.remove(0);
+                }
+                self.entries.push(entry);
+            }
+        }
+        let Some(entry) = self.entries.last_mut() else { return Ok(()) };
+        if !batches[1..].iter().all(|batch| entry.takes(batch)) {
+            return Err(Error::State { what: "batches that run in one submission must be alike".into() });
+        }
+        entry.settle(&self.device, state)
+    }
+
+    /// Computes what state and batches hold as graphs.
+    fn evaluate<S: Tree, B: Tree>(&self, state: &S, batches: &[B]) -> Result<()> {
+        let mut pending = Vec::new();
+        let mut failed = None;
+        let mut look = |tensor: &Tensor| match tensor.node() {
+            Ok((node, output)) if node.value(output).is_known() => {}
+            Ok(_) => pending.push(tensor.clone()),
+            Err(error) => failed = failed.take().or(Some(error)),
+        };
+        state.visit(&mut look);
+        batches.iter().for_each(|batch| batch.visit(&mut look));
+        match failed {
+            Some(error) => Err(error),
+            None => evaluate(&self.device, &pending, &self.options).map(drop),
+        }
+    }
+
+    /// Encodes one replay of the last entry for each batch.
+    fn encode<B: Tree>(&mut self, encoder: &mut Encoder, batches: &[B]) -> Result<Logs> {
+        let Some(entry) = self.entries.last_mut() else { return Ok(Logs::default()) };
+        batches.iter().try_for_each(|batch| entry.encode(encoder, batch))?;
+        entry.runs += 1;
+        Ok(entry.logs())
+    }
+}

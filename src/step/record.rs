@@ -1,0 +1,93 @@
+//! Recording a step: the function is called on stand-ins for the leaves of state and batch.
+//!
+//! Deliberately absent: any effect on the state. A recording that fails leaves everything as it was.
+
+use std::collections::HashMap;
+
+use super::logs::Logs;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::gpu::Device;
+use crate::graph::{Spec, Tensor, Tree, nowhere};
+use crate::lower::Options;
+use crate::lower::program::{Recording, Signature};
+use crate::read::evaluate;
+
+/// A step as recorded.
+pub(super) struct Recorded {
+    pub signature: Signature,
+    pub recording: Recording,
+    /// Numbers of the nodes that stand for leaves.
+    pub stand_ins: HashMap<u64, usize>,
+    /// Stand-ins for the leaves of the state.
+    pub state: Vec<Tensor>,
+    /// Stand-ins for the leaves of the batch.
+    pub batch: Vec<Tensor>,
+    /// The new state, then the logs.
+    pub outputs: Vec<Tensor>,
+    /// Names of the logs.
+    pub names: Vec<String>,
+}
+
+/// Records `f` and checks that it returns a state like the one it got.
+pub(super) fn record<S: Tree, B: Tree>(
+    device: &Device,
+    options: &Options,
+    state: &S,
+    batch: &B,
+    f: impl Fn(S, &B) -> Result<(Logs, S)>,
+) -> Result<Recorded> {
+    let (start, _) = (Tensor::placeholder(Spec::new([], DType::F32), nowhere()).node()).map(|n| (n.0.number(), n.1))?;
+    let mut stand_ins = HashMap::new();
+    let mut replace = |tensor: &Tensor, list: &mut Vec<Tensor>| match tensor.node() {
+        Ok((node, output)) => {
+            let stand_in = Tensor::placeholder(node.outputs()[output].clone(), node.place().clone());
+            if let Ok((node, _)) = stand_in.node() {
+                stand_ins.insert(node.number(), stand_ins.len());
+            }
+            list.push(stand_in.clone());
+            stand_in
+        }
+        Err(_) => tensor.clone(),
+    };
+    let (mut old, mut inputs) = (Vec::new(), Vec::new());
+    let recorded_state = state.map(&mut |t| replace(t, &mut old));
+    let recorded_batch = batch.map(&mut |t| replace(t, &mut inputs));
+    let (logs, new) = f(recorded_state, &recorded_batch)?;
+    let mut outputs = new.leaves();
+    let (was, is) = (specs(&old)?, specs(&outputs)?);
+    if was.len() != is.len() {
+        let what = format!("the step got {} tensors of state and returned {}", was.len(), is.len());
+        return Err(Error::State { what });
+    }
+    for (index, (was, is)) in was.iter().zip(&is).enumerate() {
+        if was != is {
+            let what = format!("tensor {index} of the state was {was}, the step returned {is}");
+            return Err(Error::State { what });
+        }
+    }
+    let mut names = Vec::new();
+    for (name, tensor) in logs.into_entries() {
+        let (node, output) = tensor.node()?;
+        let spec = &node.outputs()[output];
+        if spec.dtype != DType::F32 || spec.shape.numel() != 1 {
+            return Err(Error::State { what: format!("the log {name} is {spec}; a log is one f32 number") });
+        }
+        names.push(name);
+        outputs.push(tensor);
+    }
+    let mut recording = Recording::of(&outputs)?;
+    // What was recorded before the step is not a part of it: it is computed once and captured as a value.
+    let older = recording.older(start, &outputs)?;
+    if !older.is_empty() {
+        evaluate(device, &older, options)?;
+        recording = Recording::of(&outputs)?;
+    }
+    let signature = recording.signature(&stand_ins);
+    Ok(Recorded { signature, recording, stand_ins, state: old, batch: inputs, outputs, names })
+}
+
+/// Shapes and dtypes, or the error of a poisoned one.
+pub(super) fn specs(leaves: &[Tensor]) -> Result<Vec<Spec>> {
+    leaves.iter().map(|t| t.node().map(|(node, output)| node.outputs()[output].clone())).collect()
+}

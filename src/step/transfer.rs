@@ -1,0 +1,161 @@
+//! [`Transfer`]: one submission that moves values, and what tensors hold once it is on its way.
+//!
+//! Everything that uploads, copies or overwrites a tensor outside a replay goes through here, so that a value is
+//! changed only together with the commands that change it. Deliberately absent: decisions about what lies where.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::gpu::{Device, Encoder};
+use crate::graph::{Node, Slot, Tensor, Value};
+use crate::lower::Options;
+use crate::read::evaluate;
+
+/// Host data up to this many elements is kept when it is uploaded, since reading it back costs nothing then.
+const KEPT: usize = 1 << 14;
+
+/// Moves of values that make one submission.
+pub(crate) struct Transfer {
+    device: Device,
+    encoder: Option<Encoder>,
+    values: Vec<(Arc<Node>, usize, Value)>,
+}
+
+impl Transfer {
+    /// Nothing to move yet.
+    pub fn new(device: &Device) -> Transfer {
+        Transfer { device: device.clone(), encoder: None, values: Vec::new() }
+    }
+
+    /// The submission in the making, for work that follows the moves.
+    pub fn encoder(&mut self) -> &mut Encoder {
+        self.encoder.get_or_insert_with(|| self.device.encoder())
+    }
+
+    /// New memory for `tensor`.
+    pub fn alloc(&self, tensor: &Tensor) -> Result<Slot> {
+        let (node, output) = tensor.node()?;
+        Ok(Slot { buffer: self.device.alloc(node.outputs()[output].bytes())?, offset: 0 })
+    }
+
+    /// Where a tensor with a value lies, uploading it if it is still on the host.
+    pub fn slot(&mut self, tensor: &Tensor) -> Result<Slot> {
+        let (node, output) = tensor.node()?;
+        let value = node.value(output);
+        if let Some(slot) = value.device {
+            same_device(&slot, &self.device)?;
+            return Ok(slot);
+        }
+        let already = self.values.iter().find(|(n, o, _)| Arc::ptr_eq(n, node) && *o == output);
+        if let Some((_, _, Value { device: Some(slot), .. })) = already {
+            return Ok(slot.clone());
+        }
+        let slot = self.alloc(tensor)?;
+        self.fill(tensor, &slot)?;
+        let host = value.host.filter(|bits| bits.len() <= KEPT);
+        self.set(tensor, Value { host, device: Some(slot.clone()), placeholder: false })?;
+        Ok(slot)
+    }
+
+    /// Uploads or copies the value of a tensor to a place.
+    pub fn fill(&mut self, tensor: &Tensor, slot: &Slot) -> Result<()> {
+        fill(self.encoder(), tensor, slot)
+    }
+
+    /// Copies `bytes` bytes.
+    pub fn copy(&mut self, from: &Slot, to: &Slot, bytes: u64) {
+        self.encoder().copy(&from.buffer, from.offset, &to.buffer, to.offset, bytes);
+    }
+
+    /// What `tensor` holds once this is submitted.
+    pub fn set(&mut self, tensor: &Tensor, value: Value) -> Result<()> {
+        let (node, output) = tensor.node()?;
+        self.values.push((node.clone(), output, value));
+        Ok(())
+    }
+
+    /// Submits the moves, if there are any, and gives tensors their values.
+    pub fn submit(self) -> Result<()> {
+        if let Some(encoder) = self.encoder {
+            encoder.submit()?;
+        }
+        for (node, output, value) in self.values {
+            node.set_value(output, value);
+        }
+        Ok(())
+    }
+}
+
+/// Uploads or copies the value of a tensor to a place.
+pub(super) fn fill(encoder: &mut Encoder, tensor: &Tensor, slot: &Slot) -> Result<()> {
+    let (node, output) = tensor.node()?;
+    let value = node.value(output);
+    if let Some(bits) = value.host {
+        encoder.upload(bytemuck::cast_slice(&bits), &slot.buffer, slot.offset)
+    } else if let Some(from) = value.device {
+        same_device(&from, &slot.buffer.device())?;
+        encoder.copy(&from.buffer, from.offset, &slot.buffer, slot.offset, node.outputs()[output].bytes());
+        Ok(())
+    } else {
+        Err(Error::ReadInsideStep { op: node.op().name().into(), place: node.place().clone() })
+    }
+}
+
+/// An error where a tensor lies on another device.
+pub(super) fn same_device(slot: &Slot, device: &Device) -> Result<()> {
+    if slot.buffer.device() == *device {
+        return Ok(());
+    }
+    Err(Error::Device { what: "a tensor lies on another device than the one it is used on".into(), place: None })
+}
+
+/// Overwrites `target` with `value`; see [`assign_all`].
+pub fn assign(device: &Device, target: &Tensor, value: &Tensor) -> Result<()> {
+    assign_all(device, &[(target.clone(), value.clone())])
+}
+
+/// Overwrites each target with the value of its partner, one after the other, in one submission: weights that are
+/// loaded, metrics that are reset, a learning rate that changes.
+///
+/// A target that lies on a device stays where it is, so plans that use it stay valid; the write is ordered with the
+/// steps before and after it. One that lies nowhere takes over the host data. Every handle on a target sees the new
+/// value. Both have the same shape and dtype. On an error nothing is overwritten.
+pub fn assign_all(device: &Device, pairs: &[(Tensor, Tensor)]) -> Result<()> {
+    let mut values = Vec::with_capacity(pairs.len());
+    for (target, value) in pairs {
+        let ((node, output), (from, source)) = (target.node()?, value.node()?);
+        let (is, given) = (&node.outputs()[output], &from.outputs()[source]);
+        if is != given {
+            return Err(Error::State { what: format!("a tensor of {is} cannot be assigned {given}") });
+        }
+        if node.value(output).placeholder {
+            return Err(Error::ReadInsideStep { op: "assign".into(), place: node.place().clone() });
+        }
+        values.push(value.clone());
+    }
+    evaluate(device, &values, &Options::default())?;
+    let mut transfer = Transfer::new(device);
+    for (target, value) in pairs.iter().filter(|(target, value)| !target.same(value)) {
+        let ((node, output), (from, source)) = (target.node()?, value.node()?);
+        let (lies, new) = (node.value(output).device, from.value(source));
+        let value = match (lies, new.host) {
+            (None, Some(host)) => Value { host: Some(host), ..Value::default() },
+            (lies, _) => {
+                let slot = lies.map_or_else(|| transfer.alloc(target), Ok)?;
+                same_device(&slot, device)?;
+                transfer.fill(value, &slot)?;
+                Value { device: Some(slot), ..Value::default() }
+            }
+        };
+        transfer.set(target, value)?;
+    }
+    let targets: Vec<Arc<Node>> = transfer.values.iter().map(|(node, _, _)| node.clone()).collect();
+    transfer.submit()?;
+    // A target that was a computation is a value from now on.
+    for node in targets {
+        if (0..node.outputs().len()).all(|output| node.value(output).is_known()) {
+            node.detach();
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! Networks of several shapes under `fit`.
+
+use crate::{adam, bits, silent, uniform};
+use wengert::prelude::*;
+
+#[test]
+fn dropout_draws_from_its_seed() {
+    let ((x, _), (y, _)) = (uniform(1, 64, 4), uniform(2, 64, 1));
+    let train = |seed: u32| {
+        let mut model = Sequential::new([4])
+            .add(Dense::new(16).activation("relu"))
+            .add(Dropout::new(0.5).seed(seed))
+            .add(Dense::new(1))
+            .build()
+            .unwrap();
+        model.compile(adam()).unwrap();
+        model.fit_blocking((&x, &y), Fit { epochs: 2, ..silent() }).unwrap();
+        let predict = || model.predict_blocking(&x, Predict::default()).unwrap().to_vec::<f32>().unwrap();
+        assert_eq!(predict(), predict(), "nothing is dropped when predicting");
+        (bits(&model), predict())
+    };
+    let (first, second) = (train(1), train(2));
+    assert!(first == train(1));
+    assert_ne!(first.1, second.1);
+}
+
+#[test]
+fn the_counter_of_dropout_goes_on() {
+    let (x, _) = uniform(1, 12, 4);
+    let mut model = Sequential::new([4]).add(Dropout::new(0.5)).add(Dense::new(1)).build().unwrap();
+    model.compile(adam()).unwrap();
+    let y = uniform(2, 12, 1).0;
+    let device = pollster::block_on(model.device()).unwrap();
+    let counter =
+        |model: &Functional| model.variables().unwrap().pop().unwrap().1.to_vec_on::<u32>(&device).unwrap()[1];
+    let start = counter(&model);
+    model.fit_blocking((&x, &y), Fit { batch_size: 4, epochs: 2, ..silent() }).unwrap();
+    model.evaluate_blocking((&x, &y), crate::quiet()).unwrap();
+    assert_eq!(counter(&model), start + 6);
+}
+
+#[test]
+fn two_branches_are_added_and_concatenated() {
+    let x = Input([4]);
+    let left = Dense::new(8).activation("tanh").on(&x);
+    let right = Dense::new(8).on(&x);
+    let sum = Add.on([&left, &right]);
+    let both = Concatenate::default().on([&sum, &left]);
+    let y = Dense::new(1).on(&both);
+    let mut model = Functional::new(&[x], &[y]).unwrap();
+    assert_eq!(model.count_params(), 2 * (4 * 8 + 8) + 17);
+    model.compile(adam()).unwrap();
+    let (x, values) = uniform(1, 256, 4);
+    let target: Vec<f32> = values.chunks(4).map(|row| (3.0 * row[0]).tanh() + row[1] - row[2]).collect();
+    let y = Tensor::new(&target, [256, 1]);
+    let history = model.fit_blocking((&x, &y), Fit { epochs: 30, ..silent() }).unwrap();
+    let loss = history.get("loss").unwrap();
+    assert!(loss[29] < 0.2 * loss[0], "{loss:?}");
+}
+
+#[test]
+fn several_inputs_and_targets_are_a_step_of_ones_own() {
+    struct TwoHeads(Functional);
+    impl Model for TwoHeads {
+        crate::base!(0);
+        fn train_step(&self, state: TrainState, batch: Batch) -> Result<(Logs, TrainState)> {
+            let (trainable, non_trainable, optimizer, metrics) = state;
+            let ((loss, non_trainable), grads) = value_and_grad(
+                |tv| {
+                    let network = self.0.network();
+                    let (y, updated) = network.call(tv, &non_trainable, &batch.inputs, Mode::Train)?;
+                    let error = |i: usize| (&y[i] - &batch.targets[i]).square().mean(..);
+                    Ok((error(0) + error(1), updated))
+                },
+                &trainable,
+            )?;
+            let (trainable, optimizer) = self.optimizer().stateless_apply(&optimizer, &grads, &trainable)?;
+            Ok(([("loss", loss)].into(), (trainable, non_trainable, optimizer, metrics)))
+        }
+    }
+    let (a, b) = (Input([2]), Input([3]));
+    let joined = Concatenate::default().on([&a, &b]);
+    let (y, z) = (Dense::new(1).on(&joined), Dense::new(1).on(&joined));
+    let mut model = TwoHeads(Functional::new(&[a, b], &[y, z]).unwrap());
+    model.compile(Compile { optimizer: "adam".into(), ..Compile::default() }).unwrap();
+    let tensor = |seed: u32, width: usize| uniform(seed, 40, width).0;
+    let data = || (vec![tensor(1, 2), tensor(2, 3)], vec![tensor(3, 1), tensor(4, 1)]);
+    let history = model.fit_blocking(data(), Fit { epochs: 20, batch_size: 40, ..silent() }).unwrap();
+    let loss = history.get("loss").unwrap();
+    assert!(loss[19] < loss[0], "{loss:?}");
+    // The ready-made call is for one output, and says so.
+    let error = pollster::block_on(model.predict_on_batch(tensor(1, 2))).unwrap_err();
+    assert!(error.to_string().contains('2'), "{error}");
+}
