@@ -72,7 +72,7 @@ pub mod optimizers;
 pub mod plan;
 pub mod prelude;
 pub mod random;
-mod read;
+pub mod read;
 pub mod shape;
 pub mod step;
 pub mod threads;

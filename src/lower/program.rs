@@ -470,6 +470,10 @@ impl Program {
             Kind::Scalar(_) => return None,
             _ => (id, View::whole(&shape)),
         };
+        // A view of what is nowhere stored: of another view that did not fold, or of a scalar.
+        if matches!(self.vals[source].kind, Kind::View(_) | Kind::Scalar(_)) {
+            return None;
+        }
         let [batch_stride, row, column] = view.strides[..] else { return None };
         if view.inside.is_some() || view.offset < 0 || [batch_stride, row, column].iter().any(|&s| s < 0) {
             return None;
