@@ -121,8 +121,9 @@ impl Eager {
         let leaves = program.vals.iter().enumerate().filter_map(leaf).collect();
         let mut request = Request::default();
         for (tensor, root) in wanted.iter().zip(std::mem::take(&mut program.roots)) {
-            let root = if request.results.contains(&root) { program.copy_of(root) } else { root };
-            let root = program.computed(root, tensor.shape().numel());
+            let numel = tensor.shape().numel();
+            let again = request.results.contains(&root);
+            let root = if again { program.copy_of(root, numel) } else { program.computed(root, numel) };
             program.roots.push(root);
             request.results.push(root);
         }

@@ -518,14 +518,12 @@ impl Program {
         if !matches!(val.kind, Kind::Leaf(_) | Kind::Scalar(_) | Kind::View(_)) && val.numel == numel {
             return id;
         }
-        let copy = self.copy_of(id);
-        self.vals[copy].numel = numel;
-        copy
+        self.copy_of(id, numel)
     }
 
-    /// A stored copy of a value, for readers that need it as it lies.
-    pub fn copy_of(&mut self, source: Id) -> Id {
-        let Val { dtype, numel, place, .. } = self.vals[source].clone();
+    /// A stored copy of a value in `numel` elements, as many as it has; of a constant, as many as are asked for.
+    pub fn copy_of(&mut self, source: Id, numel: usize) -> Id {
+        let Val { dtype, place, .. } = self.vals[source].clone();
         let map = Map { text: "$0", helpers: "", heavy: false };
         self.push(Val { kind: Kind::Map(map), inputs: vec![source], dtype, numel, name: "copy".into(), place })
     }

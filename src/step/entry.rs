@@ -114,8 +114,7 @@ impl Entry {
                 continue;
             }
             let numel = outputs[index].shape().numel();
-            let root = if taken.insert(root) { root } else { program.copy_of(root) };
-            let root = program.computed(root, numel);
+            let root = if taken.insert(root) { program.computed(root, numel) } else { program.copy_of(root, numel) };
             program.roots.push(root);
             match leaves.get(index) {
                 Some(&leaf) => {

@@ -18,7 +18,7 @@ pub use transfer::{assign, assign_all};
 
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Encoder};
-use crate::graph::{Tensor, Tree};
+use crate::graph::{Tensor, Tree, Value};
 use crate::lower::Options;
 use crate::plan::{Plan, Profile};
 use crate::read::evaluate;
@@ -166,13 +166,20 @@ impl Step {
         entry.settle(&self.device, state)
     }
 
-    /// Computes what state and batches hold as graphs.
+    /// Computes what state and batches hold as graphs; an error if any of it lies on another device.
     fn evaluate<S: Tree, B: Tree>(&self, state: &S, batches: &[B]) -> Result<()> {
         let mut pending = Vec::new();
         let mut failed = None;
         let mut look = |tensor: &Tensor| match tensor.node() {
-            Ok((node, output)) if node.value(output).is_known() => {}
-            Ok(_) => pending.push(tensor.clone()),
+            Ok((node, output)) => match node.value(output) {
+                // Before anything moves, and whether or not the host remembers the value too: that depends on its size.
+                Value { device: Some(slot), .. } if slot.buffer.device() != self.device => {
+                    let what = "a tensor of the state or batch lies on another device than the step runs on".into();
+                    failed.get_or_insert(Error::Device { what, place: Some(node.place().clone()) });
+                }
+                value if value.is_known() => {}
+                _ => pending.push(tensor.clone()),
+            },
             Err(error) => failed = failed.take().or(Some(error)),
         };
         state.visit(&mut look);

@@ -343,3 +343,21 @@ fn too_much_is_an_error() {
     assert!(matches!(step.run(&mut state, &(), f), Err(Error::Limit { .. })));
     assert_eq!(values(&state), [1.0]);
 }
+
+#[test]
+fn one_constant_replaces_several_leaves_of_different_lengths() {
+    let device = Device::blocking().unwrap();
+    for fuse in [true, false] {
+        let leaf = |n: usize| numbers(&vec![7.0; n]);
+        let mut state = vec![leaf(3), leaf(6), leaf(1)];
+        let mut step = Step::with(&device, Options { fuse, ..Options::default() });
+        let five = |n: usize| Tensor::full([n], 5.0);
+        step.run(&mut state, &(), |_: Vec<Tensor>, _: &()| Ok((Logs::default(), vec![five(3), five(6), five(1)])))
+            .unwrap();
+        for (tensor, n) in state.iter().zip([3, 6, 1]) {
+            assert_eq!(values(tensor), vec![5.0; n], "fused: {fuse}");
+        }
+        // Nothing is copied twice.
+        assert!(step.plan().unwrap().dispatches() <= 3);
+    }
+}
