@@ -118,8 +118,11 @@ fn backward(loss: &Tensor, arguments: &[Tensor]) -> Result<Vec<Option<Tensor>>> 
         let passed = match node.op().vjp(inputs, &outputs, &own) {
             Derivative::Vjp(passed) => passed,
             Derivative::Zero => continue,
+            // The error goes back like a cotangent: it is one only if it gets to an argument, so a stop_gradient before
+            // the op ends it.
             Derivative::NotDifferentiable => {
-                return Err(Error::NotDifferentiable { op: node.op().name().into(), place: node.place().clone() });
+                let error = Error::NotDifferentiable { op: node.op().name().into(), place: node.place().clone() };
+                vec![Some(Tensor::poisoned(error)); inputs.len()]
             }
         };
         for (input, cotangent) in inputs.iter().zip(passed) {
