@@ -16,9 +16,11 @@ impl Tensor {
         let (Some(a), Some(b)) = (self.spec(), other.spec()) else {
             return if self.error().is_some() { self.clone() } else { other.clone() };
         };
+        // A closure has a caller of its own, so the place is taken here.
+        let place = here();
         let fail = |why: &str| {
-            let inputs = vec![a.shape.clone(), b.shape.clone()];
-            Tensor::poisoned(Error::Shape { op: "matmul".into(), inputs, why: why.into(), place: here() })
+            let (inputs, place) = (vec![a.shape.clone(), b.shape.clone()], place.clone());
+            Tensor::poisoned(Error::Shape { op: "matmul".into(), inputs, why: why.into(), place })
         };
         let ([a_outer @ .., m, k], [b_outer @ .., k2, n]) = (a.shape.dims(), b.shape.dims()) else {
             return fail("both need two axes at least");
