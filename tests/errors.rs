@@ -150,7 +150,6 @@ fn derivatives_that_do_not_exist_are_errors() {
     assert_eq!(message(grad(|_| Err(Error::Data { what: "empty".into() }), &x)), "empty");
 }
 
-/// A shape rule that a derivative breaks is an error of the op that was differentiated, in the line of that op.
 #[test]
 fn every_boundary_returns_the_error_of_a_poisoned_tensor() {
     let device = Device::blocking().unwrap();

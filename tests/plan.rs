@@ -442,3 +442,34 @@ fn two_devices_in_one_graph_are_an_error() {
     assert!(matches!(error, Error::Device { .. }), "{error}");
     assert_eq!((values(&here, &a), values(&there, &b)), (vec![1.0, 2.0], vec![3.0, 4.0]));
 }
+
+#[test]
+fn a_leaf_that_is_read_elsewhere_than_it_is_written_is_not_overwritten_too_early() {
+    let device = device();
+    let numbers: Vec<f32> = (0..81u16).map(|i| f32::from(i * 7 % 16) - 8.0).collect();
+    let mut state = (Tensor::new(&numbers, [9, 9]), vector(&[1.0; 9]));
+    let mut step = Step::new(&device);
+    for _ in 0..4 {
+        let (a, b) = (values(&device, &state.0), values(&device, &state.1));
+        // Transposed, reversed and summed: elements of the old value are needed after the first are new.
+        let f = |(a, b): (Tensor, Tensor), _: &()| Ok((Logs::default(), (a.t().flip(0) * 0.5, (&b + a.sum(0)) * 0.5)));
+        step.run(&mut state, &(), f).unwrap();
+        let first: Vec<f32> = (0..81).map(|i| a[(i % 9) * 9 + 8 - i / 9] * 0.5).collect();
+        let second: Vec<f32> = (0..9).map(|j| (b[j] + (0..9).map(|i| a[i * 9 + j]).sum::<f32>()) * 0.5).collect();
+        assert_eq!((values(&device, &state.0), values(&device, &state.1)), (first, second));
+    }
+}
+
+#[test]
+fn logs_stay_readable_while_further_steps_run() {
+    let device = device();
+    let (mut step, mut state) = (Step::new(&device), Tensor::scalar(0f32));
+    let f = |s: Tensor, _: &()| {
+        let s = s + 1.0;
+        Ok((Logs::from([("n", s.clone()), ("twice", &s * 2.0)]), s))
+    };
+    let all: Vec<Logs> = (0..5).map(|_| step.run(&mut state, &(), f).unwrap()).collect();
+    for (logs, n) in all.iter().zip([1.0, 2.0, 3.0, 4.0, 5.0]) {
+        assert_eq!(logs.read_blocking().unwrap(), [("n".to_string(), n), ("twice".to_string(), 2.0 * n)]);
+    }
+}
