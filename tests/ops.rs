@@ -15,7 +15,7 @@ use wengert::grad::grad;
 use wengert::graph::display::{Graph, collect};
 use wengert::graph::interpret::{Array, Given, interpret};
 use wengert::graph::{Lowering, Reduction, Spec, Tensor};
-use wengert::ops::{Example, registry};
+use wengert::ops::{Example, Keep, concat, registry, stack};
 use wengert::random::{self, threefry};
 use wengert::shape::Shape;
 use wengert::step::{Logs, Step};
@@ -492,5 +492,51 @@ fn random_numbers_are_those_of_the_host_bit_for_bit() {
         assert_eq!(random::fold_in(&key, f64::from(data)).to_vec_on::<u32>(&device).unwrap(), child);
         let grandchild = random::fold_in(&random::fold_in(&key, Tensor::scalar(data)), 5.0);
         assert_eq!(grandchild.to_vec_on::<u32>(&device).unwrap(), threefry::fold_in(child, 5));
+    }
+}
+
+/// The reference of a view goes through the same strides as the compiler, so both are held against answers by hand.
+#[test]
+fn views_and_joins_give_the_answers_of_numpy() {
+    let device = Device::blocking().unwrap();
+    let x = Tensor::new(&[0f32, 1.0, 2.0, 3.0, 4.0, 5.0], [2, 3]);
+    let y = Tensor::new(&[6f32, 7.0, 8.0], [3]);
+    let at = Tensor::new(&[2i32, 0, 9, -1], [2, 2]);
+    let cases: Vec<(Tensor, &[usize], &[f64])> = vec![
+        (x.reshape([3, 2]), &[3, 2], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]),
+        (x.t(), &[3, 2], &[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]),
+        (x.unsqueeze(0).permute([2, 0, 1]), &[3, 1, 2], &[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]),
+        (y.broadcast_to([2, 3]), &[2, 3], &[6.0, 7.0, 8.0, 6.0, 7.0, 8.0]),
+        (y.unsqueeze(-1).broadcast_to([3, 2]), &[3, 2], &[6.0, 6.0, 7.0, 7.0, 8.0, 8.0]),
+        (x.slice(1, 1..), &[2, 2], &[1.0, 2.0, 4.0, 5.0]),
+        (x.slice(0, 1..2).squeeze(0), &[3], &[3.0, 4.0, 5.0]),
+        (x.slice(-1, ..=1), &[2, 2], &[0.0, 1.0, 3.0, 4.0]),
+        (y.pad(&[(1, 2)]), &[6], &[0.0, 6.0, 7.0, 8.0, 0.0, 0.0]),
+        (x.pad(&[(1, 0), (0, 1)]), &[3, 4], &[0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 0.0, 3.0, 4.0, 5.0, 0.0]),
+        (x.flip(0), &[2, 3], &[3.0, 4.0, 5.0, 0.0, 1.0, 2.0]),
+        (x.flip(-1), &[2, 3], &[2.0, 1.0, 0.0, 5.0, 4.0, 3.0]),
+        (x.flatten(0), &[6], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]),
+        (x.t().flip(0).slice(0, ..2).flatten(0), &[4], &[2.0, 5.0, 1.0, 4.0]),
+        (concat(&[&x, &y.unsqueeze(0)], 0), &[3, 3], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]),
+        (concat(&[&x.slice(1, 2..), &x], 1), &[2, 4], &[2.0, 0.0, 1.0, 2.0, 5.0, 3.0, 4.0, 5.0]),
+        (stack(&[&y, &(&y + 10.0)], 1), &[3, 2], &[6.0, 16.0, 7.0, 17.0, 8.0, 18.0]),
+        // Indices beyond the axis are clamped.
+        (x.take(&at, 1), &[2, 2, 2], &[2.0, 0.0, 2.0, 0.0, 5.0, 3.0, 5.0, 3.0]),
+        (y.take(&at.flatten(0).slice(0, ..2), 0), &[2], &[8.0, 6.0]),
+        (at.flatten(0).one_hot(3), &[4, 3], &[0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
+        (Tensor::iota([2, 3], 0), &[2, 3], &[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]),
+        (Tensor::iota([2, 3], 1), &[2, 3], &[0.0, 1.0, 2.0, 0.0, 1.0, 2.0]),
+        (x.matmul(&y.unsqueeze(1)), &[2, 1], &[23.0, 86.0]),
+        (x.sum(0), &[3], &[3.0, 5.0, 7.0]),
+        (x.mean(Keep(0)), &[1, 3], &[1.5, 2.5, 3.5]),
+        (x.reshape([2, 1, 3]).max([0, 2]), &[1], &[5.0]),
+        (x.prod(1), &[2], &[0.0, 60.0]),
+        (x.var(0), &[3], &[2.25, 2.25, 2.25]),
+        (x.argmax(0), &[3], &[1.0, 1.0, 1.0]),
+    ];
+    for (number, (tensor, shape, wanted)) in cases.iter().enumerate() {
+        assert_eq!(tensor.shape().dims(), *shape, "{number}");
+        same(&interpret(std::slice::from_ref(tensor), &Given::new()).unwrap()[0].data, wanted);
+        same(&read(tensor, &device).unwrap(), wanted);
     }
 }
