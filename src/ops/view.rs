@@ -84,11 +84,11 @@ impl Tensor {
         };
         let start = match range.start_bound() {
             Bound::Included(&start) => start,
-            Bound::Excluded(&start) => start + 1,
+            Bound::Excluded(&start) => start.saturating_add(1),
             Bound::Unbounded => 0,
         };
         let end = match range.end_bound() {
-            Bound::Included(&end) => end + 1,
+            Bound::Included(&end) => end.saturating_add(1),
             Bound::Excluded(&end) => end,
             Bound::Unbounded => self.dim(axis),
         };
@@ -195,8 +195,25 @@ impl Primitive for Viewed {
             ViewOp::Slice(slices) if slices.len() != source.rank() => {
                 return fail("one range an axis is needed".into());
             }
+            ViewOp::Slice(slices) => {
+                let within = |(&(first, length, step), &whole): (&(usize, usize, isize), &usize)| {
+                    let last = length.checked_sub(1).map(|n| first as i128 + n as i128 * step as i128);
+                    step != 0
+                        && first <= whole
+                        && last.is_none_or(|last| first < whole && (0..whole as i128).contains(&last))
+                };
+                if !slices.iter().zip(source.iter()).all(within) {
+                    return fail(format!("{slices:?} (first, length, step) is not within it"));
+                }
+            }
             ViewOp::Pad(widths) if widths.len() != source.rank() => {
                 return fail(format!("{} pairs of widths were given", widths.len()));
+            }
+            ViewOp::Pad(widths) => {
+                let sum = |(&d, w): (&usize, &(usize, usize))| d.checked_add(w.0)?.checked_add(w.1);
+                if source.iter().zip(widths).map(sum).any(|length| length.is_none()) {
+                    return fail(format!("{widths:?} is more than can be counted"));
+                }
             }
             _ => {}
         }
