@@ -466,6 +466,8 @@ impl Program {
         let val = &self.vals[id];
         let shape: crate::shape::Shape = [batch, rows, columns].into();
         let (source, view) = match &val.kind {
+            // Neither a view, where a chain of them has no strided form, nor a constant lies in a buffer.
+            Kind::View(_) if matches!(self.vals[val.inputs[0]].kind, Kind::View(_) | Kind::Scalar(_)) => return None,
             Kind::View(view) => (val.inputs[0], view.then(&ViewOp::Reshape(shape))?),
             Kind::Scalar(_) => return None,
             _ => (id, View::whole(&shape)),

@@ -361,3 +361,19 @@ fn one_constant_replaces_several_leaves_of_different_lengths() {
         assert!(step.plan().unwrap().dispatches() <= 3);
     }
 }
+
+#[test]
+fn products_take_views_of_views_and_padded_constants() {
+    let device = Device::blocking().unwrap();
+    // Columns by rows joined with another axis have no strides; their transpose is a view of a view. Large enough that
+    // the tuned kernels run.
+    let data: Vec<f32> = (0..4096).map(|i| (i % 13) as f32 - 6.0).collect();
+    let x = Tensor::new(&data, [2, 64, 16, 2]).permute([0, 3, 1, 2]).permute([1, 0, 2, 3]);
+    let (left, right) = (x.permute([3, 2, 0, 1]).reshape([16, 128, 2]).t(), Tensor::new(&data, [16, 128, 2]));
+    let padded = Tensor::scalar(1.5f32).reshape([1, 1]).pad(&[(3, 60), (1, 62)]);
+    for product in [left.matmul(&right), padded.matmul(&Tensor::new(&data, [64, 64]))] {
+        let wanted = interpret(std::slice::from_ref(&product), &Default::default()).unwrap().remove(0).data;
+        let got = product.to_vec_on::<f32>(&device).unwrap();
+        assert!(got.iter().zip(&wanted).all(|(&got, want)| (f64::from(got) - want).abs() <= 1e-3));
+    }
+}
