@@ -74,7 +74,11 @@ pub(super) fn broadcast_apply(row: &'static Row, operands: &[&Tensor]) -> Tensor
     let shape = (operands.iter()).try_fold(Shape::scalar(), |shape, operand| shape.broadcast(&operand.shape()));
     match shape {
         Some(shape) => {
-            let spread: Vec<Tensor> = operands.iter().map(|operand| operand.broadcast_to(&shape)).collect();
+            // Not by a closure, which would not pass on its caller's line.
+            let mut spread = Vec::with_capacity(operands.len());
+            for operand in operands {
+                spread.push(operand.broadcast_to(&shape));
+            }
             Tensor::apply(Elementwise(row), &spread.iter().collect::<Vec<_>>())
         }
         None => Tensor::apply(Elementwise(row), operands),

@@ -6,11 +6,13 @@
 use super::Example;
 use crate::dtype::DType;
 use crate::error::Error;
-use crate::graph::{Tensor, here};
+use crate::graph::{OnBehalf, Tensor, here};
 
 /// Tensors one behind the other along an axis; the other axes agree. At least one tensor.
 #[track_caller]
 pub fn concat(tensors: &[&Tensor], axis: i32) -> Tensor {
+    // A closure does not pass on its caller's line.
+    let _behalf = OnBehalf::of(&here());
     let Some((first, rest)) = tensors.split_first() else {
         return Tensor::poisoned(Error::Argument { what: format!("concat: nothing to join ({})", here()) });
     };
@@ -51,6 +53,7 @@ pub fn concat(tensors: &[&Tensor], axis: i32) -> Tensor {
 /// Tensors of one shape along a new axis.
 #[track_caller]
 pub fn stack(tensors: &[&Tensor], axis: i32) -> Tensor {
+    let _behalf = OnBehalf::of(&here());
     let spread: Vec<Tensor> = tensors.iter().map(|t| t.unsqueeze(axis)).collect();
     concat(&spread.iter().collect::<Vec<_>>(), axis)
 }

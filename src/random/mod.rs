@@ -82,7 +82,8 @@ fn words(key: &Tensor, shape: &Shape) -> [Tensor; 2] {
         let why = "a key is two words of u32".to_string();
         return [key.misfit("random", why.clone()), key.misfit("random", why)];
     }
-    [0, 1].map(|at| key.slice(0, at..at + 1).reshape([]).broadcast_to(shape))
+    // No closure: one has a caller of its own, and the nodes should name ours.
+    [key.slice(0, 0..1).reshape([]).broadcast_to(shape), key.slice(0, 1..2).reshape([]).broadcast_to(shape)]
 }
 
 /// A new key from a key and a number: independent streams for independent uses.
