@@ -112,19 +112,29 @@ fn backward(loss: &Tensor, arguments: &[Tensor]) -> Result<Vec<Option<Tensor>>> 
         cotangents.insert(last.number(), own);
     }
     for (node, inputs) in tape.iter().rev().filter(|(node, _)| !ends.contains(&node.number())) {
-        let Some(own) = cotangents.remove(&node.number()) else { continue };
+        let Some(mut own) = cotangents.remove(&node.number()) else { continue };
         let _behalf = OnBehalf::of(node.place());
         let outputs: Vec<Tensor> = (0..node.outputs().len()).map(|output| Tensor::of(node.clone(), output)).collect();
-        let passed = match node.op().vjp(inputs, &outputs, &own) {
+        // A failed cotangent goes where a healthy one would. It is an error only if it arrives at an argument: an op on
+        // the way may end the path, as stop_gradient does. Rules are asked with zeros, so that none meets it.
+        let mut failed = own.iter().flatten().find_map(|cotangent| cotangent.error().cloned());
+        if failed.is_some() {
+            let zeros =
+                |(cotangent, output): (Option<Tensor>, &Tensor)| cotangent.map(|_| Tensor::zeros(output.shape()));
+            own = own.into_iter().zip(&outputs).map(zeros).collect();
+        }
+        let mut passed = match node.op().vjp(inputs, &outputs, &own) {
             Derivative::Vjp(passed) => passed,
             Derivative::Zero => continue,
-            // The error goes back like a cotangent: it is one only if it gets to an argument, so a stop_gradient before
-            // the op ends it.
             Derivative::NotDifferentiable => {
-                let error = Error::NotDifferentiable { op: node.op().name().into(), place: node.place().clone() };
-                vec![Some(Tensor::poisoned(error)); inputs.len()]
+                let (op, place) = (node.op().name().into(), node.place().clone());
+                failed.get_or_insert(Error::NotDifferentiable { op, place });
+                vec![Some(Tensor::zeros([])); inputs.len()]
             }
         };
+        if let Some(error) = failed {
+            passed.iter_mut().flatten().for_each(|cotangent| *cotangent = Tensor::poisoned(error.clone()));
+        }
         for (input, cotangent) in inputs.iter().zip(passed) {
             let (from, output) = input.node()?;
             let Some(cotangent) = cotangent.filter(|_| on_path.contains(&from.number())) else { continue };

@@ -315,3 +315,16 @@ fn a_graph_needs_one_device() {
     assert!(matches!(error, Error::Device { .. }), "{error}");
     assert_eq!(state.to_vec::<f32>().unwrap(), [1.0, 1.0]);
 }
+
+/// What has no derivative is an error behind every kind of rule, slices included, and never a panic.
+#[test]
+fn an_op_without_a_derivative_behind_a_view_is_an_error() {
+    let x = Tensor::new(&[1f32, 2.0, 3.0, 4.0], [4]);
+    let refused = |result: Result<Tensor, Error>| {
+        assert!(matches!(&result, Err(Error::NotDifferentiable { op, .. }) if op == "prod"), "{result:?}");
+    };
+    refused(grad(|x| Ok(x.slice(0, 1..3).prod(..)), &x));
+    refused(grad(|x| Ok(x.pad(&[(1, 2)]).prod(..)), &x));
+    refused(grad(|x| Ok(x.reshape([2, 2]).t().prod(..)), &x));
+    refused(grad(|x| Ok(x.reshape([2, 2]).max(-1).prod(..)), &x));
+}
