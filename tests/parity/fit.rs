@@ -1,0 +1,1 @@
+//! Whole trajectories of `fit`: History and final weights.

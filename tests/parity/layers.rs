@@ -1,0 +1,1 @@
+//! Layers other than convolutions: forward, gradients, new state.

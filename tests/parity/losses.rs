@@ -1,0 +1,1 @@
+//! Losses: values under every reduction and weight, and gradients by the predictions.

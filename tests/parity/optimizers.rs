@@ -1,0 +1,1 @@
+//! Optimizers: ten steps each, with their options.
