@@ -121,7 +121,7 @@ fn problem(c: &Case) -> Problem {
     let (br, bc) = if tb { (n, k) } else { (k, n) };
     let a = operand(ar, ac, ta, c.broadcast[0], c.pad);
     let b = operand(br, bc, tb, c.broadcast[1], c.pad);
-    Problem { batch, m, n, k, a, b }
+    Problem { batch, parts: 1, m, n, k, a, b }
 }
 
 fn check(gpu: &Gpu, target: &Target, cases: &[Case]) {
@@ -241,6 +241,7 @@ fn text_depends_on_the_class_only() {
 #[test]
 fn grids_stay_within_limits() {
     let p = Problem {
+        parts: 1,
         batch: 70000,
         m: 8,
         n: 8,

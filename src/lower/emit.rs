@@ -364,7 +364,7 @@ impl<'a> Emitter<'a> {
                 self.value(table, &At { var: source, level: Level::Other }, lanes)
             }
             // Defined by the phase before anything reads them; reaching this line would be a defect of the passes.
-            Kind::Leaf(_) | Kind::Fold(_) | Kind::Contraction(_) => {
+            Kind::Leaf(_) | Kind::Fold(..) | Kind::Contraction(..) => {
                 let defect = format!("{} is not available at {at:?}", val.name);
                 self.unit.defect.get_or_insert(defect);
                 format!("{}(0)", wgsl_type(val.dtype, lanes))
@@ -420,7 +420,7 @@ impl<'a> Emitter<'a> {
             0
         } else {
             let below = val.inputs.iter().map(|&input| self.stage(input, stages)).max().unwrap_or(0);
-            below + usize::from(matches!(val.kind, Kind::Fold(_)))
+            below + usize::from(matches!(val.kind, Kind::Fold(..)))
         };
         stages.insert(id, stage);
         stage
@@ -430,7 +430,7 @@ impl<'a> Emitter<'a> {
     pub fn folds(&self, stages: &HashMap<Id, usize>) -> Vec<Vec<Id>> {
         let mut folds: Vec<Vec<Id>> = Vec::new();
         let members: BTreeSet<Id> = self.fused.groups[self.group].members.iter().copied().collect();
-        for id in members.into_iter().filter(|&id| matches!(self.program.vals[id].kind, Kind::Fold(_))) {
+        for id in members.into_iter().filter(|&id| matches!(self.program.vals[id].kind, Kind::Fold(..))) {
             let stage = stages.get(&id).copied().unwrap_or(1);
             folds.resize(folds.len().max(stage), Vec::new());
             folds[stage - 1].push(id);

@@ -57,7 +57,7 @@ fn header(l: &Layout, what: &str) -> String {
     let mut s = format!(
         "// C[z, m, n] = sum over k of A[z, m, k] B[z, k, n], f32. {what}\n\
          // A is stored {}, B {}; C is dense [batch, M, N].\n\
-         // p: (batch, M, N, K), (lda, ldb, batch stride of A, of B), (tiles along N, tiles along M, tiles in all, 0)\n\
+         // p: (batch, M, N, K), (lda, ldb, batch stride of A, of B), (tiles along N, tiles along M, tiles in all, length of a stretch of K or 0)\n\
          @group(0) @binding(0) var<uniform> p: array<vec4<u32>, 3>;\n\
          @group(0) @binding(1) var<storage, read> a: array<{}>;\n\
          @group(0) @binding(2) var<storage, read> b: array<{}>;\n\
@@ -90,8 +90,9 @@ fn entry(threads: usize, lane: &str, tile_m: usize, tile_n: usize) -> String {
     format!(
         "@compute @workgroup_size({threads})\n\
          fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) g: vec3<u32>, @builtin({lane}) l: u32) {{\n\
-         let M = p[0].y; let N = p[0].z; let K = p[0].w + (g.z - 1u);\n\
+         let M = p[0].y; let N = p[0].z;\n\
          let t = w.x + w.y * g.x; let per = p[2].x * p[2].y; let z = min(t / per, p[0].x - 1u); let ti = t % per;\n\
+         let kf = z * p[2].w; let K = select(p[0].w, min(p[0].w, kf + p[2].w), p[2].w != 0u) + (g.z - 1u);\n\
          s = vec4<u32>(p[1].x, p[1].y, z * p[1].z, z * p[1].w);\n\
          let mt = select(M, (ti / p[2].x) * {tile_m}u, t < p[2].z); let nt = (ti % p[2].x) * {tile_n}u;\n\
          let Mc = M - 1u; let Nc = N - 1u; let M4 = Mc & 0xfffffffcu; let N4 = Nc & 0xfffffffcu;\n"
@@ -183,7 +184,7 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
     };
     if l.ta && !l.tb {
         // Both contiguous across K: one k at a time, no tail.
-        s.push_str("for (var k = 0u; k < K; k++) {\n");
+        s.push_str("for (var k = kf; k < K; k++) {\n");
         for r in 0..regs {
             put!(s, "let a{r}_0 = load_a(z, k, r{r}); ");
         }
@@ -192,7 +193,7 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
         s.push_str("}\n");
     } else {
         let tail = !l.k4();
-        put!(s, "let Ke = {};\nfor (var k = 0u; k < Ke; k += 4u) {{\n", if tail { "K & 0xfffffffcu" } else { "K" });
+        put!(s, "let Ke = {};\nfor (var k = kf; k < Ke; k += 4u) {{\n", if tail { "K & 0xfffffffcu" } else { "K" });
         for r in 0..regs {
             match l.ta {
                 true => {
@@ -229,7 +230,7 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
         }
         s.push_str("}\n");
         if tail {
-            s.push_str("for (var k = Ke; k < K; k++) { let e = k - Ke;\n");
+            s.push_str("for (var k = max(Ke, kf); k < K; k++) { let e = k - Ke;\n");
             for r in 0..regs {
                 match l.ta {
                     true => put!(s, "let a{r}_0 = load_a(z, k, r{r}); "),
@@ -304,7 +305,7 @@ pub(super) fn subgroup_narrow(l: &Layout, sg: usize, vs: usize, tn: usize) -> St
             s.push_str("}\n");
         }
     };
-    put!(s, "let Ke = K - K % {block}u;\nfor (var k = 0u; k < Ke; k += {block}u) {{\n");
+    put!(s, "let Ke = K - K % {block}u;\nfor (var k = kf; k < Ke; k += {block}u) {{\n");
     for r in 0..regs {
         match l.tb {
             true => put!(s, "let b{r} = load_b(z, j{r}, k); "),
@@ -335,7 +336,7 @@ pub(super) fn subgroup_narrow(l: &Layout, sg: usize, vs: usize, tn: usize) -> St
             s.push_str("}\n");
         }
     }
-    s += "}\nfor (var k = Ke; k < K; k++) { let kb = k & 0xfffffffcu; let e = k & 3u;\n";
+    s += "}\nfor (var k = max(Ke, kf); k < K; k++) { let kb = k & 0xfffffffcu; let e = k & 3u;\n";
     for r in 0..regs {
         match l.tb {
             true => put!(s, "let b{r} = load_b(z, j{r}, kb)[e]; "),
@@ -391,7 +392,7 @@ pub(super) fn workgroup(l: &Layout, bm: usize, bn: usize, bk: usize, tm: usize, 
         }
         s.push('\n');
     }
-    put!(s, "for (var k0 = 0u; k0 < K; k0 += {bk}u) {{\n");
+    put!(s, "for (var k0 = kf; k0 < K; k0 += {bk}u) {{\n");
     // Stage: `n` pieces spread over the threads; a piece beyond the last is skipped. Values beyond K become zero.
     let stage = |s: &mut String, n: usize, body: &str| {
         for first in (0..n).step_by(threads) {
