@@ -35,13 +35,13 @@ impl Ema {
         Ok(())
     }
 
-    /// The scalars of one step, from the number of updates before it.
-    pub(super) fn at(&self, updates: &Tensor) -> Averaging {
-        let first = updates.eq(0.0);
+    /// The scalars of one step, from the number of the update, the first of which is 1.
+    pub(super) fn at(&self, update: &Tensor) -> Averaging {
+        let first = update.eq(1.0);
         Averaging {
             of_average: first.select(0.0, self.momentum),
             of_parameter: first.select(1.0, 1.0 - self.momentum),
-            overwrite: self.overwrite_frequency.map(|every| is_multiple(&(updates + 1.0), every)),
+            overwrite: self.overwrite_frequency.map(|every| is_multiple(update, every)),
         }
     }
 }

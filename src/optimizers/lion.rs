@@ -36,7 +36,9 @@ impl Rule for Lion {
 
     fn check(&self) -> Result<()> {
         if self.beta_1 == 0.0 {
-            return Err(Error::Argument { what: "beta_1 of lion is above 0; without a momentum it is sign descent".into() });
+            return Err(Error::Argument {
+                what: "beta_1 of lion is above 0; without a momentum it is sign descent".into(),
+            });
         }
         within_one(self.name(), &[("beta_1", self.beta_1), ("beta_2", self.beta_2)])
     }

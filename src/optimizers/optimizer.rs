@@ -6,7 +6,7 @@ use super::variables::{Role, is_multiple};
 use super::{Clip, Ema, ITERATION, LEARNING_RATE, LearningRate, OptimizerVariables, Rule, Variables};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Tensor, here};
+use crate::graph::{Spec, Tensor, here};
 
 /// An optimizer. Cheap to clone.
 ///
@@ -157,7 +157,7 @@ impl Optimizer {
         }
         let first = |role| match role {
             Role::Iteration => Tensor::scalar(0i32),
-            Role::LearningRate => Tensor::scalar(self.rate.initial()),
+            Role::LearningRate(rate) => Tensor::scalar(rate),
             // Each is a leaf of its own, since each is overwritten.
             Role::Kept { parameter, initial, .. } => {
                 let shape = trainable[parameter].shape();
@@ -185,50 +185,61 @@ impl Optimizer {
         let (mut kept, mut shared) = (vec![Vec::new(); trainable.len()], Vec::new());
         for (role, variable) in roles.iter().zip(variables) {
             match role {
-                Role::Iteration | Role::LearningRate => {}
+                Role::Iteration | Role::LearningRate(_) => {}
                 Role::Kept { parameter, .. } => kept[*parameter].push(variable.clone()),
                 Role::Shared { .. } => shared.push(variable.clone()),
             }
         }
 
-        // Everything that changes over time, once for all parameters.
-        let iteration = &variables[ITERATION];
-        let rate = self.rate_in_force(variables)?;
-        // Updates before this step, and whether it is one.
-        let (updates, due) = match self.accumulation {
-            Some(batches) => (iteration / f64::from(batches), Some(is_multiple(&(iteration + 1.0), batches))),
+        // Everything that changes over time, once for all parameters. All of it is computed from the new iteration count:
+        // were the old one read by the update, the new one could not be written over it.
+        let iteration = &variables[ITERATION] + 1.0;
+        let rate = self.rate_at(&(&iteration - 1.0), variables)?;
+        // The number of the update, the first is 1, and whether it is this step that completes it.
+        let (update, due) = match self.accumulation {
+            Some(batches) => ((&iteration - 1.0) / f64::from(batches) + 1.0, Some(is_multiple(&iteration, batches))),
             None => (iteration.clone(), None),
         };
         let if_due = |new: Tensor, old: &Tensor| match &due {
             Some(due) => due.select(new, old),
             None => new,
         };
-        let scalars = self.rule.scalars(&(&updates + 1.0), &rate, &shared);
+        let scalars = self.rule.scalars(&update, &rate, &shared);
         let decay = self.decay.rate.map(|decay| &rate * decay);
-        let averaging = self.ema.map(|ema| ema.at(&updates));
+        let averaging = self.ema.map(|ema| ema.at(&update));
 
         // The tensors of a parameter lie in the order of the options, then of the rule's slots.
         let accumulator = usize::from(averaging.is_some());
         let slots = accumulator + usize::from(due.is_some());
-        let mut gradients = grads.to_vec();
-        if let (Some(due), Some(batches)) = (&due, self.accumulation) {
-            for (gradient, kept) in gradients.iter_mut().zip(&mut kept) {
-                let sum = &*gradient + &kept[accumulator];
+        let accumulate = |gradient: &Tensor, kept: &mut [Tensor]| match (&due, self.accumulation) {
+            (Some(due), Some(batches)) => {
+                let sum = gradient + &kept[accumulator];
                 kept[accumulator] = due.select(0.0, &sum);
-                *gradient = sum / f64::from(batches);
+                sum / f64::from(batches)
             }
+            _ => gradient.clone(),
+        };
+        // Norms need all gradients at once. Without them a gradient is made where its parameter is moved: what is recorded
+        // together is computed together.
+        let mut gradients = grads.to_vec();
+        let norms = self.clip.filter(|clip| !matches!(clip, Clip::Value(_)));
+        if norms.is_some() {
+            gradients = grads.iter().zip(&mut kept).map(|(gradient, kept)| accumulate(gradient, kept)).collect();
         }
-        if let Some(clip) = &self.clip {
-            gradients = clip.apply(&gradients)?;
-        }
+        let scales = norms.and_then(|clip| clip.scales(&gradients));
         let mut moved = Vec::with_capacity(trainable.len());
         for (index, (parameter, kept)) in trainable.iter().zip(&mut kept).enumerate() {
+            let gradient = match (&scales, self.clip) {
+                (Some(scales), _) => &gradients[index] * &scales[index],
+                (None, Some(Clip::Value(bound))) => accumulate(&gradients[index], kept).clip(-bound, bound),
+                _ => accumulate(&gradients[index], kept),
+            };
             let excluded = self.decay.excluded.get(index).is_some_and(|&excluded| excluded);
             let decayed = match &decay {
                 Some(decay) if !excluded => parameter - parameter * decay,
                 _ => parameter.clone(),
             };
-            let (new, of_rule) = self.rule.update(&decayed, &gradients[index], &kept[slots..], &scalars);
+            let (new, of_rule) = self.rule.update(&decayed, &gradient, &kept[slots..], &scalars);
             if of_rule.len() != kept.len() - slots {
                 let (have, need) = (of_rule.len(), kept.len() - slots);
                 let what = format!("{} keeps {need} slots, its update returned {have}", self.name());
@@ -251,8 +262,8 @@ impl Optimizer {
         let mut shared = scalars.into_iter().zip(&shared).map(|(new, old)| if_due(new, old));
         let mut kept: Vec<_> = kept.into_iter().map(Vec::into_iter).collect();
         let new = roles.iter().filter_map(|role| match role {
-            Role::Iteration => Some(iteration + 1.0),
-            Role::LearningRate => Some(rate.clone()),
+            Role::Iteration => Some(iteration.clone()),
+            Role::LearningRate(_) => Some(rate.clone()),
             Role::Kept { parameter, .. } => kept[*parameter].next(),
             Role::Shared { .. } => shared.next(),
         });
@@ -267,11 +278,23 @@ impl Optimizer {
     ///
     /// Errors: variables of another optimizer, a schedule that gives anything else.
     pub fn rate_in_force(&self, variables: &[Tensor]) -> Result<Tensor> {
-        let index = if self.rate.is_scheduled() { ITERATION } else { LEARNING_RATE };
-        let Some(variable) = variables.get(index) else {
-            return Err(Error::State { what: format!("there are no variables of {}", self.name()) });
-        };
-        self.rate.at(self.name(), variable)
+        self.rate_at(variables.get(ITERATION).ok_or_else(|| self.without_variables())?, variables)
+    }
+
+    #[track_caller]
+    fn rate_at(&self, iteration: &Tensor, variables: &[Tensor]) -> Result<Tensor> {
+        let LearningRate::Scheduled(schedule) = &self.rate else { return self.rate_variable(variables).cloned() };
+        let rate = schedule.rate(iteration);
+        if rate.ok()?.spec() != Some(&Spec::new([], DType::F32)) {
+            let (name, dtype, shape) = (self.name(), rate.dtype(), rate.shape());
+            let what = format!("the schedule of {name} gives {dtype}{shape}; a learning rate is one f32 number");
+            return Err(Error::Argument { what });
+        }
+        Ok(rate)
+    }
+
+    fn without_variables(&self) -> Error {
+        Error::State { what: format!("there are no variables of {}", self.name()) }
     }
 
     /// The variable that holds the learning rate, to be assigned to.
@@ -281,11 +304,11 @@ impl Optimizer {
     pub fn rate_variable<'v>(&self, variables: &'v [Tensor]) -> Result<&'v Tensor> {
         if self.rate.is_scheduled() {
             let name = self.name();
-            let what = format!("the learning rate of {name} follows a schedule and cannot be set; give it a number first");
+            let what =
+                format!("the learning rate of {name} follows a schedule and cannot be set; give it a number first");
             return Err(Error::Argument { what });
         }
-        let missing = || Error::State { what: format!("there are no variables of {}", self.name()) };
-        variables.get(LEARNING_RATE).ok_or_else(missing)
+        variables.get(LEARNING_RATE).ok_or_else(|| self.without_variables())
     }
 
     /// The averages of `parameters` parameters among the variables, if [`Ema`] keeps them.

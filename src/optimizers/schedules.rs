@@ -12,7 +12,6 @@ use std::sync::Arc;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::Tensor;
-use crate::shape::Shape;
 use crate::threads::{MaybeSend, MaybeSync};
 
 /// A learning rate as a function of the iteration count. A closure `|step: &Tensor| -> Tensor` is one.
@@ -46,74 +45,48 @@ impl<F: Fn(&Tensor) -> Tensor + MaybeSend + MaybeSync + 'static> Schedule for F 
 /// let own = Optimizer::from(SGD::default()).learning_rate(|step: &Tensor| 0.1 / (step.cast(DType::F32) + 1.0));
 /// ```
 #[derive(Clone)]
-pub struct LearningRate(Kind);
-
-#[derive(Clone)]
-enum Kind {
+pub enum LearningRate {
+    /// The number that it starts from; it is a variable of the optimizer.
     Number(f64),
+    /// A function of the iteration count, which needs no variable.
     Scheduled(Arc<dyn Schedule>),
-}
-
-impl From<f64> for LearningRate {
-    fn from(rate: f64) -> LearningRate {
-        LearningRate(Kind::Number(rate))
-    }
-}
-
-impl<S: Schedule> From<S> for LearningRate {
-    fn from(schedule: S) -> LearningRate {
-        LearningRate(Kind::Scheduled(Arc::new(schedule)))
-    }
-}
-
-impl fmt::Debug for LearningRate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Kind::Number(rate) => write!(f, "{rate}"),
-            Kind::Scheduled(_) => f.write_str("scheduled"),
-        }
-    }
 }
 
 impl LearningRate {
     /// Whether it follows a schedule.
     pub fn is_scheduled(&self) -> bool {
-        matches!(self.0, Kind::Scheduled(_))
-    }
-
-    /// The number that it starts from; of a schedule, which has no variable, none.
-    pub(super) fn initial(&self) -> f64 {
-        match self.0 {
-            Kind::Number(rate) => rate,
-            Kind::Scheduled(_) => f64::NAN,
-        }
+        matches!(self, LearningRate::Scheduled(_))
     }
 
     pub(super) fn check(&self, optimizer: &str) -> Result<()> {
-        match &self.0 {
-            Kind::Number(rate) if !rate.is_finite() => {
+        match self {
+            LearningRate::Number(rate) if !rate.is_finite() => {
                 Err(Error::NonFinite { what: format!("the learning rate of {optimizer} is {rate}") })
             }
-            Kind::Number(_) => Ok(()),
-            Kind::Scheduled(schedule) => schedule.check(),
+            LearningRate::Number(_) => Ok(()),
+            LearningRate::Scheduled(schedule) => schedule.check(),
         }
     }
+}
 
-    /// The rate from its variable, or from the iteration count.
-    #[track_caller]
-    pub(super) fn at(&self, optimizer: &str, variable: &Tensor) -> Result<Tensor> {
-        let Kind::Scheduled(schedule) = &self.0 else { return Ok(variable.clone()) };
-        let rate = schedule.rate(variable);
-        let spec = rate.ok()?.spec();
-        if spec.is_none_or(|spec| spec.shape != Shape::scalar() || spec.dtype != DType::F32) {
-            let what = format!(
-                "the schedule of {optimizer} gives {}[{}]; a learning rate is one f32 number",
-                rate.dtype(),
-                rate.shape()
-            );
-            return Err(Error::Argument { what });
+impl From<f64> for LearningRate {
+    fn from(rate: f64) -> LearningRate {
+        LearningRate::Number(rate)
+    }
+}
+
+impl<S: Schedule> From<S> for LearningRate {
+    fn from(schedule: S) -> LearningRate {
+        LearningRate::Scheduled(Arc::new(schedule))
+    }
+}
+
+impl fmt::Debug for LearningRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LearningRate::Number(rate) => write!(f, "{rate}"),
+            LearningRate::Scheduled(_) => f.write_str("scheduled"),
         }
-        Ok(rate)
     }
 }
 

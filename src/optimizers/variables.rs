@@ -1,6 +1,6 @@
 //! The variables of an optimizer: what each is, in the order of Keras, and the shapes in which a state holds them.
 
-use super::{Optimizer, Variables};
+use super::{LearningRate, Optimizer, Variables};
 use crate::error::{Error, Result};
 use crate::graph::Tensor;
 
@@ -15,11 +15,19 @@ pub const LEARNING_RATE: usize = 1;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Role {
     Iteration,
-    LearningRate,
+    /// Which starts from this number.
+    LearningRate(f64),
     /// A tensor of the shape of a parameter, and what its elements start from.
-    Kept { parameter: usize, name: &'static str, initial: f64 },
+    Kept {
+        parameter: usize,
+        name: &'static str,
+        initial: f64,
+    },
     /// A number of the rule.
-    Shared { name: &'static str, initial: f64 },
+    Shared {
+        name: &'static str,
+        initial: f64,
+    },
 }
 
 impl Optimizer {
@@ -27,7 +35,9 @@ impl Optimizer {
     /// gradient, the slots of the rule.
     pub(super) fn roles(&self, parameters: usize) -> Vec<Role> {
         let mut roles = vec![Role::Iteration];
-        roles.extend((!self.rate.is_scheduled()).then_some(Role::LearningRate));
+        if let LearningRate::Number(rate) = self.rate {
+            roles.push(Role::LearningRate(rate));
+        }
         let average = self.ema.map(|_| vec!["average"]);
         let accumulator = self.accumulation.map(|_| vec!["gradient_accumulator"]);
         let options = average.into_iter().chain(accumulator).map(|block| (block, true));
@@ -45,7 +55,7 @@ impl Optimizer {
     pub fn variable_names(&self, parameters: &[String]) -> Vec<String> {
         let name = |role| match role {
             Role::Iteration => "iteration".into(),
-            Role::LearningRate => "learning_rate".into(),
+            Role::LearningRate(_) => "learning_rate".into(),
             Role::Kept { parameter, name, .. } => format!("{}_{name}", parameters[parameter].replace('/', "_")),
             Role::Shared { name, .. } => name.into(),
         };
@@ -56,7 +66,7 @@ impl Optimizer {
 /// Whether a whole number is a multiple of another; exact for any i32.
 pub(super) fn is_multiple(number: &Tensor, of: u32) -> Tensor {
     let of = f64::from(of);
-    (number / of * of).eq(number)
+    (number - number / of * of).eq(0.0)
 }
 
 /// One optimizer's variables: bare, or as the only entry of a train state's list. Sealed.

@@ -1,7 +1,10 @@
 //! Optimizers against plain f64 loops, on the f64 interpreter. Host scalars of a graph are f32, so equality is within
 //! the rounding of the hyper-parameters.
 
+mod plan;
+
 use super::*;
+use crate::graph::Tensor;
 use crate::graph::display::Graph;
 use crate::graph::interpret::{Given, interpret};
 use crate::shape::Shape;
@@ -63,10 +66,10 @@ fn adam_is_the_form_of_keras() {
         v[i] += (g * g - v[i]) * (1.0 - b2);
         p - m[i] * alpha / (v[i].sqrt() + epsilon)
     });
-    // 1 - 0.999f32 is off by 5e-5 of itself, its root by half of that, times a rate of 0.1.
+    // Host scalars are f32, so a step of 0.1 is off by a few 1e-8 of itself.
     let adam = Adam { learning_rate: rate, ..Adam::default() };
-    close(&run(&adam.into()), &expected, 1e-5);
-    // With hyper-parameters that f32 holds, all of it is exact but for epsilon.
+    close(&run(&adam.into()), &expected, 1e-7);
+    // With hyper-parameters that f32 holds, all of it is exact but for the logarithms of the betas.
     let (mut m, mut v) = ([0f64; 3], [0f64; 3]);
     let expected = by_hand(|p, g, i, step| {
         let alpha = 0.125 * (1.0 - f64::powi(0.75, step)).sqrt() / (1.0 - f64::powi(0.5, step));
@@ -74,8 +77,9 @@ fn adam_is_the_form_of_keras() {
         v[i] += (g * g - v[i]) * 0.25;
         p - m[i] * alpha / (v[i].sqrt() + f64::powi(2.0, -20))
     });
-    let adam = Adam { learning_rate: 0.125, beta_1: 0.5, beta_2: 0.75, epsilon: f64::powi(2.0, -20) };
-    close(&run(&adam.into()), &expected, 1e-12);
+    let adam =
+        Adam { learning_rate: 0.125, beta_1: 0.5, beta_2: 0.75, epsilon: f64::powi(2.0, -20), ..Adam::default() };
+    close(&run(&adam.into()), &expected, 3.0 * 0.125 * 6e-8);
 }
 
 #[test]
@@ -131,26 +135,26 @@ fn rmsprop_in_all_its_forms() {
 #[test]
 fn clipping_bounds_elements_norms_or_all() {
     let grads = [t(&[3., -4.], [2]), t(&[12.], [1])];
-    let clipped = |clip: Clip| clip.apply(&grads).unwrap().iter().flat_map(values).collect::<Vec<_>>();
+    let descend = Optimizer::from(SGD { learning_rate: 1.0, ..SGD::default() });
+    let clipped = |clip: Clip, grads: &[Tensor]| -> Vec<f64> {
+        let (optimizer, start) = (descend.clone().clip(clip), [Tensor::zeros([2]), Tensor::zeros([1])]);
+        let variables = optimizer.variables(&start).unwrap();
+        let (moved, _) = optimizer.stateless_apply(&variables, grads, &start).unwrap();
+        moved.iter().flat_map(values).map(|v| -v).collect()
+    };
     let near = |got: Vec<f64>, expected: [f64; 3]| {
         assert!(got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{got:?}, expected {expected:?}");
     };
-    near(clipped(Clip::Value(3.5)), [3., -3.5, 3.5]);
-    near(clipped(Clip::Norm(10.0)), [3., -4., 10.]);
-    near(clipped(Clip::Norm(2.5)), [1.5, -2., 2.5]);
-    near(clipped(Clip::GlobalNorm(6.5)), [1.5, -2., 6.]);
-    near(clipped(Clip::GlobalNorm(13.0)), [3., -4., 12.]);
+    near(clipped(Clip::Value(3.5), &grads), [3., -3.5, 3.5]);
+    near(clipped(Clip::Norm(10.0), &grads), [3., -4., 10.]);
+    near(clipped(Clip::Norm(2.5), &grads), [1.5, -2., 2.5]);
+    near(clipped(Clip::GlobalNorm(6.5), &grads), [1.5, -2., 6.]);
+    near(clipped(Clip::GlobalNorm(13.0), &grads), [3., -4., 12.]);
     // A gradient of zero stays zero.
-    let zero = Clip::Norm(1.0).apply(&[Tensor::zeros([2])]).unwrap();
-    assert_eq!(values(&zero[0]), [0., 0.]);
-    assert!(Clip::Value(0.0).apply(&grads).is_err());
-    assert!(Optimizer::from(SGD::default()).clip(Clip::Norm(f64::NAN)).variables(&grads).is_err());
-    let sgd = SGD { learning_rate: 1.0, ..SGD::default() };
-    let optimizer = Optimizer::from(sgd).clip(Clip::GlobalNorm(6.5));
-    let variables = optimizer.variables(&grads).unwrap();
-    let start = [Tensor::zeros([2]), Tensor::zeros([1])];
-    let (moved, _) = optimizer.stateless_apply(&variables, &grads, &start).unwrap();
-    assert_eq!(moved.iter().flat_map(values).collect::<Vec<_>>(), [-1.5, 2., -6.]);
+    near(clipped(Clip::Norm(1.0), &[Tensor::zeros([2]), Tensor::zeros([1])]), [0.; 3]);
+    for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        assert!(descend.clone().clip(Clip::Norm(bad)).variables(&grads).is_err());
+    }
 }
 
 #[test]
@@ -186,13 +190,13 @@ fn every_parameter_adds_the_same_ops() {
         let variables = optimizer.variables(&trainable).unwrap();
         let (moved, new) = optimizer.stateless_apply(&variables, &trainable, &trainable).unwrap();
         let text = Graph::of(&[moved, new].concat()).unwrap().to_string();
-        ["powi", "sqrt", "div", "add", "sub", "mul"].map(|op| text.matches(&format!("= {op}(")).count())
+        ["tanh", "sqrt", "div", "add", "sub", "mul"].map(|op| text.matches(&format!("= {op}(")).count())
     };
     let (one, two, three) = (count(1), count(2), count(3));
     for op in 0..one.len() {
         assert_eq!(two[op] - one[op], three[op] - two[op]);
     }
-    // Two powers for the step, none for a parameter.
+    // Two powers of the betas for the step, none for a parameter.
     assert_eq!((one[0], two[0]), (2, 2));
 }
 
@@ -228,11 +232,11 @@ fn what_does_not_belong_together_is_refused() {
 
 #[test]
 fn names_and_choices() {
-    for name in KNOWN {
-        get(name).unwrap();
+    for name in ["SGD", "RMSprop", "Adam", "AdamW", "Adagrad", "Adadelta", "Adamax", "Nadam", "Lion"] {
+        assert_eq!(get(name).unwrap().name(), name.to_lowercase());
     }
-    assert_eq!(get("RMSprop").unwrap().name(), "rmsprop");
-    assert_eq!(get("nadam").unwrap_err().to_string(), "unknown optimizer \"nadam\"; known: sgd, adam, adamw, rmsprop");
+    let known = "sgd, rmsprop, adam, adamw, adagrad, adadelta, adamax, nadam, lion";
+    assert_eq!(get("ftrl").unwrap_err().to_string(), format!("unknown optimizer \"ftrl\"; known: {known}"));
     let name = |choice: OptimizerChoice| choice.resolve().map(|o| o.unwrap().name().to_string());
     assert_eq!(name("Adam".into()).unwrap(), "adam");
     assert_eq!(name(SGD::default().into()).unwrap(), "sgd");
