@@ -225,6 +225,15 @@ impl Functional {
         assign_all(&device, &[(self.optimizer().rate_variable(&variables)?.clone(), Tensor::scalar(rate))])
     }
 
+    /// Puts the averages of the parameters in their place, if the optimizer keeps any.
+    pub(super) fn adopt_averages(&self, device: &Device) -> Result<()> {
+        let variables = at_home(&self.store)?.optimizer.clone();
+        match self.optimizer().averages(&variables, self.counts().0) {
+            Some(averages) => self.assign(device, &averages.iter().cloned().enumerate().collect::<Vec<_>>()),
+            None => Ok(()),
+        }
+    }
+
     fn optimizer_variables(&self) -> Result<Variables> {
         let variables = at_home(&self.store)?.optimizer.clone();
         if variables.is_empty() { Err(Error::NotCompiled { needs: "an optimizer" }) } else { Ok(variables) }

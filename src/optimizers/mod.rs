@@ -78,9 +78,9 @@ macro_rules! optimizers {
 }
 optimizers! {
     SGD "sgd"
-    RMSprop "rmsprop"
     Adam "adam"
     AdamW "adamw"
+    RMSprop "rmsprop"
     Adagrad "adagrad"
     Adadelta "adadelta"
     Adamax "adamax"

@@ -1,6 +1,8 @@
 //! Optimizers: ten steps each, with their options.
 
 use wengert::graph::Tensor;
+use wengert::layers::{Dense, Sequential};
+use wengert::model::{Compile, Fit, Train, Verbose};
 use wengert::optimizers::schedules::{CosineDecay, ExponentialDecay};
 use wengert::optimizers::{
     Adadelta, Adagrad, Adam, AdamW, Adamax, Clip, Ema, Lion, Nadam, Optimizer, RMSprop, SGD, Variables,
@@ -188,4 +190,29 @@ fn names_of_variables() {
     assert_eq!(of_bias(Adadelta::default().into()), "dense_bias_accumulated_grad dense_bias_accumulated_delta_var");
     assert_eq!(of_bias(Nadam::default().into()), "dense_bias_momentum dense_bias_velocity u_product");
     assert_eq!(of_bias(Lion::default().into()), "dense_bias_momentum");
+}
+
+/// Keras' `finalize_variable_values`: one weight on one row, whose path is computed here by the definition.
+#[test]
+fn a_fit_ends_with_the_averages() {
+    let layer = Dense::new(1).use_bias(false).kernel_initializer("zeros");
+    let mut model = Sequential::new([1]).add(layer).build().unwrap().on(device());
+    let sgd = Optimizer::from(SGD { learning_rate: 0.125, ..SGD::default() });
+    let optimizer = sgd.ema(Ema { momentum: 0.75, ..Ema::default() }).into();
+    model.compile(Compile { optimizer, loss: "mse".into(), ..Compile::default() }).unwrap();
+    let mut weight = 0.0f64;
+    let mut average = 0.0f64;
+    for epochs in [3, 0, 2] {
+        let fit = Fit { epochs, verbose: Verbose::Silent, ..Fit::default() };
+        let one = Tensor::new(&[1f32], [1, 1]);
+        model.fit_blocking((one.clone(), one), fit).unwrap();
+        for _ in 0..epochs {
+            weight -= 0.125 * 2.0 * (weight - 1.0);
+            average = if average == 0.0 { weight } else { 0.75 * average + 0.25 * weight };
+        }
+        // The next fit goes on from the average.
+        weight = average;
+        let trained = model.trainable().unwrap()[0].to_vec_on::<f64>(device()).unwrap();
+        close(&format!("after {epochs}"), &trained, &[weight], TOLERANCE);
+    }
 }

@@ -1,7 +1,10 @@
 //! Learning-rate schedules, step by step.
 
 use wengert::dtype::DType;
+use wengert::error::Error;
 use wengert::graph::Tensor;
+use wengert::layers::{Dense, Sequential};
+use wengert::model::{Compile, Fit, Train, Verbose};
 use wengert::optimizers::schedules::{
     CosineDecay, CosineDecayRestarts, ExponentialDecay, InverseTimeDecay, PiecewiseConstantDecay, PolynomialDecay,
 };
@@ -97,4 +100,39 @@ fn cosine_with_restarts() {
 #[test]
 fn of_ones_own() {
     check("inverse_time", |step: &Tensor| 0.1 / (step.cast(DType::F32) * 0.05 + 1.0));
+}
+
+/// Read between epochs, and not settable, as in Keras; a number is.
+#[test]
+fn the_rate_of_a_model_follows_its_schedule() {
+    let reference = Reference::open("schedules");
+    let mut model = Sequential::new([2]).add(Dense::new(1)).build().unwrap().on(device());
+    let at = |model: &wengert::model::Functional| pollster::block_on(model.learning_rate());
+    assert!(matches!(at(&model), Err(Error::NotCompiled { .. })));
+    let sgd = Optimizer::from(SGD::default()).learning_rate(CosineDecay::new(0.1, 20));
+    model.compile(Compile { optimizer: sgd.into(), loss: "mse".into(), ..Compile::default() }).unwrap();
+    let (x, y) = (Tensor::new(&[1f32; 20], [10, 2]), Tensor::new(&[1f32; 10], [10, 1]));
+    let fit = |batch_size| Fit { batch_size, verbose: Verbose::Silent, ..Fit::default() };
+    let steps = reference.values("steps");
+    let (mut rates, mut expected) = (Vec::new(), Vec::new());
+    for batches in [0.0, 5.0, 10.0, 15.0, 20.0] {
+        let index = steps.iter().position(|&step| step == batches).unwrap();
+        expected.push(reference.values("cosine")[index]);
+        rates.push(at(&model).unwrap());
+        model.fit_blocking((x.clone(), y.clone()), fit(2)).unwrap();
+    }
+    close("rates between fits of five batches", &rates, &expected, TOLERANCE);
+    let error = pollster::block_on(model.set_learning_rate(0.5)).unwrap_err();
+    assert!(matches!(error, Error::Argument { .. }), "{error}");
+    let expected = "the learning rate of sgd follows a schedule and cannot be set; give it a number first";
+    assert_eq!(error.to_string(), expected);
+
+    let sgd = Optimizer::from(SGD::default()).learning_rate(0.25);
+    model.compile(Compile { optimizer: sgd.into(), loss: "mse".into(), ..Compile::default() }).unwrap();
+    assert_eq!(at(&model).unwrap(), 0.25);
+    pollster::block_on(model.set_learning_rate(0.0)).unwrap();
+    let before = model.trainable().unwrap()[0].to_vec_on::<f32>(device()).unwrap();
+    model.fit_blocking((x.clone(), y.clone()), fit(2)).unwrap();
+    assert_eq!(model.trainable().unwrap()[0].to_vec_on::<f32>(device()).unwrap(), before);
+    assert_eq!(at(&model).unwrap(), 0.0);
 }

@@ -235,11 +235,173 @@ fn names_and_choices() {
     for name in ["SGD", "RMSprop", "Adam", "AdamW", "Adagrad", "Adadelta", "Adamax", "Nadam", "Lion"] {
         assert_eq!(get(name).unwrap().name(), name.to_lowercase());
     }
-    let known = "sgd, rmsprop, adam, adamw, adagrad, adadelta, adamax, nadam, lion";
+    let known = "sgd, adam, adamw, rmsprop, adagrad, adadelta, adamax, nadam, lion";
     assert_eq!(get("ftrl").unwrap_err().to_string(), format!("unknown optimizer \"ftrl\"; known: {known}"));
     let name = |choice: OptimizerChoice| choice.resolve().map(|o| o.unwrap().name().to_string());
     assert_eq!(name("Adam".into()).unwrap(), "adam");
     assert_eq!(name(SGD::default().into()).unwrap(), "sgd");
     assert_eq!(name(Optimizer::from(RMSprop::default()).into()).unwrap(), "rmsprop");
     assert!(name("nothing".into()).is_err());
+}
+
+/// On the device, where f32 is what counts.
+fn on_device(tensors: &[Tensor]) -> Vec<f64> {
+    let device = crate::gpu::Device::blocking().unwrap();
+    tensors.iter().flat_map(|tensor| tensor.to_vec_on::<f64>(&device).unwrap()).collect()
+}
+
+#[test]
+fn the_bias_of_an_average_is_exact_at_any_count() {
+    for beta in [0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999] {
+        let counts = [1i32, 2, 3, 10, 100, 1000, 100_000, 10_000_000];
+        let biases = on_device(&counts.map(|t| rule::unbiased(beta, &Tensor::scalar(t))));
+        for (t, bias) in counts.into_iter().zip(biases) {
+            let expected = -(f64::from(t) * f64::ln(beta)).exp_m1();
+            assert!((bias - expected).abs() <= 1e-6 * expected, "{beta}, {t}: {bias}, expected {expected}");
+        }
+    }
+}
+
+/// The count is a whole number, so that nothing stands still or comes twice after millions of batches.
+#[test]
+fn counts_are_exact_after_millions_of_batches() {
+    let sgd = Optimizer::from(SGD { learning_rate: 1.0, ..SGD::default() });
+    let optimizer = sgd
+        .gradient_accumulation_steps(3)
+        .ema(Ema { momentum: 0.5, overwrite_frequency: Some(2) })
+        .learning_rate(schedules::PiecewiseConstantDecay::new(&[9_999_999, 20_000_000], &[1.0, 2.0, 4.0]));
+    // 2^24 + 1 is the first whole number that f32 does not hold.
+    for start in [9_999_996i32, 16_777_212, 1_999_999_998] {
+        let (mut trainable, grads) = (vec![Tensor::zeros([1])], [t(&[1.0], [1])]);
+        let mut variables = optimizer.variables(&trainable).unwrap();
+        variables[ITERATION] = Tensor::scalar(start);
+        let (mut p, mut average, mut sum) = (0.0, 0.0, 0.0);
+        for count in start..start + 9 {
+            (trainable, variables) = optimizer.stateless_apply(&variables, &grads, &trainable).unwrap();
+            let rate = if count <= 9_999_999 {
+                1.0
+            } else if count <= 20_000_000 {
+                2.0
+            } else {
+                4.0
+            };
+            sum += 1.0;
+            if (count + 1) % 3 == 0 {
+                p -= rate * sum / 3.0;
+                sum = 0.0;
+            }
+            average = 0.5 * average + 0.5 * p;
+            if (count / 3 + 1) % 2 == 0 {
+                p = average;
+            }
+            let got = on_device(&[trainable[0].clone(), variables[1].clone(), variables[2].clone()]);
+            let expected = [p, average, sum];
+            assert!(got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{count}: {got:?}, {expected:?}");
+        }
+        assert_eq!(values(&variables[ITERATION]), [f64::from(start + 9)]);
+    }
+}
+
+#[test]
+fn options_outside_their_domains_are_refused() {
+    let trainable = [Tensor::zeros([2])];
+    let message = |optimizer: Optimizer| optimizer.variables(&trainable).unwrap_err().to_string();
+    let sgd = || Optimizer::from(SGD::default());
+    let momentum = message(SGD { momentum: 1.5, ..SGD::default() }.into());
+    assert_eq!(momentum, "momentum of sgd lies between 0 and 1, it is 1.5");
+    assert!(message(Adam { beta_2: f64::NAN, ..Adam::default() }.into()).contains("beta_2 of adam"));
+    assert!(message(RMSprop { rho: -0.1, ..RMSprop::default() }.into()).contains("rho of rmsprop"));
+    assert!(message(Lion { beta_1: 0.0, ..Lion::default() }.into()).contains("beta_1 of lion is above 0"));
+    assert!(message(sgd().weight_decay(f64::INFINITY)).contains("weight decay"));
+    for batches in [0, 1, u32::MAX] {
+        assert!(message(sgd().gradient_accumulation_steps(batches)).contains("2 batches at least"));
+    }
+    assert!(message(sgd().ema(Ema { momentum: 1.5, ..Ema::default() })).contains("between 0 and 1, it is 1.5"));
+    assert!(message(sgd().ema(Ema { overwrite_frequency: Some(0), ..Ema::default() })).contains("1 update at least"));
+}
+
+#[test]
+fn schedules_outside_their_domains_are_refused() {
+    use schedules::*;
+    let trainable = [Tensor::zeros([2])];
+    let message = |rate: LearningRate| {
+        Optimizer::from(SGD::default()).learning_rate(rate).variables(&trainable).unwrap_err().to_string()
+    };
+    assert_eq!(message(CosineDecay::new(0.1, 0).into()), "decay_steps lies between 1 and 2^30, it is 0");
+    assert!(message(ExponentialDecay::new(0.1, 5, 0.0).into()).contains("decay_rate is above 0"));
+    assert!(message(PolynomialDecay::new(f64::NAN, 5).into()).contains("not finite"));
+    assert!(message(InverseTimeDecay::new(0.1, u32::MAX, 0.5).into()).contains("decay_steps"));
+    let restarts = CosineDecayRestarts { t_mul: 0.5, ..CosineDecayRestarts::new(0.1, 5) };
+    assert_eq!(message(restarts.into()), "t_mul is 1 at least, not 0.5");
+    assert!(message(PiecewiseConstantDecay::new(&[5], &[0.1]).into()).contains("1 boundaries part 2 values"));
+    assert!(message(PiecewiseConstantDecay::new(&[5, 5], &[0.1, 0.2, 0.3]).into()).contains("do not increase"));
+    // A closure is seen when it is asked.
+    let apply = |schedule: fn(&Tensor) -> Tensor| {
+        let optimizer = Optimizer::from(SGD::default()).learning_rate(schedule);
+        let variables = optimizer.variables(&trainable).unwrap();
+        optimizer.stateless_apply(&variables, &trainable, &trainable).unwrap_err().to_string()
+    };
+    let expected = "the schedule of sgd gives i32[]; a learning rate is one f32 number";
+    assert_eq!(apply(|step| step.clone()), expected);
+    assert!(apply(|_| Tensor::ones([2])).contains("gives f32[2]"));
+    assert!(apply(|step| step.exp()).starts_with("exp: "));
+}
+
+#[test]
+fn weight_decay_leaves_parameters_alone_by_name() {
+    let trainable = [t(&[1.0], [1]), t(&[1.0], [1]), t(&[1.0], [1])];
+    let names = ["bias_net/kernel", "bias_net/bias", "out/kernel"];
+    let decayed = |words: &[&str]| -> Vec<f64> {
+        let sgd = Optimizer::from(SGD { learning_rate: 1.0, ..SGD::default() }).weight_decay(0.5);
+        let optimizer = sgd.exclude_from_weight_decay(words).for_parameters(names);
+        let (variables, grads) = (optimizer.variables(&trainable).unwrap(), vec![Tensor::zeros([1]); 3]);
+        optimizer.stateless_apply(&variables, &grads, &trainable).unwrap().0.iter().flat_map(values).collect()
+    };
+    assert_eq!(decayed(&[]), [0.5, 0.5, 0.5]);
+    assert_eq!(decayed(&["bias"]), [0.5, 1.0, 0.5]);
+    assert_eq!(decayed(&["out/", "bias"]), [0.5, 1.0, 1.0]);
+    let unnamed = Optimizer::from(AdamW::default()).exclude_from_weight_decay(&["bias", "gamma"]);
+    let message = unnamed.variables(&trainable).unwrap_err().to_string();
+    assert!(message.contains("by name (bias, gamma), but the names of 0 of 3 are known"), "{message}");
+}
+
+/// A rule of somebody's own, with a shared number and a slot that starts elsewhere.
+#[test]
+fn a_rule_of_ones_own() {
+    #[derive(Debug)]
+    struct Counting {
+        forgets: bool,
+    }
+    impl Rule for Counting {
+        fn name(&self) -> &str {
+            "counting"
+        }
+        fn slots(&self) -> Vec<Vec<&'static str>> {
+            vec![vec!["height"]]
+        }
+        fn initial(&self, _: &str) -> f64 {
+            3.0
+        }
+        fn shared(&self) -> Vec<(&'static str, f64)> {
+            vec![("total", 10.0)]
+        }
+        fn scalars(&self, update: &Tensor, _: &Tensor, shared: &[Tensor]) -> Vec<Tensor> {
+            if self.forgets { vec![] } else { vec![&shared[0] + update.cast(crate::dtype::DType::F32)] }
+        }
+        fn update(&self, p: &Tensor, _: &Tensor, slots: &[Tensor], scalars: &[Tensor]) -> (Tensor, Variables) {
+            if self.forgets { (p.clone(), vec![]) } else { (p + &scalars[0], vec![&slots[0] * 2.0]) }
+        }
+    }
+    let mut trainable = vec![t(&[0.0], [1])];
+    let grads = trainable.clone();
+    let optimizer = Optimizer::new(Counting { forgets: false }, 1.0).named("mine");
+    let mut variables = optimizer.variables(&trainable).unwrap();
+    for _ in 0..2 {
+        (trainable, variables) = optimizer.stateless_apply(&variables, &grads, &trainable).unwrap();
+    }
+    assert_eq!(variables.iter().flat_map(values).collect::<Vec<_>>(), [2.0, 1.0, 12.0, 13.0]);
+    assert_eq!((values(&trainable[0]), optimizer.name()), (vec![11.0 + 13.0], "mine"));
+    let forgets = Optimizer::new(Counting { forgets: true }, 1.0);
+    let message = forgets.stateless_apply(&variables, &grads, &trainable).unwrap_err().to_string();
+    assert!(message.contains("counting keeps 1 slots, its update returned 0"), "{message}");
 }
