@@ -8,11 +8,13 @@
 //! compiler can run all of them in one dispatch. Deliberately absent: anything that the host decides from step to step,
 //! since a step must not bake in a number that changes; and loss scaling, which needs gradients narrower than f32.
 
+mod accumulation;
 mod adadelta;
 mod adagrad;
 mod adam;
 mod adamax;
 mod clip;
+mod decay;
 mod ema;
 mod lion;
 mod nadam;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::variables::{Role, is_multiple};
+use super::accumulation::Accumulation;
+use super::decay::Decay;
+use super::variables::{Role, join, split};
 use super::{Clip, Ema, ITERATION, LEARNING_RATE, LearningRate, OptimizerVariables, Rule, Variables};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -37,39 +39,6 @@ pub struct Optimizer {
     decay: Decay,
     pub(super) ema: Option<Ema>,
     pub(super) accumulation: Option<u32>,
-}
-
-/// Decoupled weight decay, and which parameters it leaves alone.
-#[derive(Clone, Debug, Default)]
-struct Decay {
-    rate: Option<f64>,
-    /// Words in the names of parameters that do not decay.
-    words: Vec<String>,
-    /// Which parameters those are, once names are known.
-    excluded: Vec<bool>,
-}
-
-impl Decay {
-    /// Whether a word is in the last part of the name, or in all of it if it has a slash itself.
-    fn excludes(&self, name: &str) -> bool {
-        let last = name.rsplit('/').next().unwrap_or(name);
-        self.words.iter().any(|word| if word.contains('/') { name.contains(word) } else { last.contains(word) })
-    }
-
-    fn check(&self, parameters: usize) -> Result<()> {
-        if self.rate.is_some_and(|rate| !rate.is_finite()) {
-            return Err(Error::NonFinite { what: "the weight decay".into() });
-        }
-        if self.words.is_empty() || self.excluded.len() == parameters {
-            return Ok(());
-        }
-        let (known, words) = (self.excluded.len(), self.words.join(", "));
-        let what = format!(
-            "weight decay excludes parameters by name ({words}), but the names of {known} of {parameters} are known; \
-             compile gives them to an optimizer, for_parameters does so elsewhere"
-        );
-        Err(Error::Argument { what })
-    }
 }
 
 impl Optimizer {
@@ -148,10 +117,7 @@ impl Optimizer {
         self.decay.check(trainable.len())?;
         self.clip.as_ref().map_or(Ok(()), Clip::check)?;
         self.ema.as_ref().map_or(Ok(()), Ema::check)?;
-        if self.accumulation.is_some_and(|batches| !(2..=1 << 30).contains(&batches)) {
-            let what = "gradients are accumulated over 2 batches at least, and 2^30 at most".into();
-            return Err(Error::Argument { what });
-        }
+        self.accumulation.map_or(Ok(()), Accumulation::check)?;
         for tensor in trainable {
             tensor.ok()?;
         }
@@ -182,26 +148,18 @@ impl Optimizer {
         let variables = variables.only()?;
         let roles = self.roles(trainable.len());
         self.check(&roles, variables, grads, trainable)?;
-        let (mut kept, mut shared) = (vec![Vec::new(); trainable.len()], Vec::new());
-        for (role, variable) in roles.iter().zip(variables) {
-            match role {
-                Role::Iteration | Role::LearningRate(_) => {}
-                Role::Kept { parameter, .. } => kept[*parameter].push(variable.clone()),
-                Role::Shared { .. } => shared.push(variable.clone()),
-            }
-        }
+        let (mut kept, shared) = split(&roles, variables, trainable.len());
 
         // Everything that changes over time, once for all parameters. All of it is computed from the new iteration count:
         // were the old one read by the update, the new one could not be written over it.
         let iteration = &variables[ITERATION] + 1.0;
         let rate = self.rate_at(&(&iteration - 1.0), variables)?;
-        // The number of the update, the first is 1, and whether it is this step that completes it.
-        let (update, due) = match self.accumulation {
-            Some(batches) => ((&iteration - 1.0) / f64::from(batches) + 1.0, Some(is_multiple(&iteration, batches))),
-            None => (iteration.clone(), None),
+        let (accumulation, update) = match self.accumulation.map(|batches| Accumulation::at(batches, &iteration)) {
+            Some((accumulation, update)) => (Some(accumulation), update),
+            None => (None, iteration.clone()),
         };
-        let if_due = |new: Tensor, old: &Tensor| match &due {
-            Some(due) => due.select(new, old),
+        let if_due = |new: Tensor, old: &Tensor| match &accumulation {
+            Some(accumulation) => accumulation.choose(new, old),
             None => new,
         };
         let scalars = self.rule.scalars(&update, &rate, &shared);
@@ -210,14 +168,14 @@ impl Optimizer {
 
         // The tensors of a parameter lie in the order of the options, then of the rule's slots.
         let accumulator = usize::from(averaging.is_some());
-        let slots = accumulator + usize::from(due.is_some());
-        let accumulate = |gradient: &Tensor, kept: &mut [Tensor]| match (&due, self.accumulation) {
-            (Some(due), Some(batches)) => {
-                let sum = gradient + &kept[accumulator];
-                kept[accumulator] = due.select(0.0, &sum);
-                sum / f64::from(batches)
+        let slots = accumulator + usize::from(accumulation.is_some());
+        let accumulate = |gradient: &Tensor, kept: &mut [Tensor]| match &accumulation {
+            Some(accumulation) => {
+                let (mean, accumulated) = accumulation.add(gradient, &kept[accumulator]);
+                kept[accumulator] = accumulated;
+                mean
             }
-            _ => gradient.clone(),
+            None => gradient.clone(),
         };
         // Norms need all gradients at once. Without them a gradient is made where its parameter is moved: what is recorded
         // together is computed together.
@@ -234,11 +192,7 @@ impl Optimizer {
                 (None, Some(Clip::Value(bound))) => accumulate(&gradients[index], kept).clip(-bound, bound),
                 _ => accumulate(&gradients[index], kept),
             };
-            let excluded = self.decay.excluded.get(index).is_some_and(|&excluded| excluded);
-            let decayed = match &decay {
-                Some(decay) if !excluded => parameter - parameter * decay,
-                _ => parameter.clone(),
-            };
+            let decayed = self.decay.apply(index, parameter, decay.as_ref());
             let (new, of_rule) = self.rule.update(&decayed, &gradient, &kept[slots..], &scalars);
             if of_rule.len() != kept.len() - slots {
                 let (have, need) = (of_rule.len(), kept.len() - slots);
@@ -259,15 +213,8 @@ impl Optimizer {
             let what = format!("{} shares {need} numbers, its scalars are {have}", self.name());
             return Err(Error::State { what });
         }
-        let mut shared = scalars.into_iter().zip(&shared).map(|(new, old)| if_due(new, old));
-        let mut kept: Vec<_> = kept.into_iter().map(Vec::into_iter).collect();
-        let new = roles.iter().filter_map(|role| match role {
-            Role::Iteration => Some(iteration.clone()),
-            Role::LearningRate(_) => Some(rate.clone()),
-            Role::Kept { parameter, .. } => kept[*parameter].next(),
-            Role::Shared { .. } => shared.next(),
-        });
-        let new: Variables = new.collect();
+        let shared = scalars.into_iter().zip(&shared).map(|(new, old)| if_due(new, old)).collect();
+        let new = join(&roles, &iteration, &rate, kept, shared);
         for tensor in moved.iter().chain(&new) {
             tensor.ok()?;
         }

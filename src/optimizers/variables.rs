@@ -63,6 +63,38 @@ impl Optimizer {
     }
 }
 
+/// The variables by what they are: those kept for each parameter, and the shared numbers.
+pub(super) fn split(roles: &[Role], variables: &[Tensor], parameters: usize) -> (Vec<Variables>, Variables) {
+    let (mut kept, mut shared) = (vec![Variables::new(); parameters], Variables::new());
+    for (role, variable) in roles.iter().zip(variables) {
+        match role {
+            Role::Iteration | Role::LearningRate(_) => {}
+            Role::Kept { parameter, .. } => kept[*parameter].push(variable.clone()),
+            Role::Shared { .. } => shared.push(variable.clone()),
+        }
+    }
+    (kept, shared)
+}
+
+/// The opposite of [`split`].
+pub(super) fn join(
+    roles: &[Role],
+    iteration: &Tensor,
+    rate: &Tensor,
+    kept: Vec<Variables>,
+    shared: Variables,
+) -> Variables {
+    let mut kept: Vec<_> = kept.into_iter().map(Variables::into_iter).collect();
+    let mut shared = shared.into_iter();
+    let variable = |role: &Role| match role {
+        Role::Iteration => Some(iteration.clone()),
+        Role::LearningRate(_) => Some(rate.clone()),
+        Role::Kept { parameter, .. } => kept[*parameter].next(),
+        Role::Shared { .. } => shared.next(),
+    };
+    roles.iter().filter_map(variable).collect()
+}
+
 /// Whether a whole number is a multiple of another; exact for any i32.
 pub(super) fn is_multiple(number: &Tensor, of: u32) -> Tensor {
     let of = f64::from(of);
