@@ -207,8 +207,8 @@ impl Functional {
 
     /// The learning rate of the next step: the number, or the schedule's value.
     pub async fn learning_rate(&self) -> Result<f64> {
-        let device = self.device().await?;
         let rate = self.optimizer().rate_in_force(&self.optimizer_variables()?)?;
+        let device = self.device().await?;
         Ok(rate.read_on::<f64>(&device).await?.first().copied().unwrap_or(f64::NAN))
     }
 
