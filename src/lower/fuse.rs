@@ -96,8 +96,8 @@ impl Fused {
     }
 }
 
-/// Merging looks only this far along the tape, so that compiling stays linear in long chains.
-const CHUNK: usize = 512;
+/// A kernel computes values that lie at most so far apart on the tape, so that compiling stays linear in long chains.
+const REACH: usize = 512;
 /// Values recomputed for one stored value.
 const CONE: usize = 48;
 /// Values one kernel computes.
@@ -417,7 +417,7 @@ impl Merger<'_> {
         let Some(space) = a.space.join(b.space) else { return false };
         let size = a.members.len() + b.members.len();
         let (low, high) = (a.members[0].min(b.members[0]), *a.members.iter().chain(&b.members).max().unwrap_or(&0));
-        if size > MEMBERS || low / CHUNK != high / CHUNK {
+        if size > MEMBERS || high - low > REACH {
             return false;
         }
         // A product only ever takes maps of its own result behind it.
@@ -449,7 +449,11 @@ impl Merger<'_> {
         let merged = Draft { space, members, needs };
         let inside: HashSet<Id> = merged.members.iter().copied().collect();
         let written = merged.members.iter().filter(|&&m| self.read_outside(m, &inside)).count();
-        let read = self.leaves(&merged).len();
+        let leaves = self.leaves(&merged);
+        // Numbers that are computed for the step alone lie together among the small temporaries: one buffer for all.
+        let number = |&&id: &&Id| self.program.vals[id].numel == 1 && self.stored[id] && !self.root[id];
+        let numbers = leaves.iter().filter(number).count();
+        let read = leaves.len() - numbers.saturating_sub(1);
         if read + written > self.cap {
             return false;
         }

@@ -154,6 +154,9 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, data: Batch, options: Fit<
         run.scores = scores;
         each!(on_epoch_end);
     }
+    if !history.epoch.is_empty() {
+        work.networks().iter().try_for_each(|network| network.adopt_averages(&work.device))?;
+    }
     each!(on_train_end);
     Ok(history)
 }
