@@ -89,8 +89,12 @@ pub fn value(value: f64) -> String {
     if value.abs() > 1e-3 {
         return format!("{value:.4}");
     }
-    // Rust writes 5.0000e-4 where the rest of the world writes 5.0000e-04.
-    let text = format!("{value:.4e}");
+    scientific(value, 4)
+}
+
+/// Rust writes 5.0000e-4 where the rest of the world writes 5.0000e-04.
+pub(super) fn scientific(value: f64, precision: usize) -> String {
+    let text = format!("{value:.precision$e}");
     match text.split_once('e') {
         Some((mantissa, exponent)) => {
             let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));

@@ -13,7 +13,7 @@ use crate::graph::Tensor;
 use crate::layers::{Mode, Network, Sequential, Symbolic, Variables};
 use crate::losses::Loss;
 use crate::metrics::{Mean, Metric};
-use crate::optimizers::{LEARNING_RATE, Optimizer, RMSprop};
+use crate::optimizers::{ITERATION, LEARNING_RATE, Optimizer, RMSprop};
 use crate::plan::Plan;
 use crate::step::assign_all;
 
@@ -220,6 +220,17 @@ impl Functional {
         }
         let device = self.device().await?;
         assign_all(&device, &[(self.learning_rate_variable()?, Tensor::scalar(rate))])
+    }
+
+    /// Updates that the optimizer has made.
+    ///
+    /// # Errors
+    /// [`Error::NotCompiled`].
+    pub async fn iterations(&self) -> Result<usize> {
+        let variable = at_home(&self.store)?.optimizer.get(ITERATION).cloned();
+        let variable = variable.ok_or(Error::NotCompiled { needs: "an optimizer" })?;
+        let device = self.device().await?;
+        Ok(variable.read_on::<i32>(&device).await?.first().map_or(0, |&count| count.max(0) as usize))
     }
 
     fn learning_rate_variable(&self) -> Result<Tensor> {
