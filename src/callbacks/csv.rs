@@ -99,7 +99,11 @@ const EPOCH: &str = "epoch";
 /// What stays of a file that is appended to by a training that begins with an epoch.
 fn kept(text: &str, separator: char, epoch: usize) -> &str {
     let mut kept = &text[..text.rfind('\n').map_or(0, |at| at + 1)];
-    while epoch > 0 {
+    // A training from the start is another one, whose predecessors stay.
+    if epoch == 0 {
+        return kept;
+    }
+    loop {
         let before = kept.trim_end_matches(['\n', '\r']);
         let Some(start) = before.rfind('\n').map(|at| at + 1) else { break };
         let ran = split(&before[start..], separator).first().and_then(|first| first.parse::<usize>().ok());

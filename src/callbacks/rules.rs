@@ -140,8 +140,8 @@ impl Plateau {
             return None;
         }
         self.waited += 1;
-        // A rate that was set to the least one came back from the device rounded to f32.
-        if self.waited < self.patience || rate <= f64::from(self.min_lr as f32) {
+        // Rates lie on the device as f32, so the least one and one a bit above it may be the same.
+        if self.waited < self.patience || rate as f32 <= self.min_lr as f32 {
             return None;
         }
         (self.waited, self.cooling) = (0, self.cooldown);

@@ -26,7 +26,10 @@ fn all_rows_are_predicted_in_order() {
         close(scores.get("loss").unwrap(), mean(&ys, &expected, |e| e * e));
         close(scores.get("mae").unwrap(), mean(&ys, &expected, f64::abs));
         let whole = pollster::block_on(model.predict_on_batch(&x)).unwrap().to_vec::<f32>().unwrap();
-        assert_eq!(whole, model.predict_blocking(&x, Predict { batch_size: 100, ..unseen() }).unwrap().to_vec::<f32>().unwrap());
+        assert_eq!(
+            whole,
+            model.predict_blocking(&x, Predict { batch_size: 100, ..unseen() }).unwrap().to_vec::<f32>().unwrap()
+        );
     }
 }
 
