@@ -87,8 +87,6 @@ pub struct Run<'m> {
     pub stop: bool,
     /// Whether this is the validation of a training.
     pub validating: bool,
-    /// Epochs that were begun, this one included.
-    begun: usize,
     logs: Logs,
     networks: Vec<&'m Functional>,
 }
@@ -97,7 +95,7 @@ impl<'m> Run<'m> {
     pub(crate) fn new(networks: Vec<&'m Functional>, epochs: usize, steps: usize) -> Run<'m> {
         let (scores, logs) = (Scores::default(), Logs::default());
         let (stop, validating) = (false, false);
-        Run { epoch: 0, epochs, step: 0, steps, batch: 0, scores, stop, validating, begun: 0, logs, networks }
+        Run { epoch: 0, epochs, step: 0, steps, batch: 0, scores, stop, validating, logs, networks }
     }
 
     /// The validation, of so many steps, of this training.
@@ -108,7 +106,6 @@ impl<'m> Run<'m> {
 
     pub(crate) fn start_epoch(&mut self, epoch: usize) {
         self.epoch = epoch;
-        self.begun += 1;
         self.step = 0;
         self.batch = 0;
         self.logs = Logs::default();
@@ -147,17 +144,6 @@ impl<'m> Run<'m> {
         self.networks.get(index).copied().ok_or_else(|| Error::Argument {
             what: format!("there is no network {index} among {}; they count from 0", self.networks.len()),
         })
-    }
-
-    /// Whether no epoch was begun before this one: its number is the one the training began with.
-    pub(super) fn first_epoch(&self) -> bool {
-        self.begun <= 1
-    }
-
-    /// Steps of the epochs before this one and of this one: a count that goes on where a training that was resumed left
-    /// off.
-    pub(super) fn global_step(&self) -> usize {
-        self.epoch * self.steps + self.step
     }
 
     /// The learning rate of the first network's optimizer.

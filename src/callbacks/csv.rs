@@ -28,13 +28,14 @@ pub struct CSVLogger {
     path: PathBuf,
     separator: char,
     append: bool,
+    open: bool,
     columns: Option<Vec<String>>,
 }
 
 impl CSVLogger {
     /// Writes to a file; one that exists is replaced when training begins.
     pub fn new(path: impl AsRef<Path>) -> CSVLogger {
-        CSVLogger { path: path.as_ref().into(), separator: ',', append: false, columns: None }
+        CSVLogger { path: path.as_ref().into(), separator: ',', append: false, open: false, columns: None }
     }
 
     /// What is between two values, instead of a comma.
@@ -71,6 +72,7 @@ impl CSVLogger {
             io::write(&self.path, kept.as_bytes())?;
         }
         self.columns = kept.lines().next().map(|header| split(header, self.separator));
+        self.open = true;
         Ok(())
     }
 
@@ -152,13 +154,13 @@ fn split(line: &str, separator: char) -> Vec<String> {
 
 impl Callback for CSVLogger {
     fn on_train_begin<'a>(&'a mut self, _: &'a mut Run<'_>) -> Hook<'a> {
-        self.columns = None;
+        (self.open, self.columns) = (false, None);
         nothing()
     }
 
     fn on_epoch_begin<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
         // Only now is it known which epoch the training begins with.
-        let opened = if run.first_epoch() { self.open(run.epoch) } else { Ok(()) };
+        let opened = if self.open { Ok(()) } else { self.open(run.epoch) };
         Box::pin(ready(opened))
     }
 

@@ -79,7 +79,7 @@ impl TensorBoard {
     }
 
     fn after_batch(&mut self, run: &Run<'_>, every: usize) -> Result<()> {
-        let step = run.global_step();
+        let step = steps(run);
         if step / every > self.due {
             self.due = step / every;
             self.asked.extend(run.logs().ask()?.map(|asked| (step, asked)));
@@ -144,6 +144,11 @@ impl TensorBoard {
     }
 }
 
+/// Steps of the epochs before this one and of this one: a count that goes on where a training that was resumed left off.
+fn steps(run: &Run<'_>) -> usize {
+    run.epoch * run.steps + run.step
+}
+
 /// The file in a folder, made when it is first written to, so that no empty ones lie about.
 fn open<'a>(file: &'a mut Option<EventFile>, folder: &Path, name: &str) -> Result<&'a mut EventFile> {
     Ok(match file {
@@ -160,7 +165,7 @@ impl Callback for TensorBoard {
     }
 
     fn on_epoch_begin<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
-        self.due = self.every.map_or(0, |every| run.global_step() / every);
+        self.due = self.every.map_or(0, |every| steps(run) / every);
         (self.began, self.took) = (Some(Instant::now()), None);
         nothing()
     }

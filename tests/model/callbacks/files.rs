@@ -89,7 +89,7 @@ fn word(bytes: &[u8]) -> u32 {
 /// Asserts that a stored checksum is that of the bytes: it was turned by 15 bits, and a number was added.
 fn sound(bytes: &[u8], stored: u32) {
     let turned = stored.wrapping_sub(0xA282_EAD8);
-    assert_eq!(turned << 15 | turned >> 17, crc(bytes));
+    assert_eq!(turned.rotate_left(15), crc(bytes));
 }
 
 /// The fields of a protobuf message: number, and bytes (of a varint: its value in eight).
@@ -125,7 +125,7 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
     fields
 }
 
-fn only<'f>(fields: &'f [(u64, Vec<u8>)], number: u64) -> Option<&'f [u8]> {
+fn only(fields: &[(u64, Vec<u8>)], number: u64) -> Option<&[u8]> {
     let mut found = fields.iter().filter(|field| field.0 == number);
     let first = found.next();
     assert!(found.next().is_none(), "field {number} twice");
