@@ -151,7 +151,7 @@ pub fn reads(
             }
             _ => Level::Other,
         },
-        Kind::Contraction(_) | Kind::Gather { .. } => Level::Other,
+        Kind::Contraction(_) | Kind::Gather { .. } | Kind::Window(..) => Level::Other,
         _ => level,
     };
     let mut stack: Vec<(Id, Level)> = val.inputs.iter().map(|&input| (input, below)).collect();
@@ -166,7 +166,7 @@ pub fn reads(
         let val = &program.vals[id];
         let level = match &val.kind {
             Kind::View(view) => through(view, program.vals[val.inputs[0]].numel, val.numel, level, space),
-            Kind::Gather { .. } => Level::Other,
+            Kind::Gather { .. } | Kind::Window(..) => Level::Other,
             _ => level,
         };
         stack.extend(val.inputs.iter().map(|&input| (input, level)));
@@ -209,13 +209,16 @@ fn stored(program: &Program, fuse: bool) -> Vec<bool> {
     for id in (0..vals.len()).rev() {
         for &input in &vals[id].inputs {
             match vals[id].kind {
-                Kind::View(_) => {
+                Kind::View(_) | Kind::Window(..) => {
                     readers[input] += readers[id];
                     spread[input] |= spread[id] || vals[id].numel > vals[input].numel;
                 }
                 Kind::Contraction(_) => {
                     readers[input] += 1;
-                    let source = if let Kind::View(_) = vals[input].kind { vals[input].inputs[0] } else { input };
+                    let mut source = input;
+                    while let Kind::View(_) | Kind::Window(..) = vals[source].kind {
+                        source = vals[source].inputs[0];
+                    }
                     wanted[source] = true;
                 }
                 _ => readers[input] += 1,
@@ -233,7 +236,7 @@ fn stored(program: &Program, fuse: bool) -> Vec<bool> {
         let (size, keep) = match &val.kind {
             Kind::Scalar(_) => ((0, 0, false), false),
             Kind::Leaf(_) => ((0, 1, false), false),
-            Kind::View(_) => (below, false),
+            Kind::View(_) | Kind::Window(..) => (below, false),
             Kind::Fold(_) | Kind::Contraction(_) => (below, true),
             Kind::Iota { .. } => ((1, 0, false), wanted[id] || !fuse),
             Kind::Map(_) | Kind::Gather { .. } => {

@@ -10,16 +10,16 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use super::Target;
-use super::emit::{At, Emitter, Keep, Touch, Unit, combine, wgsl_type};
+use super::emit::{At, Emitter, Keep, Touch, Unit, along, combine, wgsl_type};
 use super::fuse::{Fused, Level, Space};
 use super::gemm;
 use super::pack::Wide;
-use super::program::{Id, Kind, Program};
+use super::program::{Id, Kind, Matrix, Program};
 use super::schedule::Job;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::{Access, Range, Shader};
-use crate::graph::{Contraction, Slot};
+use crate::graph::{Contraction, Slot, Through, Windows};
 
 /// One dispatch, written out.
 #[derive(Clone, Debug)]
@@ -193,16 +193,27 @@ impl Context<'_> {
         let row = e.bind("i", &format!("{item} / {n}"));
         let column = e.bind("i", &format!("{item} - {row} * {n}"));
         let matrix = if c.batch == 1 { None } else { Some(e.bind("i", &format!("{row} / {m}"))) };
+        match &matrix {
+            Some(matrix) => {
+                let i = e.bind("i", &format!("{row} - {matrix} * {m}"));
+                e.know(item, &[(c.n, &column), (c.m, &i), (0, matrix)]);
+            }
+            None => e.know(item, &[(c.n, &column), (0, &row)]),
+        }
         let left = e.bind("i", &format!("{row} * {k}"));
-        let right = match matrix {
+        let right = match &matrix {
             Some(matrix) => e.bind("i", &format!("{matrix} * {k} * {n} + {column}")),
-            None => column,
+            None => column.clone(),
         };
         let sum = e.unit.name("f");
         e.line(&format!("var {sum} = 0.0;"));
         e.open();
         let x = e.bind("i", &format!("{left} + k"));
         let y = e.bind("i", &format!("{right} + k * {n}"));
+        e.know(&x, &[(c.k, "k"), (0, &row)]);
+        if matrix.is_none() {
+            e.know(&y, &[(c.n, &column), (0, "k")]);
+        }
         let x = e.value(a, &At { var: x, level: Level::Other }, 1);
         let y = e.value(b, &At { var: y, level: Level::Other }, 1);
         e.line(&format!("{sum} += {x} * {y};"));
@@ -225,18 +236,26 @@ impl Context<'_> {
         let space = self.fused.groups[group].space;
         let result = if lanes == 4 { e.bind("o", &format!("{item} * 4u")) } else { item.to_string() };
         let count = e.unit.param(length as u32);
+        // What the result's index and the elements' are made of.
+        let mut axes: Vec<(usize, String)> = vec![(length, "k".into()), (0, result.clone())];
         let (base, step) = if inner == 1 {
             (e.bind("i", &format!("{result} * {count}")), None)
         } else {
             let by = e.unit.param(inner as u32);
             let base = if outer == 1 {
+                axes = vec![(inner, result.clone()), (0, "k".into())];
                 result.clone()
             } else {
                 let block = e.bind("i", &format!("{result} / {by}"));
-                e.bind("i", &format!("{block} * {count} * {by} + ({result} - {block} * {by})"))
+                let column = e.bind("i", &format!("{result} - {block} * {by}"));
+                e.know(&result, &[(inner, &column), (0, &block)]);
+                let base = e.bind("i", &format!("{block} * {count} * {by} + {column}"));
+                axes = vec![(inner, column), (length, "k".into()), (0, block)];
+                base
             };
             (base, Some(by))
         };
+        let axes: Vec<(usize, &str)> = axes.iter().map(|(length, name)| (*length, name.as_str())).collect();
         let reduced = At { var: result, level: Level::Reduced };
         e.reduced = Some((reduced.clone(), lanes));
         let outputs = self.outputs(group).to_vec();
@@ -259,6 +278,7 @@ impl Context<'_> {
             e.open();
             let offset = step.as_ref().map_or("k".to_string(), |by| format!("k * {by}"));
             let var = e.bind("l", &format!("{base} + {offset}"));
+            e.know(&var, &axes);
             let at = At { var, level: Level::Full };
             for (&fold, sum) in now.iter().zip(&sums) {
                 self.accumulate(e, fold, &at, lanes, sum, None);
@@ -338,7 +358,8 @@ impl Context<'_> {
             e.open();
             let scale = if lanes == 4 { " * 4u" } else { "" };
             e.line(&format!("let c = (j * {width}u + lane){scale};\nlet exists = c < {count};"));
-            e.line("let l = base + select(0u, c, exists);");
+            e.line("let p = select(0u, c, exists);\nlet l = base + p;");
+            e.know("l", &[(length, "p"), (0, "row")]);
             let at = At { var: "l".into(), level: Level::Full };
             for (&fold, sum) in now.iter().zip(&sums) {
                 self.accumulate(&mut e, fold, &at, lanes, sum, Some("exists"));
@@ -505,13 +526,22 @@ impl Context<'_> {
         let inputs = &self.program.vals[product].inputs;
         let a = self.program.matrix(inputs[0], (c.batch, c.m, c.k)).ok_or_else(defect)?;
         let b = self.program.matrix(inputs[1], (c.batch, c.k, c.n)).ok_or_else(defect)?;
-        let operand = |m: &super::program::Matrix, rows: usize, columns: usize| gemm::Operand {
-            transposed: m.transposed,
-            ld: m.ld,
-            batch_stride: m.batch_stride,
-            vec4: m.ld.is_multiple_of(4)
-                && m.batch_stride.is_multiple_of(4)
-                && (if m.transposed { rows } else { columns }).is_multiple_of(4),
+        let operand = |m: &Matrix, rows: usize, columns: usize| match m.windows {
+            // Lines are found by their number, so that is what a batch counts.
+            Some(w) => gemm::Operand {
+                transposed: m.transposed,
+                ld: m.ld,
+                batch_stride: m.batch_stride / w.elements(),
+                vec4: w.channels.is_multiple_of(4),
+            },
+            None => gemm::Operand {
+                transposed: m.transposed,
+                ld: m.ld,
+                batch_stride: m.batch_stride,
+                vec4: m.ld.is_multiple_of(4)
+                    && m.batch_stride.is_multiple_of(4)
+                    && (if m.transposed { rows } else { columns }).is_multiple_of(4),
+            },
         };
         let problem = gemm::Problem {
             batch: c.batch,
@@ -529,10 +559,13 @@ impl Context<'_> {
         e.line(&format!("let e = (z * {m} + i) * {n} + j;"));
         let at = At { var: "e".into(), level: Level::Full };
         e.define(product, &at, lanes, "v");
-        e.column = Some(("e", c.n, "j"));
+        match c.batch {
+            1 => e.know("e", &[(c.n, "j"), (0, "i")]),
+            _ => e.know("e", &[(c.n, "j"), (c.m, "i"), (0, "z")]),
+        }
         self.finish(&mut e, group, &at, lanes);
         let body = e.close();
-        let bound = |matrix: &super::program::Matrix, var: &'static str, vec4: bool| Bound {
+        let bound = |matrix: &Matrix, var: &'static str, vec4: bool| Bound {
             var: var.into(),
             ids: vec![matrix.source],
             start: matrix.offset as u64 * 4,
@@ -563,9 +596,16 @@ impl Context<'_> {
         // The result goes where the seam says; the shader's own output binding is not used.
         let text: String =
             text.lines().filter(|line| !line.contains("> c: array")).fold(String::new(), |t, l| t + l + "\n");
-        let source = Shader::new(text).seam(seam, &format!("{{\n{body}}}")).declare(&declarations).build()?;
+        let mut shader = Shader::new(text).seam(seam, &format!("{{\n{body}}}"));
+        for (load, x, first, operand, matrix) in [("load_a", "a", "s.z", problem.a, &a), ("load_b", "b", "s.w", problem.b, &b)] {
+            if let Some(windows) = &matrix.windows {
+                shader = shader.seam(load, &window_load(windows, x, first, operand.vec4));
+            }
+        }
+        let source = shader.declare(&declarations).build()?;
+        let windows = if a.windows.or(b.windows).is_some() { "windows " } else { "" };
         Ok(Kernel {
-            label: format!("{} {}", chosen.name, self.label(&[group])),
+            label: format!("{} {windows}{}", chosen.name, self.label(&[group])),
             source: source.to_string(),
             bindings: [Binding::Uniform(chosen.params)]
                 .into_iter()
@@ -769,6 +809,54 @@ struct Bound {
     vec4: bool,
     /// Declared by the shader file already; `start` and `end` are relative to the tensor.
     declared: bool,
+}
+
+/// The body of a load function that finds elements `j..j + 4` of window `first + i` in the image `x`.
+fn window_load(w: &Windows, x: &str, first: &str, vec4: bool) -> String {
+    let [[h, width], [rows, columns], [_, kw], c] = [w.image, w.count, w.kernel, [w.channels; 2]];
+    let c = c[0];
+    let mut text = format!(
+        "{{ let r = {first} + i; let across = r % {columns}u; let q = r / {columns}u; let down = q % {rows}u; let n = q / {rows}u; "
+    );
+    let mut element = |j: &str, by: &str| {
+        let ([y, inside_y], [x_, inside_x]) = {
+            let text = |axis, at: &str, k: &str| along(w, Through::Cut, axis, at, k);
+            let (y, a) = text(0, "down", &format!("kh{by}"));
+            let (x, b) = text(1, "across", &format!("kw{by}"));
+            ([Some(y), a], [Some(x), b])
+        };
+        let _ = write!(
+            text,
+            "let c{by} = ({j}) % {c}u; let t{by} = ({j}) / {c}u; let kw{by} = t{by} % {kw}u; let kh{by} = t{by} / {kw}u; \
+             let y{by} = {}; let x{by} = {}; ",
+            y.unwrap_or_default(),
+            x_.unwrap_or_default()
+        );
+        let inside: Vec<String> = [(inside_y, "y"), (inside_x, "x")]
+            .into_iter()
+            .filter_map(|(condition, axis)| Some(condition?.replace('$', &format!("{axis}{by}"))))
+            .collect();
+        let at = format!("((n * {h}u + y{by}) * {width}u + x{by}) * {c}u + c{by}");
+        (at, (!inside.is_empty()).then(|| inside.join(" && ")))
+    };
+    let outside = format!("bitcast<f32>({}u)", w.outside);
+    if vec4 {
+        let (at, inside) = element("j", "");
+        text += &match inside {
+            None => format!("return {x}[({at}) >> 2u]; }}"),
+            Some(inside) => format!(
+                "let ok = {inside}; return select(vec4<f32>({outside}), {x}[select(0u, {at}, ok) >> 2u], ok); }}"
+            ),
+        };
+        return text;
+    }
+    let loads: Vec<(String, Option<String>)> =
+        (0..4).map(|lane| element(&format!("j + {lane}u"), &lane.to_string())).collect();
+    let loads = loads.into_iter().map(|(at, inside)| match inside {
+        None => format!("{x}[{at}]"),
+        Some(inside) => format!("select({outside}, {x}[select(0u, {at}, {inside})], {inside})"),
+    });
+    text + &format!("return vec4<f32>({}); }}", loads.collect::<Vec<_>>().join(", "))
 }
 
 fn uniform(binding: usize, unit: &Unit) -> String {

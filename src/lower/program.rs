@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use crate::dtype::DType;
 use crate::error::{Error, Place, Result};
-use crate::graph::{Contraction, Fold, Lowering, Map, Node, Primitive, Reduction, Spec, Tensor, View, ViewOp};
+use crate::graph::{
+    Contraction, Fold, Lowering, Map, Node, Primitive, Reduction, Spec, Tensor, Through, View, ViewOp, Windows,
+};
 
 /// Index of a value in its program.
 pub type Id = usize;
@@ -30,6 +32,8 @@ pub enum Kind {
     Fold(Fold),
     /// A strided window of the only input.
     View(View),
+    /// The only input read through sliding windows.
+    Window(Windows, Through),
     /// The coordinate along an axis.
     Iota { inner: usize, length: usize },
     /// Rows of the first input picked by the second.
@@ -302,6 +306,11 @@ fn scalar(node: &Node, output: usize) -> Option<u32> {
 
 type Key = (Kind, Vec<Id>, DType, usize);
 
+/// Products with fewer results than this are split, ...
+const RESULTS: usize = 1 << 16;
+/// ... but never into sums of fewer terms.
+const STRETCH: usize = 512;
+
 #[derive(Default)]
 struct Builder {
     program: Program,
@@ -353,15 +362,12 @@ impl Builder {
             Lowering::Fold(fold) if fold.length == 1 => inputs[0],
             Lowering::Fold(fold) => self.fold(fold, inputs[0], size, node),
             Lowering::Map(map) => self.push(Kind::Map(map), inputs.to_vec(), size, node),
+            Lowering::Window(windows, through) => self.push(Kind::Window(windows, through), inputs.to_vec(), size, node),
             Lowering::Iota { inner, length } => self.push(Kind::Iota { inner, length }, vec![], size, node),
             Lowering::Gather { length, count, inner } => {
                 self.push(Kind::Gather { length, count, inner }, inputs.to_vec(), size, node)
             }
-            Lowering::Contraction(c) => {
-                let a = self.operand(inputs[0], (c.batch, c.m, c.k), node);
-                let b = self.operand(inputs[1], (c.batch, c.k, c.n), node);
-                self.push(Kind::Contraction(c), vec![a, b], size, node)
-            }
+            Lowering::Contraction(c) => self.product(c, [inputs[0], inputs[1]], size, node),
             // An op that says it is given has no value here: a mistake of the op's.
             Lowering::Leaf => {
                 self.refuse(node, "is computed, but lowers to a leaf");
@@ -401,13 +407,71 @@ impl Builder {
         self.push(Kind::View(view), vec![source], size, node)
     }
 
+    /// A long product with few results would leave the device idle: it becomes several, whose results are added up.
+    fn product(&mut self, c: Contraction, [a, b]: [Id; 2], size: (DType, usize), node: &Node) -> Id {
+        let results = c.batch * c.m * c.n;
+        let most = (RESULTS / results.max(1)).min(c.k / STRETCH);
+        let parts = [64, 49, 32, 25, 16, 8, 7, 5, 4, 3, 2].into_iter().find(|&parts| parts <= most && c.k.is_multiple_of(parts));
+        if let (1, Some(parts)) = (c.batch, parts)
+            && let Some(a) = self.stretches(a, [c.m, c.k], 1, parts, node)
+            && let Some(b) = self.stretches(b, [c.k, c.n], 0, parts, node)
+        {
+            let part = Contraction { batch: parts, k: c.k / parts, ..c };
+            let partial = self.push(Kind::Contraction(part), vec![a, b], (size.0, parts * results), node);
+            let sum = Fold { reduction: Reduction::Sum, outer: 1, length: parts, inner: results };
+            return self.push(Kind::Fold(sum), vec![partial], size, node);
+        }
+        let a = self.operand(a, (c.batch, c.m, c.k), node);
+        let b = self.operand(b, (c.batch, c.k, c.n), node);
+        self.push(Kind::Contraction(c), vec![a, b], size, node)
+    }
+
+    /// A matrix as `parts` matrices side by side along an axis, if that is a view that products read as it lies.
+    fn stretches(&mut self, id: Id, shape: [usize; 2], axis: usize, parts: usize, node: &Node) -> Option<Id> {
+        let mut split = shape.to_vec();
+        split[axis] /= parts;
+        let sizes = (parts, split[0], split[1]);
+        split.insert(axis, parts);
+        let order = if axis == 0 { vec![0, 1, 2] } else { vec![1, 0, 2] };
+        let val = &self.program.vals[id];
+        let (source, view) = match &val.kind {
+            Kind::View(view) => (val.inputs[0], view.then(&ViewOp::Reshape(shape.into()))?),
+            _ => (id, View::whole(&shape.into())),
+        };
+        let view = view.then(&ViewOp::Reshape(split.into()))?.then(&ViewOp::Permute(order))?;
+        let size = (val.dtype, val.numel);
+        let id = if view.is_identity() { source } else { self.push(Kind::View(view), vec![source], size, node) };
+        self.program.matrix(id, sizes).is_some().then_some(id)
+    }
+
     /// An operand of a product must be a matrix whose rows or columns lie dense; any other view of it is copied first.
     fn operand(&mut self, id: Id, sizes: (usize, usize, usize), node: &Node) -> Id {
         if self.program.matrix(id, sizes).is_some() {
             return id;
         }
+        // Windows over what is nowhere stored: the image is copied rather than its windows.
+        let id = self.over_a_copy(id, node);
+        if self.program.matrix(id, sizes).is_some() {
+            return id;
+        }
+        self.copy(id, (self.program.vals[id].dtype, sizes.0 * sizes.1 * sizes.2), node)
+    }
+
+    /// Windows, or a view of some, over a copy of their image.
+    fn over_a_copy(&mut self, id: Id, node: &Node) -> Id {
+        let Val { kind, inputs, dtype, numel, .. } = self.program.vals[id].clone();
+        let below = match (&kind, inputs.first()) {
+            (Kind::Window(..), Some(&image)) => self.copy(image, (dtype, self.program.vals[image].numel), node),
+            (Kind::View(_), Some(&cut)) if matches!(self.program.vals[cut].kind, Kind::Window(..)) => {
+                self.over_a_copy(cut, node)
+            }
+            _ => return id,
+        };
+        self.push(kind, vec![below], (dtype, numel), node)
+    }
+
+    fn copy(&mut self, id: Id, size: (DType, usize), node: &Node) -> Id {
         let map = Map { text: "$0", helpers: "", heavy: false };
-        let size = (self.program.vals[id].dtype, sizes.0 * sizes.1 * sizes.2);
         self.push(Kind::Map(map), vec![id], size, node)
     }
 
@@ -458,6 +522,8 @@ pub struct Matrix {
     pub ld: usize,
     /// Elements from one matrix of the batch to the next; 0 if all share one.
     pub batch_stride: usize,
+    /// The dense lines are windows over the source rather than elements of it.
+    pub windows: Option<Windows>,
 }
 
 impl Program {
@@ -465,37 +531,43 @@ impl Program {
     pub fn matrix(&self, id: Id, (batch, rows, columns): (usize, usize, usize)) -> Option<Matrix> {
         let val = &self.vals[id];
         let shape: crate::shape::Shape = [batch, rows, columns].into();
-        let (source, view) = match &val.kind {
-            // Neither a view, where a chain of them has no strided form, nor a constant lies in a buffer.
-            Kind::View(_) if matches!(self.vals[val.inputs[0]].kind, Kind::View(_) | Kind::Scalar(_)) => return None,
+        let (seen, view) = match &val.kind {
             Kind::View(view) => (val.inputs[0], view.then(&ViewOp::Reshape(shape))?),
-            Kind::Scalar(_) => return None,
             _ => (id, View::whole(&shape)),
         };
-        // A view of what is nowhere stored: of another view that did not fold, or of a scalar.
-        if matches!(self.vals[source].kind, Kind::View(_) | Kind::Scalar(_)) {
+        let (source, windows) = match self.vals[seen].kind {
+            Kind::Window(windows, Through::Cut) => (self.vals[seen].inputs[0], Some(windows)),
+            _ => (seen, None),
+        };
+        // Neither a view, where a chain of them has no strided form, nor a constant lies in a buffer.
+        if matches!(self.vals[source].kind, Kind::View(_) | Kind::Window(..) | Kind::Scalar(_)) {
             return None;
         }
         let [batch_stride, row, column] = view.strides[..] else { return None };
         if view.inside.is_some() || view.offset < 0 || [batch_stride, row, column].iter().any(|&s| s < 0) {
             return None;
         }
-        // A binding has to start at a multiple of 256 bytes on any adapter.
-        if view.offset % 64 != 0 {
-            return None;
-        }
         let (transposed, ld) = match () {
-            () if column == 1 || columns == 1 => (false, row),
-            () if row == 1 || rows == 1 => (true, column),
+            () if column == 1 || columns == 1 => (false, row as usize),
+            () if row == 1 || rows == 1 => (true, column as usize),
             () => return None,
         };
-        Some(Matrix {
-            source,
-            offset: view.offset as usize,
-            transposed,
-            ld: ld as usize,
-            batch_stride: if batch == 1 { 0 } else { batch_stride as usize },
-        })
+        let (offset, batch_stride) = (view.offset as usize, if batch == 1 { 0 } else { batch_stride as usize });
+        match windows {
+            // A line is a whole window.
+            Some(windows) => {
+                let line = windows.elements();
+                let lines = if transposed { columns } else { rows };
+                let dense = if transposed { rows } else { columns };
+                if dense != line || (ld != line && lines > 1) || offset != 0 || !batch_stride.is_multiple_of(line) {
+                    return None;
+                }
+            }
+            // A binding has to start at a multiple of 256 bytes on any adapter.
+            None if !offset.is_multiple_of(64) => return None,
+            None => {}
+        }
+        Some(Matrix { source, offset, transposed, ld, batch_stride, windows })
     }
 
     /// How often each value is used, roots included.
@@ -517,7 +589,7 @@ impl Program {
     /// The value itself if it is computed with `numel` elements, else a stored copy of it.
     pub fn computed(&mut self, id: Id, numel: usize) -> Id {
         let val = &self.vals[id];
-        if !matches!(val.kind, Kind::Leaf(_) | Kind::Scalar(_) | Kind::View(_)) && val.numel == numel {
+        if !matches!(val.kind, Kind::Leaf(_) | Kind::Scalar(_) | Kind::View(_) | Kind::Window(..)) && val.numel == numel {
             return id;
         }
         self.copy_of(id, numel)
