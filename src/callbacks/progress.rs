@@ -42,9 +42,9 @@ impl ProgressBar {
         if run.validating {
             return Ok(());
         }
-        // Elsewhere than on a terminal nothing is drawn before the end, so no numbers are needed.
+        // Where nothing is drawn before the end, no numbers are needed.
         let none = Scores::default();
-        let scores = if self.style == Style::Terminal { self.latest.look(run)? } else { &none };
+        let scores = if self.style.moves() { self.latest.look(run)? } else { &none };
         self.bar.update(&mut Out::default(), run.step, scores.iter(), self.started.elapsed()).map_err(failed)
     }
 

@@ -40,8 +40,9 @@ fn with<'a, 'b: 'a>(
 fn bar(verbose: Verbose) -> Option<ProgressBar> {
     let style = match verbose {
         Verbose::Silent => return None,
-        Verbose::Bar => Style::Terminal,
         Verbose::Line => Style::Brief,
+        Verbose::Bar | Verbose::Auto if crate::host::page_redraws() => Style::Page,
+        Verbose::Bar => Style::Terminal,
         Verbose::Auto if crate::host::is_terminal() => Style::Terminal,
         Verbose::Auto => Style::Plain,
     };
