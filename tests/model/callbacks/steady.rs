@@ -35,9 +35,9 @@ const LOGS: u64 = 512;
 #[test]
 fn no_callback_reads_more_for_more_batches_unless_it_says_so() {
     let folder = Folder::new("reads");
-    let none = cost(16, None);
+    let none = cost(8, None);
     assert_eq!(none.bytes_read, 2 * LOGS, "the scores of two epochs: {none}");
-    assert_eq!(cost(128, None).bytes_read, none.bytes_read);
+    assert_eq!(cost(64, None).bytes_read, none.bytes_read);
     let (log, events, weights) = (folder.path("log.csv"), folder.path("events"), folder.path("{epoch}"));
     let callbacks: [&dyn Fn() -> Box<dyn Callback>; 7] = [
         &|| Box::new(EarlyStopping::new("loss").patience(9).restore_best_weights()),
@@ -49,31 +49,31 @@ fn no_callback_reads_more_for_more_batches_unless_it_says_so() {
         &|| Box::new(LambdaCallback::new().on_batch_end(|run| assert!(run.step > 0))),
     ];
     for (index, callback) in callbacks.iter().enumerate() {
-        let (few, many) = (cost(16, Some(&mut *callback())), cost(128, Some(&mut *callback())));
+        let (few, many) = (cost(8, Some(&mut *callback())), cost(64, Some(&mut *callback())));
         // Weights improve in one epoch or in both, which is one more read of them.
         assert!(few.bytes_read.abs_diff(many.bytes_read) < LOGS, "callback {index}: {few}; {many}");
         let extra = |with: Stats, steps: u64| with.submissions - 2 * steps;
-        assert!(extra(many, 128) <= extra(few, 16) + 4, "callback {index}: {few}; {many}");
+        assert!(extra(many, 64) <= extra(few, 8) + 4, "callback {index}: {few}; {many}");
     }
     // Those that look at numbers during an epoch ask at most once in 150 ms, and once at the beginning of each.
     let looking: [&dyn Fn() -> Box<dyn Callback>; 2] =
         [&|| Box::new(TerminateOnNaN::new()), &|| Box::new(ProgressBar::new(Style::Terminal))];
     for callback in looking {
         let began = Instant::now();
-        let with = cost(128, Some(&mut *callback()));
+        let with = cost(64, Some(&mut *callback()));
         let asked = 2 + began.elapsed().as_millis() as u64 / 150;
         assert!(with.bytes_read <= none.bytes_read + asked * LOGS, "{with}");
     }
     // Those that say so read as often as they say.
-    let with = cost(128, Some(&mut TensorBoard::new(&events).update_freq(16)));
-    let without = cost(128, Some(&mut TensorBoard::new(&events)));
-    assert_eq!(with.bytes_read - without.bytes_read, 2 * 128 / 16 * LOGS);
-    let with = cost(128, Some(&mut TerminateOnNaN::new().every(32)));
-    assert_eq!(with.bytes_read - none.bytes_read, 2 * 128 / 32 * LOGS);
+    let with = cost(64, Some(&mut TensorBoard::new(&events).update_freq(16)));
+    let without = cost(64, Some(&mut TensorBoard::new(&events)));
+    assert_eq!(with.bytes_read - without.bytes_read, 2 * 64 / 16 * LOGS);
+    let with = cost(64, Some(&mut TerminateOnNaN::new().every(32)));
+    assert_eq!(with.bytes_read - none.bytes_read, 2 * 64 / 32 * LOGS);
 }
 
 #[test]
-fn fifty_epochs_with_all_callbacks_hold_as_much_as_five() {
+fn fifty_epochs_with_all_callbacks_hold_no_more_than_five() {
     let (x, y) = data();
     let folder = Folder::new("fifty");
     let (mut model, device) = alone();
@@ -105,8 +105,12 @@ fn fifty_epochs_with_all_callbacks_hold_as_much_as_five() {
     assert_eq!(history.epoch.len(), 50);
     let held = held.into_inner();
     let (early, late) = (held[4], held[49]);
-    assert_eq!(late.buffers, early.buffers, "buffers made: {early}; {late}");
-    assert_eq!(late.bytes_allocated, early.bytes_allocated, "{early}; {late}");
+    // Reads that nobody waits for have a staging buffer each, kept for others: as many as were ever under way at once,
+    // which depends on the device's haste, but is never more than an epoch asks for (four times for the events, once for
+    // what is not finite, once by waiting). A leak would be one buffer an epoch at least.
+    let most = 6;
+    assert!(late.buffers - early.buffers <= most, "{early}; {late}");
+    assert!(late.bytes_allocated <= early.bytes_allocated + most * 4096, "{early}; {late}");
     assert_eq!((late.bind_groups, late.pipelines), (early.bind_groups, early.pipelines), "{early}; {late}");
     assert_eq!(std::fs::read_to_string(folder.path("log.csv")).unwrap().lines().count(), 51);
 }
