@@ -76,7 +76,7 @@ pub struct Run<'m> {
     pub epochs: usize,
     /// Steps of this epoch, evaluation or prediction that were submitted.
     pub step: usize,
-    /// Steps of an epoch, evaluation or prediction.
+    /// Steps of an epoch, evaluation or prediction; 0 where their number is not known before they end.
     pub steps: usize,
     /// Number of the batch that a hook is called for, from 0: before a submission its first, afterwards its last.
     pub batch: usize,

@@ -33,7 +33,8 @@ impl ProgressBar {
 
     fn start(&mut self, run: &Run<'_>) -> Result<()> {
         if !run.validating {
-            *self = ProgressBar { bar: Bar::new(self.style, Some(run.steps)), ..ProgressBar::new(self.style) };
+            let target = (run.steps > 0).then_some(run.steps);
+            *self = ProgressBar { bar: Bar::new(self.style, target), ..ProgressBar::new(self.style) };
         }
         Ok(())
     }
