@@ -13,7 +13,7 @@ use crate::graph::Tensor;
 use crate::layers::{Mode, Network, Sequential, Symbolic, Variables};
 use crate::losses::Loss;
 use crate::metrics::{Mean, Metric};
-use crate::optimizers::{Optimizer, RMSprop};
+use crate::optimizers::{ITERATION, Optimizer, RMSprop};
 use crate::plan::Plan;
 use crate::step::assign_all;
 
@@ -232,6 +232,17 @@ impl Functional {
             Some(averages) => self.assign(device, &averages.iter().cloned().enumerate().collect::<Vec<_>>()),
             None => Ok(()),
         }
+    }
+
+    /// Batches that the optimizer has seen.
+    ///
+    /// # Errors
+    /// [`Error::NotCompiled`].
+    pub async fn iterations(&self) -> Result<usize> {
+        let variables = self.optimizer_variables()?;
+        let variable = variables.get(ITERATION).ok_or(Error::NotCompiled { needs: "an optimizer" })?;
+        let device = self.device().await?;
+        Ok(variable.read_on::<i32>(&device).await?.first().map_or(0, |&count| count.max(0) as usize))
     }
 
     fn optimizer_variables(&self) -> Result<Variables> {
