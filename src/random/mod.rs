@@ -137,8 +137,8 @@ pub fn permutation(key: &Tensor, n: usize) -> Tensor {
     let (high, low) = (word(0), word(1));
     // Whether element j, along the second axis, comes before element i.
     let (h, l, at) = (high.unsqueeze(1), low.unsqueeze(1), index.unsqueeze(1));
-    let later = low.lt(&l).or(&low.eq(&l).and(&index.lt(&at)));
-    let before = high.lt(&h).or(&high.eq(&h).and(&later));
+    let later = low.lt(&l).or(low.eq(&l).and(index.lt(&at)));
+    let before = high.lt(&h).or(high.eq(&h).and(later));
     let rank = before.cast(DType::I32).sum(1);
     // Position p holds the element of that rank: exactly one, so the sum is its index.
     let places = Tensor::iota([n, 1], 0).cast(DType::I32);
