@@ -1,9 +1,10 @@
 //! Random numbers as pure functions of a key.
 //!
 //! Floor 2. A key is a u32 tensor of two words. Every number is Threefry-2x32 (Salmon et al. 2011) of the key and the
-//! element's own index, in integers alone, so the same key gives the same bits on every device and on the host, and a
-//! value that is computed twice is the same value; normal numbers too. New keys come from old ones by [`fold_in`]. Deliberately absent: a
-//! generator with hidden state; what advances (a layer's counter) is state like any other.
+//! element's own index, and normal numbers are quantiles of such words, all in integers alone, so the same key gives the
+//! same bits on every device and on the host, and a value that is computed twice is the same value. New keys come from
+//! old ones by [`fold_in`]. Deliberately absent: a generator with hidden state; what advances (a layer's counter) is
+//! state like any other; a sort, so [`permutation`] counts.
 
 pub mod quantile;
 #[cfg(all(test, not(target_arch = "wasm32")))]
