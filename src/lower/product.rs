@@ -136,13 +136,13 @@ fn window_load(w: &Windows, x: &str, first: &str, vec4: bool) -> String {
         (format!("((n * {h}u + y{e}) * {width}u + x{e}) * {c}u + c{e}"), inside)
     };
     let load = |(index, inside): (String, String), vec4: bool| {
-        let (shift, outside) = match vec4 {
-            true => (" >> 2u", format!("vec4<f32>(bitcast<f32>({}u))", w.outside)),
-            false => ("", format!("bitcast<f32>({}u)", w.outside)),
-        };
+        let (shift, ty) = if vec4 { (" >> 2u", "vec4<A>") } else { ("", "A") };
         match inside.is_empty() {
-            true => format!("{x}[({index}){shift}]"),
-            false => format!("select({outside}, {x}[select(0u, {index}, {inside}){shift}], {inside})"),
+            true => format!("{ty}({x}[({index}){shift}])"),
+            false => format!(
+                "select({ty}(bitcast<f32>({}u)), {ty}({x}[select(0u, {index}, {inside}){shift}]), {inside})",
+                w.outside
+            ),
         }
     };
     if vec4 {
@@ -150,5 +150,5 @@ fn window_load(w: &Windows, x: &str, first: &str, vec4: bool) -> String {
         return format!("{text}return {whole}; }}");
     }
     let four = [0, 1, 2, 3].map(|e| load(element(e), false)).join(", ");
-    format!("{text}return vec4<f32>({four}); }}")
+    format!("{text}return vec4<A>({four}); }}")
 }
