@@ -50,7 +50,7 @@ fn mlp() -> Result<Case> {
     Ok(Case {
         name: "step_mlp",
         network,
-        loss: SparseCategoricalCrossentropy { from_logits: true }.into(),
+        loss: SparseCategoricalCrossentropy { from_logits: true, ..Default::default() }.into(),
         metrics: vec![Metric::from(Mean).named("loss"), metrics::get("accuracy")?],
         optimizer: Adam::default().into(),
         batch: (uniform(1, &[128, 784]), Tensor::new(&labels, [128])),
