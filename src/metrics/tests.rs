@@ -77,11 +77,11 @@ fn accuracies() {
 
     let p = t(&[0.1, 0.7, 0.2, 0.5, 0.2, 0.3], [2, 3]);
     let hot = t(&[0., 1., 0., 0., 0., 1.], [2, 3]);
-    for metric in [Metric::new(CategoricalAccuracy), Metric::new(Accuracy)] {
+    for metric in [Metric::from(CategoricalAccuracy), Metric::from(Accuracy)] {
         close(after(metric, &[Observed::pair(&hot, &p)]), 0.5);
     }
     for labels in [Tensor::new(&[1i32, 2], [2]), Tensor::new(&[1u32, 2], [2, 1]), t(&[1., 2.], [2])] {
-        for metric in [Metric::new(SparseCategoricalAccuracy), Metric::new(Accuracy)] {
+        for metric in [Metric::from(SparseCategoricalAccuracy), Metric::from(Accuracy)] {
             close(after(metric, &[Observed::pair(&labels, &p)]), 0.5);
         }
         close(after(get("acc").unwrap(), &[Observed::pair(&labels, &p).weighted(&t(&[3., 1.], [2]))]), 0.75);
