@@ -188,3 +188,30 @@ fn a_poisoned_prediction_keeps_its_own_error() {
         assert!(message.starts_with("matmul: "), "{name}: {message}");
     }
 }
+
+#[test]
+fn what_is_ignored_reaches_neither_loss_nor_gradient() {
+    let options = SparseCategoricalCrossentropy { from_logits: true, ignore_class: Some(255) };
+    let (y, x) = (Tensor::new(&[1i32, 255], [2]), t(&[0., 0., f32::NAN, f32::INFINITY], [2, 2]));
+    // The mean is over what counts.
+    let loss = Loss::from(options);
+    close(&loss.call(&y, &x, None), &[2f64.ln()]);
+    close(&grad(|x: &Tensor| Ok(loss.call(&y, x, None)), &x).unwrap(), &[0.5, -0.5, 0., 0.]);
+    close(&loss.call(&Tensor::new(&[255i32, 255], [2]), &x, None), &[0.]);
+}
+
+#[test]
+fn a_vector_of_zeros_has_a_finite_cosine_and_gradient() {
+    let loss = Loss::from(CosineSimilarity);
+    let (y, zero) = (t(&[1., 0.], [1, 2]), t(&[0., 0.], [1, 2]));
+    close(&loss.call(&y, &zero, None), &[0.]);
+    close(&grad(|x: &Tensor| Ok(loss.call(&y, x, None) * 1e-7), &zero).unwrap(), &[-1., 0.]);
+}
+
+#[test]
+fn reductions_have_names() {
+    assert_eq!("mean".parse::<Reduction>().unwrap(), Reduction::SumOverBatchSize);
+    assert_eq!("none".parse::<Reduction>().unwrap(), Reduction::None);
+    let message = "average".parse::<Reduction>().unwrap_err().to_string();
+    assert!(message.starts_with("unknown reduction \"average\"; known: sum_over_batch_size, mean, sum, "), "{message}");
+}
