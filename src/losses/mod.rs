@@ -114,15 +114,6 @@ impl Loss {
         (self.function)(y, y_pred)
     }
 
-    /// Weights in the shape of `values`: those of the samples, and 0 for what does not count. None is 1 everywhere.
-    #[track_caller]
-    pub(crate) fn weights(&self, values: &Tensor, weight: Option<&Tensor>, counts: Option<&Tensor>) -> Option<Tensor> {
-        match (weight.map(|weight| weight_like(weight, values)), counts) {
-            (Some(weight), Some(counts)) => Some(weight * counts),
-            (weight, counts) => weight.or(counts.cloned()),
-        }
-    }
-
     /// What counts, as f32.
     #[track_caller]
     pub(crate) fn counted(&self, y: &Tensor, y_pred: &Tensor) -> Option<Tensor> {
@@ -136,7 +127,7 @@ impl Loss {
     pub fn call(&self, y: &Tensor, y_pred: &Tensor, sample_weight: Option<&Tensor>) -> Tensor {
         let (values, counts) = (self.values(y, y_pred), self.counted(y, y_pred));
         let number = values.shape().numel().max(1) as f64;
-        let weight = self.weights(&values, sample_weight, counts.as_ref());
+        let weight = weights(&values, sample_weight, counts.as_ref());
         let weighted = match &weight {
             Some(weight) => values * weight,
             None => values,
@@ -225,6 +216,15 @@ pub(crate) fn weight_like(weight: &Tensor, values: &Tensor) -> Tensor {
         return Tensor::poisoned(Error::Shape { op: "sample_weight".into(), inputs, why, place: here() });
     }
     weight.reshape(dims).broadcast_to(&target)
+}
+
+/// Weights in the shape of `values`: those of the samples, and 0 for what does not count. None is 1 everywhere.
+#[track_caller]
+pub(crate) fn weights(values: &Tensor, weight: Option<&Tensor>, counts: Option<&Tensor>) -> Option<Tensor> {
+    match (weight.map(|weight| weight_like(weight, values)), counts) {
+        (Some(weight), Some(counts)) => Some(weight * counts),
+        (weight, counts) => weight.or(counts.cloned()),
+    }
 }
 
 /// `a / b`, and 0 where `b` is 0.

@@ -121,7 +121,8 @@ impl Measure for MeanIoU {
     fn result(&self, variables: &[Tensor]) -> Tensor {
         let both = diagonal(&variables[0]);
         let either = variables[0].sum(0) + variables[0].sum(1) - &both;
-        let occur = either.ne(0.0).cast(DType::F32).sum(..);
+        // Not `ne`, which for NaN is false on some devices.
+        let occur = either.eq(0.0).select(0.0, 1.0).sum(..);
         divide_no_nan(&divide_no_nan(&both, &either).sum(..), &occur)
     }
 }

@@ -41,7 +41,7 @@ impl Decision {
             (None, None) => above(0.5),
             (Some(threshold), None) => above(threshold),
             (None, Some(k)) => best(&y_pred, k),
-            (Some(threshold), Some(k)) => above(threshold).and(&best(&y_pred, k)),
+            (Some(threshold), Some(k)) => above(threshold).and(best(&y_pred, k)),
         };
         let mut positive = y_pred.is_nan().select(&y_pred, decided.cast(DType::F32));
         if let Some(id) = self.class_id {
@@ -69,7 +69,7 @@ fn best(x: &Tensor, k: usize) -> Tensor {
     let pairs = [shape.dims(), &shape.dims()[rank.saturating_sub(1)..]].concat();
     let (own, other) = (x.unsqueeze(-1), x.unsqueeze(-2));
     let earlier = Tensor::iota(pairs.clone(), rank).lt(Tensor::iota(pairs, rank.saturating_sub(1)));
-    let ahead = other.gt(&own).or(&other.eq(&own).and(&earlier));
+    let ahead = other.gt(&own).or(other.eq(&own).and(&earlier));
     ahead.cast(DType::F32).sum(-1).lt(k as f64)
 }
 

@@ -151,7 +151,7 @@ impl Measure for MeanOf {
         let Some(counts) = self.loss.counted(y, y_pred) else {
             return Ok(accumulate(variables, &values, weight));
         };
-        Ok(accumulate(variables, &values, self.loss.weights(&values, weight, Some(&counts)).as_ref()))
+        Ok(accumulate(variables, &values, losses::weights(&values, weight, Some(&counts)).as_ref()))
     }
 
     fn result(&self, variables: &[Tensor]) -> Tensor {

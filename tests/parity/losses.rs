@@ -99,3 +99,27 @@ fn reductions_weights_and_what_is_ignored() {
         }
     }
 }
+
+#[test]
+fn a_cross_entropy_and_its_gradient_are_one_pass_over_the_rows() {
+    use wengert::step::{Logs, Step};
+    // Rows too many for a workgroup region, so that passes can be told apart.
+    let (rows, classes) = (4096, 64);
+    let (labels, targets) = (Tensor::zeros([rows]), Tensor::zeros([rows, classes]));
+    let losses: [(Loss, &Tensor); 3] = [
+        (SparseCategoricalCrossentropy { from_logits: true, ignore_class: None }.into(), &labels),
+        (CategoricalCrossentropy { from_logits: true, label_smoothing: 0.1 }.into(), &targets),
+        (BinaryCrossentropy { from_logits: true, label_smoothing: 0.0 }.into(), &targets),
+    ];
+    for (loss, y) in losses {
+        let mut step = Step::new(crate::reference::device());
+        let mut logits = Tensor::zeros([rows, classes]);
+        let descend = |logits: Tensor, y: &Tensor| {
+            let slope = grad(|x: &Tensor| Ok(loss.call(y, x, None)), &logits)?;
+            Ok((Logs::default(), logits - slope))
+        };
+        step.run(&mut logits, y, descend).unwrap();
+        let plan = step.plan().unwrap();
+        assert_eq!(plan.dispatches(), 1, "{loss:?}\n{plan}");
+    }
+}

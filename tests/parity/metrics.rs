@@ -225,3 +225,52 @@ fn means_and_sums_of_values() {
         }
     }
 }
+
+#[test]
+fn a_matrix_is_read_from_the_model_that_counted() {
+    use wengert::prelude::*;
+    let reference = Reference::open("metrics");
+    let mut model = Sequential::new([6]).add(Reshape::new([6])).build().unwrap();
+    let metrics = vec![ConfusionMatrix::new(6).into(), MeanIoU::new(6).into(), "precision".into()];
+    let loss = "categorical_crossentropy".into();
+    model.compile(Compile { loss, metrics, ..Compile::default() }).unwrap();
+    let (x, weight) = (reference.tensor("distribution"), reference.tensor("weight"));
+    let hot = |&class: &f64| (0..6).map(move |at| f32::from(at == class as u8));
+    let y: Vec<f32> = reference.values("class_y").iter().flat_map(hot).collect();
+    let y = Tensor::new(&y, [15, 6]);
+    let quiet = Evaluate { verbose: Verbose::Silent, batch_size: 4, ..Evaluate::default() };
+    let scores = model.evaluate_blocking((&x, &y, &weight), quiet).unwrap();
+    // The tracker of the loss comes first.
+    let matrix = &model.metric_variables().unwrap()[1][0];
+    reference.check("matrix", matrix);
+    let matrix = reference.values("matrix");
+    let right: f64 = (0..6).map(|class| matrix[class * 7]).sum();
+    let accuracy = right / matrix.iter().sum::<f64>();
+    assert!((scores.get("confusion_matrix").unwrap() - accuracy).abs() < 1e-5, "{scores:?}, {accuracy}");
+    let iou = reference.values("mean_io_u/weight")[2];
+    assert!((scores.get("mean_io_u").unwrap() - iou).abs() < 1e-5, "{scores:?}, {iou}");
+}
+
+#[test]
+fn devices_do_not_swallow_nan() {
+    let p = Tensor::new(&[0.2f32, f32::NAN, 0.9, 0.1, 0.4, 0.6], [3, 2]);
+    let y = Tensor::new(&[1f32, 0., 0., 1., 1., 0.], [3, 2]);
+    let metrics: [Metric; 9] = [
+        get("binary_accuracy").unwrap(),
+        get("accuracy").unwrap(),
+        get("mse").unwrap(),
+        get("precision").unwrap(),
+        get("auc").unwrap(),
+        TopKCategoricalAccuracy { k: 1 }.into(),
+        F1Score::new(2).into(),
+        MeanIoU::new(2).into(),
+        R2Score { outputs: 2 }.into(),
+    ];
+    let result = |metric: &Metric| {
+        let variables = metric.stateless_update_state(&metric.initial(), Observed::pair(&y, &p));
+        metric.stateless_result(&variables)
+    };
+    let all = stack(&metrics.iter().map(result).collect::<Vec<_>>().iter().collect::<Vec<_>>(), 0);
+    let values = all.to_vec_on::<f32>(crate::reference::device()).unwrap();
+    assert!(values.iter().all(|value| value.is_nan()), "{values:?}");
+}
