@@ -1,4 +1,7 @@
-//! The coefficient of determination.
+//! The coefficient of determination, R squared.
+//!
+//! A file of its own because its batches are merged by their means, as no other metric's are. Deliberately absent: the
+//! adjusted form, which needs the number of regressors.
 
 use super::table::measures;
 use super::{Measure, Observed, Variables};
