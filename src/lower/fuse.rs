@@ -226,6 +226,9 @@ fn stored(program: &Program, fuse: bool) -> Vec<bool> {
         }
     }
     let mut stored = vec![false; vals.len()];
+    // Values that become the epilogue of a fold or a product if they are written: it has no other reader, nor has what
+    // lies between.
+    let mut behind = vec![false; vals.len()];
     // Size of the cone recomputed with each value: (values, loads, holds something heavy).
     let mut cone: Vec<(usize, usize, bool)> = Vec::with_capacity(vals.len());
     for (id, val) in vals.iter().enumerate() {
@@ -243,11 +246,7 @@ fn stored(program: &Program, fuse: bool) -> Vec<bool> {
                 let heavy = matches!(&val.kind, Kind::Map(map) if map.heavy);
                 let size = (below.0 + 1, below.1, below.2 || heavy);
                 let many = readers[id] > 1;
-                // The only reader of a fold or a product becomes its epilogue, and that is written instead.
-                let behind = |&input: &Id| {
-                    readers[input] == 1 && matches!(vals[input].kind, Kind::Fold(_) | Kind::Contraction(_))
-                };
-                let cheap = size.0 <= 2 && size.1 <= 2 && !size.2 && !val.inputs.iter().any(behind);
+                let cheap = size.0 <= 2 && size.1 <= 2 && !size.2 && !val.inputs.iter().any(|&input| behind[input]);
                 let keep = wanted[id]
                     || !fuse
                     || size.0 > CONE
@@ -257,6 +256,14 @@ fn stored(program: &Program, fuse: bool) -> Vec<bool> {
             }
         };
         stored[id] = keep;
+        behind[id] = readers[id] == 1
+            && match val.kind {
+                Kind::Fold(_) | Kind::Contraction(_) => true,
+                Kind::Map(_) | Kind::View(_) => {
+                    !keep && val.inputs.iter().any(|&input| behind[input] && vals[input].numel == val.numel)
+                }
+                _ => false,
+            };
         cone.push(if keep { (0, 1, false) } else { size });
     }
     stored
