@@ -205,6 +205,13 @@ impl Functional {
         Ok(at_home(&self.store)?.trainable.clone())
     }
 
+    /// The variables of each metric, in the order of [`Model::metrics`](super::Model::metrics), with the values of this
+    /// moment: after `evaluate` those of the data it was given. The matrix of a
+    /// [`ConfusionMatrix`](crate::metrics::ConfusionMatrix) is read here.
+    pub fn metric_variables(&self) -> Result<Vec<Variables>> {
+        Ok(at_home(&self.store)?.metrics.clone())
+    }
+
     /// The learning rate of the next step: the number, or the schedule's value.
     pub async fn learning_rate(&self) -> Result<f64> {
         let rate = self.optimizer().rate_in_force(&self.optimizer_variables()?)?;
