@@ -7,28 +7,51 @@
 //! output shapes (they are found by recording `call` on stand-ins), and a training flag that a layer keeps.
 
 mod activation;
+mod attention;
+mod batch_norm;
+mod check;
 mod dense;
 mod dropout;
+mod embedding;
+mod function;
+mod gru;
+mod images;
+mod lstm;
 mod merge;
 mod network;
+mod normalization;
+mod rectifiers;
+mod recurrent;
 mod reshape;
 mod sequential;
 mod summary;
 mod symbolic;
 #[cfg(test)]
 mod tests;
+mod wrappers;
 
 pub use activation::{Activation, Unary};
+pub use attention::{Attention, MultiHeadAttention, ScoreMode};
+pub use batch_norm::BatchNormalization;
 pub use dense::Dense;
-pub use dropout::Dropout;
-pub use merge::{Add, Concatenate};
+pub use dropout::{Dropout, SpatialDropout1D, SpatialDropout2D};
+pub use embedding::Embedding;
+pub use function::{Identity, Lambda, Rescaling, Several};
+pub use gru::{GRU, GRUCell};
+pub use images::{Cropping2D, Interpolation, UpSampling2D, ZeroPadding2D};
+pub use lstm::{LSTM, LSTMCell};
+pub use merge::{Add, Average, Concatenate, Dot, Maximum, Minimum, Multiply, Subtract};
 pub use network::Network;
-pub use reshape::{Flatten, Reshape};
+pub use normalization::{GroupNormalization, LayerNormalization, RMSNormalization, UnitNormalization};
+pub use rectifiers::{ELU, LeakyReLU, PReLU, ReLU, Softmax};
+pub use recurrent::{Cell, Recurrent, SimpleRNN, SimpleRNNCell};
+pub use reshape::{Flatten, Permute, RepeatVector, Reshape};
 pub use sequential::Sequential;
 pub use symbolic::{Input, Inputs, LayerRef, Symbolic, input};
+pub use wrappers::{Bidirectional, MergeMode, TimeDistributed};
 
 use std::fmt::Debug;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -232,6 +255,17 @@ impl Context {
             }
         };
         self.error.get_or_insert(error);
+    }
+
+    /// A context for a layer within this one, which has a part of its variables; an index beyond them is none.
+    fn part(&self, weights: Range<usize>, states: Range<usize>) -> Context {
+        let part = |of: &[Tensor], range: Range<usize>| of.get(range).unwrap_or_default().to_vec();
+        Context {
+            mode: self.mode,
+            weights: part(&self.weights, weights),
+            states: part(&self.states, states),
+            error: None,
+        }
     }
 
     /// The non-trainable variables after the call, or the first error of setting them.
