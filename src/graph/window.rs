@@ -57,7 +57,8 @@ impl Windows {
 
     /// Whether some element of a window along `axis` may lie outside the image.
     pub fn overhangs(&self, axis: usize) -> bool {
-        let last = (self.count[axis].max(1) - 1) * self.stride[axis] + (self.kernel[axis].max(1) - 1) * self.dilation[axis];
+        let last =
+            (self.count[axis].max(1) - 1) * self.stride[axis] + (self.kernel[axis].max(1) - 1) * self.dilation[axis];
         self.before[axis] > 0 || last as isize - self.before[axis] >= self.image[axis] as isize
     }
 

@@ -7,24 +7,38 @@
 //! output shapes (they are found by recording `call` on stand-ins), and a training flag that a layer keeps.
 
 mod activation;
+mod conv;
 mod dense;
 mod dropout;
 mod merge;
 mod network;
+mod pooling;
 mod reshape;
+mod separable;
 mod sequential;
+mod spatial;
 mod summary;
 mod symbolic;
 #[cfg(test)]
 mod tests;
 
 pub use activation::{Activation, Unary};
+pub use conv::{Conv1D, Conv1DTranspose, Conv2D, Conv2DTranspose, Convolution, TransposedConvolution};
 pub use dense::Dense;
 pub use dropout::Dropout;
 pub use merge::{Add, Concatenate};
 pub use network::Network;
+pub use pooling::{
+    AveragePooling, AveragePooling1D, AveragePooling2D, GlobalAveragePooling, GlobalAveragePooling1D,
+    GlobalAveragePooling2D, GlobalMaxPooling, GlobalMaxPooling1D, GlobalMaxPooling2D, MaxPooling, MaxPooling1D,
+    MaxPooling2D,
+};
 pub use reshape::{Flatten, Reshape};
+pub use separable::{
+    DepthwiseConv1D, DepthwiseConv2D, DepthwiseConvolution, SeparableConv1D, SeparableConv2D, SeparableConvolution,
+};
 pub use sequential::Sequential;
+pub use spatial::{Padding, Size};
 pub use symbolic::{Input, Inputs, LayerRef, Symbolic, input};
 
 use std::fmt::Debug;

@@ -248,7 +248,11 @@ impl<'a> Emitter<'a> {
             true => format!("{value}u"),
             false => unit.param(value as u32),
         };
-        let part = |unit: &mut Unit, whole: &str, by: usize, rest: Option<usize>, word: &mut dyn FnMut(&mut Unit, usize) -> String| {
+        let part = |unit: &mut Unit,
+                    whole: &str,
+                    by: usize,
+                    rest: Option<usize>,
+                    word: &mut dyn FnMut(&mut Unit, usize) -> String| {
             let quotient = if by == 1 { whole.to_string() } else { format!("({whole} / {})", word(unit, by)) };
             match rest {
                 Some(length) => format!("({quotient} % {})", word(unit, length)),

@@ -597,7 +597,9 @@ impl Context<'_> {
         let text: String =
             text.lines().filter(|line| !line.contains("> c: array")).fold(String::new(), |t, l| t + l + "\n");
         let mut shader = Shader::new(text).seam(seam, &format!("{{\n{body}}}"));
-        for (load, x, first, operand, matrix) in [("load_a", "a", "s.z", problem.a, &a), ("load_b", "b", "s.w", problem.b, &b)] {
+        for (load, x, first, operand, matrix) in
+            [("load_a", "a", "s.z", problem.a, &a), ("load_b", "b", "s.w", problem.b, &b)]
+        {
             if let Some(windows) = &matrix.windows {
                 shader = shader.seam(load, &window_load(windows, x, first, operand.vec4));
             }

@@ -362,7 +362,9 @@ impl Builder {
             Lowering::Fold(fold) if fold.length == 1 => inputs[0],
             Lowering::Fold(fold) => self.fold(fold, inputs[0], size, node),
             Lowering::Map(map) => self.push(Kind::Map(map), inputs.to_vec(), size, node),
-            Lowering::Window(windows, through) => self.push(Kind::Window(windows, through), inputs.to_vec(), size, node),
+            Lowering::Window(windows, through) => {
+                self.push(Kind::Window(windows, through), inputs.to_vec(), size, node)
+            }
             Lowering::Iota { inner, length } => self.push(Kind::Iota { inner, length }, vec![], size, node),
             Lowering::Gather { length, count, inner } => {
                 self.push(Kind::Gather { length, count, inner }, inputs.to_vec(), size, node)
@@ -411,7 +413,9 @@ impl Builder {
     fn product(&mut self, c: Contraction, [a, b]: [Id; 2], size: (DType, usize), node: &Node) -> Id {
         let results = c.batch * c.m * c.n;
         let most = (RESULTS / results.max(1)).min(c.k / STRETCH);
-        let parts = [64, 49, 32, 25, 16, 8, 7, 5, 4, 3, 2].into_iter().find(|&parts| parts <= most && c.k.is_multiple_of(parts));
+        let parts = [64, 49, 32, 25, 16, 8, 7, 5, 4, 3, 2]
+            .into_iter()
+            .find(|&parts| parts <= most && c.k.is_multiple_of(parts));
         if let (1, Some(parts)) = (c.batch, parts)
             && let Some(a) = self.stretches(a, [c.m, c.k], 1, parts, node)
             && let Some(b) = self.stretches(b, [c.k, c.n], 0, parts, node)
@@ -589,7 +593,8 @@ impl Program {
     /// The value itself if it is computed with `numel` elements, else a stored copy of it.
     pub fn computed(&mut self, id: Id, numel: usize) -> Id {
         let val = &self.vals[id];
-        if !matches!(val.kind, Kind::Leaf(_) | Kind::Scalar(_) | Kind::View(_) | Kind::Window(..)) && val.numel == numel {
+        if !matches!(val.kind, Kind::Leaf(_) | Kind::Scalar(_) | Kind::View(_) | Kind::Window(..)) && val.numel == numel
+        {
             return id;
         }
         self.copy_of(id, numel)

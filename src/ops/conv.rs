@@ -7,8 +7,8 @@
 //! functions of the product kernels (implicit GEMM). Deliberately absent: a direct kernel, except that one of a single
 //! channel each (depthwise) has no product to be made of and is a fold.
 
-use super::window::{Padding, Window};
 use super::Example;
+use super::window::{Padding, Window};
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::grad::custom_vjp;
@@ -55,7 +55,9 @@ impl Tensor {
         };
         let (n, c, each, filters, groups) = (*n, *c, *each, *filters, options.groups);
         if groups == 0 || each * groups != c || filters % groups != 0 {
-            return fail(format!("{c} channels in {groups} groups to {filters} filters need a kernel [kh, kw, c / groups, filters]"));
+            return fail(format!(
+                "{c} channels in {groups} groups to {filters} filters need a kernel [kh, kw, c / groups, filters]"
+            ));
         }
         let window = options.window([*kh, *kw]);
         let windows = match window.over([*h, *w], each) {
@@ -168,9 +170,8 @@ fn spread(g: &Tensor, kernel: &Tensor, windows: Windows) -> Tensor {
     let [n, rows, columns, filters] = [0, 1, 2, 3].map(|axis| g.dim(axis));
     let x = if windows.stride == [1, 1] {
         let turned = kernel.flip(0).flip(1).permute([0, 1, 3, 2]);
-        let before = [0, 1].map(|axis| {
-            (windows.dilation[axis] * (windows.kernel[axis] - 1)) as isize - windows.before[axis]
-        });
+        let before =
+            [0, 1].map(|axis| (windows.dilation[axis] * (windows.kernel[axis] - 1)) as isize - windows.before[axis]);
         let back = Windows { image: windows.count, channels: filters, before, count: windows.image, ..windows };
         let matrix = turned.reshape([back.elements(), windows.channels]);
         self::rows(g, back).matmul(&matrix).reshape([n, windows.image[0], windows.image[1], windows.channels])
@@ -192,7 +193,9 @@ fn correlate_kernel(x: &Tensor, g: &Tensor, windows: Windows) -> Tensor {
     let [kh, kw] = windows.kernel;
     let columns = g.reshape([g.shape().numel() / filters.max(1), filters]);
     let kernel = rows(x, windows).t().matmul(&columns).reshape([kh, kw, windows.channels, filters]);
-    custom_vjp(&kernel, &[x, g], move |inputs, h| vec![spread(&inputs[1], h, windows), correlate(&inputs[0], h, windows)])
+    custom_vjp(&kernel, &[x, g], move |inputs, h| {
+        vec![spread(&inputs[1], h, windows), correlate(&inputs[0], h, windows)]
+    })
 }
 
 pub(super) fn examples() -> Vec<Example> {
@@ -221,6 +224,8 @@ pub(super) fn examples() -> Vec<Example> {
         conv("depthwise_conv2d", &[2, 5, 4, 4], &[3, 3, 4, 1], |x| x[0].depthwise_conv2d(&x[1], &SAME)),
         conv("depthwise_conv2d doubled", &[1, 5, 5, 3], &[3, 3, 3, 2], |x| x[0].depthwise_conv2d(&x[1], &SKIPS)),
         conv("conv2d_transpose", &[2, 3, 3, 4], &[3, 3, 2, 4], |x| x[0].conv2d_transpose(&x[1], [5, 5], &PLAIN)),
-        conv("conv2d_transpose strided", &[1, 3, 2, 4], &[3, 3, 4, 4], |x| x[0].conv2d_transpose(&x[1], [6, 4], &STEPS)),
+        conv("conv2d_transpose strided", &[1, 3, 2, 4], &[3, 3, 4, 4], |x| {
+            x[0].conv2d_transpose(&x[1], [6, 4], &STEPS)
+        }),
     ]
 }

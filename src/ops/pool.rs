@@ -4,8 +4,8 @@
 //! its largest elements, as in Keras on every backend, where that of a plain maximum is shared between equals. A mean
 //! leaves out what lies beyond the edge.
 
-use super::window::{Padding, Window};
 use super::Example;
+use super::window::{Padding, Window};
 use crate::dtype::DType;
 use crate::grad::custom_vjp;
 use crate::graph::{Tensor, Windows};
@@ -68,7 +68,8 @@ pub(super) fn examples() -> Vec<Example> {
     const D: (f64, f64) = (-2.0, 2.0);
     const PLAIN: Window = Window { kernel: [2, 2], stride: [2, 2], dilation: [1, 1], padding: Padding::Valid };
     const SAME: Window = Window { kernel: [3, 2], stride: [2, 1], dilation: [1, 1], padding: Padding::Same };
-    let pool = |name: &str, x: &[usize], apply: fn(&[Tensor]) -> Tensor| Example::new(name, &[(x, DType::F32, D)], apply);
+    let pool =
+        |name: &str, x: &[usize], apply: fn(&[Tensor]) -> Tensor| Example::new(name, &[(x, DType::F32, D)], apply);
     vec![
         pool("max_pool2d", &[2, 5, 6, 4], |x| x[0].max_pool2d(&PLAIN)),
         pool("max_pool2d same", &[2, 5, 4, 3], |x| x[0].max_pool2d(&SAME)),

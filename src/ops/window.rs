@@ -61,7 +61,9 @@ impl Window {
         };
         let padded = [0, 1].map(|axis| image[axis] + padding[axis].0 + padding[axis].1);
         if (0..2).any(|axis| padded[axis] < extent[axis]) {
-            return Err(format!("windows of {extent:?} pixels do not fit into images of {padded:?} (padding included)"));
+            return Err(format!(
+                "windows of {extent:?} pixels do not fit into images of {padded:?} (padding included)"
+            ));
         }
         let count = [0, 1].map(|axis| (padded[axis] - extent[axis]) / stride[axis] + 1);
         let before = padding.map(|(before, _)| before as isize);
