@@ -7,7 +7,7 @@ use wengert::grad::value_and_grad;
 use wengert::graph::{Spec, Tensor};
 use wengert::layers::*;
 
-use crate::reference::{Reference, TOLERANCE, close, device};
+use crate::reference::{Reference, TOLERANCE, device};
 
 struct Case<'a> {
     reference: &'a Reference,
