@@ -138,10 +138,10 @@ pub(super) const fn named<const R: usize>(one: &'static str, two: &'static str) 
 
 /// Lengths of the spatial axes and the number of channels.
 pub(super) fn spatial<const R: usize>(kind: &str, shape: &Shape) -> Result<([usize; R], usize)> {
-    if let [_, lengths @ .., channels] = shape.dims() {
-        if let Ok(lengths) = <[usize; R]>::try_from(lengths) {
-            return Ok((lengths, *channels));
-        }
+    if let [_, lengths @ .., channels] = shape.dims()
+        && let Ok(lengths) = <[usize; R]>::try_from(lengths)
+    {
+        return Ok((lengths, *channels));
     }
     let takes = named::<R>("sequences [batch, steps, channels]", "images [batch, height, width, channels]");
     let why = match shape.rank() {
