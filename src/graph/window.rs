@@ -37,6 +37,9 @@ pub enum Through {
     /// The adjoint of `Pick`: for each pixel what the windows that cover it hold there, zero where none does;
     /// `[n, rows, columns, kh, kw, c]` as `[n, h, w, kh, kw, c]`. Summed over the kernel it is the adjoint of `Cut`.
     Lay,
+    /// The adjoint of `Cut` where windows do not overlap: for each pixel what the one window that covers it holds there,
+    /// zero where none does; `[n, rows, columns, kh, kw, c]` as `[n, h, w, c]`.
+    Cover,
 }
 
 impl Windows {
@@ -62,6 +65,17 @@ impl Windows {
         self.before[axis] > 0 || last as isize - self.before[axis] >= self.image[axis] as isize
     }
 
+    /// Whether no pixel is in two windows, and each window is whole.
+    pub fn are_apart(&self) -> bool {
+        (0..2).all(|axis| self.dilation[axis] == 1 && self.stride[axis] >= self.kernel[axis])
+    }
+
+    /// Whether some pixel along `axis` lies before the first window or behind the last.
+    pub fn misses(&self, axis: usize) -> bool {
+        let end = (self.count[axis] * self.stride[axis]) as isize;
+        self.before[axis] < 0 || self.image[axis] as isize + self.before[axis] > end
+    }
+
     /// The pixel along `axis` of element `k` of window `at`, if it is in the image.
     fn pixel(&self, axis: usize, at: usize, k: usize) -> Option<usize> {
         let pixel = (at * self.stride[axis] + k * self.dilation[axis]) as isize - self.before[axis];
@@ -76,6 +90,19 @@ impl Windows {
 
     /// The source element of element `at`; `None`: outside.
     pub fn source(&self, through: Through, at: usize) -> Option<usize> {
+        if through == Through::Cover {
+            let [h, w] = self.image;
+            let (at, c) = (at / self.channels, at % self.channels);
+            let (at, n) = (at % (h * w), at / (h * w));
+            let find = |axis: usize, pixel: usize| {
+                let at = usize::try_from(pixel as isize + self.before[axis]).ok()?;
+                let (window, k) = (at / self.stride[axis], at % self.stride[axis]);
+                (window < self.count[axis] && k < self.kernel[axis]).then_some((window, k))
+            };
+            let ((y, kh), (x, kw)) = (find(0, at / w)?, find(1, at % w)?);
+            let row = (n * self.count[0] + y) * self.count[1] + x;
+            return Some(((row * self.kernel[0] + kh) * self.kernel[1] + kw) * self.channels + c);
+        }
         let (at, c) = (at / self.channels, at % self.channels);
         let (at, kw) = (at / self.kernel[1], at % self.kernel[1]);
         let (at, kh) = (at / self.kernel[0], at % self.kernel[0]);
@@ -87,7 +114,7 @@ impl Windows {
         Some(match through {
             Through::Lay => inside(join(self.count, [self.window(0, down, kh)?, self.window(1, across, kw)?])),
             Through::Pick => inside(join(self.image, [self.pixel(0, down, kh)?, self.pixel(1, across, kw)?])),
-            Through::Cut => {
+            Through::Cut | Through::Cover => {
                 join(self.image, [self.pixel(0, down, kh)?, self.pixel(1, across, kw)?]) * self.channels + c
             }
         })

@@ -101,7 +101,10 @@ impl Tensor {
     /// `[n, h, w, c]`, the adjoint of `cut`.
     #[track_caller]
     pub(super) fn overlap(&self, windows: Windows) -> Tensor {
-        Tensor::apply(Windowed(windows, Through::Lay), &[self]).sum([3, 4])
+        match windows.are_apart() {
+            true => Tensor::apply(Windowed(windows, Through::Cover), &[self]),
+            false => Tensor::apply(Windowed(windows, Through::Lay), &[self]).sum([3, 4]),
+        }
     }
 }
 
@@ -115,6 +118,7 @@ impl Primitive for Windowed {
             Through::Cut => "windows",
             Through::Pick => "pick_windows",
             Through::Lay => "lay_windows",
+            Through::Cover => "cover",
         }
     }
 
@@ -133,6 +137,7 @@ impl Primitive for Windowed {
             Through::Cut => (images, windows),
             Through::Pick => (picks, windows),
             Through::Lay => (windows, picks),
+            Through::Cover => (windows, images),
         };
         if shape[..] != source[..] {
             return Err(Misfit::Shape(format!("it takes {source:?}")));
@@ -148,6 +153,7 @@ impl Primitive for Windowed {
             Through::Cut => g.overlap(windows),
             Through::Pick => Tensor::apply(Windowed(windows, Through::Lay), &[g]),
             Through::Lay => Tensor::apply(Windowed(windows, Through::Pick), &[g]),
+            Through::Cover => g.cut(windows),
         })])
     }
 
@@ -173,11 +179,17 @@ pub(super) fn examples() -> Vec<Example> {
     let f = DType::F32;
     const PLAIN: Window = Window { kernel: [2, 3], stride: [1, 1], dilation: [1, 1], padding: Padding::Valid };
     const STEPS: Window = Window { kernel: [3, 2], stride: [2, 3], dilation: [1, 2], padding: Padding::Same };
+    const APART: Window =
+        Window { kernel: [2, 1], stride: [3, 2], dilation: [1, 1], padding: Padding::Explicit([(1, 0), (0, 1)]) };
     vec![
         Example::new("windows", &[(&[2, 4, 5, 3], f, D)], |x| x[0].windows(&PLAIN)),
         Example::new("windows of quads", &[(&[2, 4, 5, 4], f, D)], |x| x[0].windows(&PLAIN)),
         Example::new("windows in steps", &[(&[2, 5, 7, 4], f, D)], |x| x[0].windows(&STEPS)),
         Example::new("windows of indices", &[(&[1, 4, 4, 2], DType::I32, D)], |x| x[0].windows(&STEPS)),
+        Example::new("cover", &[(&[1, 3, 3, 2, 1, 3], f, D)], |x| match APART.over([7, 5], 3) {
+            Ok(windows) => x[0].overlap(windows),
+            Err(_) => x[0].clone(),
+        }),
         Example::new("overlap", &[(&[2, 3, 3, 2, 3, 4], f, D)], |x| match PLAIN.over([4, 5], 4) {
             Ok(windows) => x[0].overlap(windows),
             Err(_) => x[0].clone(),
