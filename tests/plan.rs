@@ -481,7 +481,9 @@ fn a_convolution_is_a_product_over_windows_that_are_nowhere_written() {
     let device = device();
     let network = Sequential::new([16, 16, 4]).add(Conv2D::new(8, 3).activation("relu")).network().unwrap();
     let (weights, _) = network.init(1).unwrap();
-    let call = |weights: &Variables, x: &Tensor| Ok(network.call(weights, &[], &[x.clone()], Mode::Train)?.0.remove(0));
+    let call = |weights: &Variables, x: &Tensor| {
+        Ok(network.call(weights, &[], std::slice::from_ref(x), Mode::Train)?.0.remove(0))
+    };
     let x = Tensor::new(&threefry::uniform([5, 5], 2 * 16 * 16 * 4, -1.0, 1.0), [2, 16, 16, 4]);
     let evaluate = |tensors: &[Tensor]| read::evaluate(&device, tensors, &Options::default()).unwrap().unwrap();
 
