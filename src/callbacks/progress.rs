@@ -24,9 +24,9 @@ fn failed(why: std::io::Error) -> Error {
 }
 
 impl ProgressBar {
-    /// A bar in a style, for so many steps.
-    pub fn new(style: Style, steps: usize) -> ProgressBar {
-        ProgressBar { style, bar: Bar::new(style, Some(steps)), started: Instant::now(), latest: Latest::default() }
+    /// A bar in a style, for so many steps, if it is known how many.
+    pub fn new(style: Style, steps: impl Into<Option<usize>>) -> ProgressBar {
+        ProgressBar { style, bar: Bar::new(style, steps.into()), started: Instant::now(), latest: Latest::default() }
     }
 
     fn update(&mut self, run: &Run<'_>) -> Result<()> {

@@ -17,6 +17,7 @@ mod summary;
 mod symbolic;
 #[cfg(test)]
 mod tests;
+mod variants;
 
 pub use activation::{Activation, Unary};
 pub use dense::Dense;
@@ -26,6 +27,7 @@ pub use network::Network;
 pub use reshape::{Flatten, Reshape};
 pub use sequential::Sequential;
 pub use symbolic::{Input, Inputs, LayerRef, Symbolic, input};
+pub use variants::Which;
 
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
@@ -167,6 +169,14 @@ pub trait Layer: Debug + MaybeSend + MaybeSync + 'static {
         LayerRef::from(self).named(name)
     }
 
+    /// The layer with variables that the optimizer leaves alone, see [`LayerRef::frozen`].
+    fn frozen(self) -> LayerRef
+    where
+        Self: Sized,
+    {
+        LayerRef::from(self).frozen()
+    }
+
     /// The layer as a handle: all calls of it use the same variables.
     fn shared(self) -> LayerRef
     where
@@ -182,6 +192,7 @@ pub struct Context {
     mode: Mode,
     weights: Variables,
     states: Variables,
+    pub(super) frozen: bool,
     error: Option<Error>,
 }
 
@@ -189,12 +200,18 @@ impl Context {
     /// A context for one call of one layer: its trainable and its non-trainable variables, each in the order of
     /// [`Layer::variables`].
     pub fn new(mode: Mode, weights: Variables, states: Variables) -> Context {
-        Context { mode, weights, states, error: None }
+        Context { mode, weights, states, frozen: false, error: None }
     }
 
     /// What the pass is for.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Whether the layer is frozen: nobody trains its weights, so running statistics must stay as they are and be used,
+    /// whatever the mode. Dropout and the like follow the mode alone.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
     }
 
     /// The layer's trainable variable `i`; poisoned if there is none.

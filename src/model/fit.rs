@@ -5,10 +5,12 @@
 //! have gathered. Deliberately absent: a second loop for evaluation inside `fit`; validation is `evaluate`.
 
 use super::options::{Fit, Verbose};
+use super::source::{Feed, Source};
 use super::work::{Work, ready_to_train};
 use super::{History, Model, Scores};
 use crate::callbacks::{Callback, ProgressBar, Run, Style};
-use crate::data::{Batch, Batches, Data, Shuffle};
+use crate::data::{Batches, Data, Shuffle};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Spec, Tensor, nowhere};
 use crate::read::read_all;
@@ -33,54 +35,6 @@ pub(super) async fn read(logs: &Logs) -> Result<Scores> {
     Ok(logs.read().await?.into_iter().map(|(name, value)| (name, f64::from(value))).collect())
 }
 
-/// The batches of one pass over the data after the other.
-struct Rows<'a> {
-    data: &'a Data,
-    batch_size: usize,
-    /// The seed of the order, unless rows come in their own.
-    seed: Option<u64>,
-    pass: usize,
-    order: Batches,
-    next: usize,
-}
-
-impl<'a> Rows<'a> {
-    fn new(data: &'a Data, batch_size: usize, seed: Option<u64>) -> Result<Rows<'a>> {
-        let order = Batches::new(data.len(), batch_size, drawn(seed, 0))?;
-        Ok(Rows { data, batch_size, seed, pass: 0, order, next: 0 })
-    }
-
-    /// Goes to a batch, counted from the first of the first pass.
-    fn seek(&mut self, batch: usize) -> Result<()> {
-        let (pass, next) = (batch / self.order.len(), batch % self.order.len());
-        if pass != self.pass {
-            self.order = Batches::new(self.data.len(), self.batch_size, drawn(self.seed, pass))?;
-        }
-        (self.pass, self.next) = (pass, next);
-        Ok(())
-    }
-
-    /// Up to `count` batches of equal size, from this pass or, if that is at its end, the next.
-    fn group(&mut self, count: usize) -> Result<Vec<Batch>> {
-        if self.next == self.order.len() {
-            self.seek((self.pass + 1) * self.order.len())?;
-        }
-        let mut group: Vec<Batch> = Vec::new();
-        while let Some(rows) = self.order.get(self.next).filter(|_| group.len() < count) {
-            if group.first().is_some_and(|first| first.size() != rows.len()) {
-                break;
-            }
-            group.push(self.data.rows(rows));
-            self.next += 1;
-        }
-        Ok(group)
-    }
-}
-
-fn drawn(seed: Option<u64>, pass: usize) -> Shuffle {
-    seed.map_or(Shuffle::Off, |seed| Shuffle::On { seed, epoch: pass as u32 })
-}
-
 /// What is wrong with the options themselves, so that a training that started does not stop over them.
 fn check(options: &Fit<'_>) -> Result<()> {
     if !(0.0..1.0).contains(&options.validation_split) {
@@ -90,26 +44,54 @@ fn check(options: &Fit<'_>) -> Result<()> {
     let zero = [
         ("steps_per_epoch", options.steps_per_epoch == Some(0)),
         ("validation_batch_size", options.validation_batch_size == Some(0)),
+        ("validation_steps", options.validation_steps == Some(0)),
         ("validation_freq", options.validation_freq == 0),
     ];
-    match zero.iter().find(|option| option.1) {
-        Some((name, _)) => Err(Error::Argument { what: format!("{name} must be 1 at least") }),
+    if let Some((name, _)) = zero.iter().find(|option| option.1) {
+        return Err(Error::Argument { what: format!("{name} must be 1 at least") });
+    }
+    if options.validation_epochs.iter().flatten().any(|&epoch| epoch == 0) {
+        return Err(Error::Argument { what: "validation_epochs are counted from 1".into() });
+    }
+    match options.class_weight.iter().find(|(_, weight)| !weight.is_finite()) {
+        Some((class, weight)) => Err(Error::NonFinite { what: format!("class_weight of class {class}, {weight},") }),
         None => Ok(()),
     }
 }
 
-pub(super) async fn fit<M: Model + ?Sized>(model: &M, data: Batch, options: Fit<'_>) -> Result<History> {
+/// What to train on, and what is held back to validate on.
+fn feeds<'d>(source: Source<'d>, options: &Fit<'_>) -> Result<(Feed<'d>, Option<Data>)> {
+    let given = options.validation_data.clone().map(Data::new).transpose()?;
+    let whole = match source {
+        Source::Rows(rows) => Data::new(rows)?,
+        Source::Stream(_) if options.steps_per_epoch.is_none() => {
+            let what = "a stream of batches has no end that an epoch could stop at; give steps_per_epoch";
+            return Err(Error::Argument { what: what.into() });
+        }
+        Source::Stream(_) if options.validation_split > 0.0 => {
+            let what = "validation_split holds back the last rows, which a stream does not have; give validation_data";
+            return Err(Error::Argument { what: what.into() });
+        }
+        Source::Stream(stream) => return Ok((Feed::stream(stream, &options.class_weight), given)),
+    };
+    let (data, held_back) = match (given, options.validation_split > 0.0) {
+        (None, true) => whole.split(options.validation_split).map(|(data, rest)| (data, Some(rest)))?,
+        (given, _) => (whole, given),
+    };
+    let data = if options.class_weight.is_empty() { data } else { data.class_weighted(&options.class_weight)? };
+    Ok((Feed::rows(data, options.batch_size, options.shuffle.then_some(options.seed))?, held_back))
+}
+
+pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, options: Fit<'_>) -> Result<History> {
     ready_to_train(model)?;
     check(&options)?;
-    let whole = Data::new(data)?;
-    let (data, held_back) = match (&options.validation_data, options.validation_split > 0.0) {
-        (Some(validation), _) => (whole, Some(Data::new(validation.clone())?)),
-        (None, true) => whole.split(options.validation_split).map(|(data, rest)| (data, Some(rest)))?,
-        (None, false) => (whole, None),
-    };
-    let mut rows = Rows::new(&data, options.batch_size, options.shuffle.then_some(options.seed))?;
+    let (mut feed, held_back) = feeds(source, &options)?;
     let work = Work::new(model).await?;
-    let steps = options.steps_per_epoch.unwrap_or(rows.order.len());
+    let steps = options.steps_per_epoch.or(feed.len()).unwrap_or_default();
+    let due = |epoch: usize| match &options.validation_epochs {
+        Some(epochs) => epochs.contains(&(epoch + 1)),
+        None => (epoch + 1) % options.validation_freq == 0,
+    };
     let fused = model.base().settings.steps_per_execution;
 
     let mut bar = style(options.verbose).map(|style| ProgressBar::new(style, steps));
@@ -131,22 +113,34 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, data: Batch, options: Fit<
         if run.stop {
             break;
         }
-        rows.seek(epoch * steps)?;
+        let mut ended = false;
+        feed.seek(epoch * steps)?;
         work.reset()?;
         run.start_epoch(epoch);
         each!(on_epoch_begin);
         while run.step < steps && !run.stop {
+            let group = feed.group(fused.min(steps - run.step))?;
+            if group.is_empty() {
+                log::warn!("the stream ended in step {} of epoch {}; the training ends", run.step + 1, epoch + 1);
+                run.stop = true;
+                ended = run.step == 0;
+                break;
+            }
             each!(on_batch_begin);
             work.device.ready().await?;
-            let group = rows.group(fused.min(steps - run.step))?;
             let logs = work.train(&group)?;
             run.finish_step(group.len(), logs);
             each!(on_batch_end);
         }
+        if ended {
+            // Nothing was seen of this epoch, so there is nothing to report.
+            break;
+        }
         let mut scores = run.read_logs().await?;
-        if let Some(validation) = held_back.as_ref().filter(|_| (epoch + 1) % options.validation_freq == 0) {
+        if let Some(validation) = held_back.as_ref().filter(|_| due(epoch)) {
             let batch_size = options.validation_batch_size.unwrap_or(options.batch_size);
-            for (name, value) in evaluate(&work, validation, batch_size, None).await?.iter() {
+            let mut feed = Feed::rows(validation.clone(), batch_size, None)?;
+            for (name, value) in evaluate(&work, &mut feed, options.validation_steps, None).await?.iter() {
                 scores.push(format!("val_{name}"), value);
             }
         }
@@ -160,21 +154,32 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, data: Batch, options: Fit<
 
 pub(super) async fn evaluate<M: Model + ?Sized>(
     work: &Work<'_, M>,
-    data: &Data,
-    batch_size: usize,
+    feed: &mut Feed<'_>,
+    steps: Option<usize>,
     style: Option<Style>,
 ) -> Result<Scores> {
-    let order = Batches::new(data.len(), batch_size, Shuffle::Off)?;
+    if steps == Some(0) {
+        return Err(Error::Argument { what: "steps must be 1 at least".into() });
+    }
+    let steps = match (steps, feed.len()) {
+        (Some(steps), Some(all)) => Some(steps.min(all)),
+        (steps, all) => steps.or(all),
+    };
     work.reset()?;
-    let mut bar = style.map(|style| ProgressBar::new(style, order.len()));
-    let mut run = Run::new(work.networks(), 1, order.len());
-    for rows in &order {
+    let mut bar = style.map(|style| ProgressBar::new(style, steps));
+    let mut run = Run::new(work.networks(), 1, steps.unwrap_or_default());
+    while steps.is_none_or(|steps| run.step < steps) {
+        let group = feed.group(1)?;
+        let Some(batch) = group.first() else { break };
         work.device.ready().await?;
-        let logs = work.test(&data.rows(rows))?;
+        let logs = work.test(batch)?;
         run.finish_step(1, logs);
         if let Some(bar) = &mut bar {
             bar.on_batch_end(&mut run).await?;
         }
+    }
+    if run.step == 0 {
+        return Err(Error::Data { what: "the stream has no batches to evaluate".into() });
     }
     run.scores = run.read_logs().await?;
     if let Some(bar) = &mut bar {
@@ -183,28 +188,44 @@ pub(super) async fn evaluate<M: Model + ?Sized>(
     Ok(run.scores)
 }
 
-pub(super) async fn predict<M: Model + ?Sized>(work: &Work<'_, M>, data: &Data, batch_size: usize) -> Result<Tensor> {
-    let mut bits: Vec<u32> = Vec::new();
-    let mut outputs: Vec<Tensor> = Vec::new();
-    let (mut row, mut bytes) = (Spec::new([0], crate::dtype::DType::F32), 0);
+/// The outputs for all rows: of one output, or of all.
+pub(super) async fn predict<M: Model + ?Sized>(
+    work: &Work<'_, M>,
+    data: &Data,
+    batch_size: usize,
+    all: bool,
+) -> Result<Vec<Tensor>> {
+    // For each output its bits so far and what one batch of it is like.
+    let mut done: Vec<(Vec<u32>, Spec)> = Vec::new();
+    let (mut waiting, mut bytes): (Vec<Tensor>, u64) = (Vec::new(), 0);
     let order = Batches::new(data.len(), batch_size, Shuffle::Off)?;
     for (index, rows) in order.iter().enumerate() {
         work.device.ready().await?;
-        let output = work.predict(&data.rows(rows))?;
-        let (node, at) = output.node()?;
-        row = node.outputs()[at].clone();
-        if row.shape.first() != Some(&rows.len()) {
-            let what = format!("predict_step returned {row} for {} rows; its first axis must be the rows", rows.len());
-            return Err(Error::State { what });
+        let outputs = work.predict(&data.rows(rows), all)?;
+        done.resize_with(outputs.len(), || (Vec::new(), Spec::new([0], DType::F32)));
+        for (output, (_, spec)) in outputs.iter().zip(&mut done) {
+            let (node, at) = output.node()?;
+            *spec = node.outputs()[at].clone();
+            if spec.shape.first() != Some(&rows.len()) {
+                let rows = rows.len();
+                let what = format!("predict_step returned {spec} for {rows} rows; its first axis must be the rows");
+                return Err(Error::State { what });
+            }
+            bytes += spec.bytes();
         }
-        bytes += row.bytes();
-        outputs.push(output);
-        if outputs.len() == TOGETHER || bytes >= TOGETHER_BYTES || index + 1 == order.len() {
-            bits.extend(read_all(&work.device, &outputs).await?.into_iter().flatten());
-            outputs.clear();
+        waiting.extend(outputs);
+        if waiting.len() >= TOGETHER || bytes >= TOGETHER_BYTES || index + 1 == order.len() {
+            let each = done.len().max(1);
+            for (at, bits) in read_all(&work.device, &waiting).await?.into_iter().enumerate() {
+                done[at % each].0.extend(bits);
+            }
+            waiting.clear();
             bytes = 0;
         }
     }
-    let shape = [&[data.len()], &row.shape[1.min(row.shape.rank())..]].concat();
-    Ok(Tensor::from_bits(bits.into(), Spec::new(shape, row.dtype), nowhere()))
+    let whole = |(bits, row): (Vec<u32>, Spec)| {
+        let shape = [&[data.len()], &row.shape[1.min(row.shape.rank())..]].concat();
+        Tensor::from_bits(bits.into(), Spec::new(shape, row.dtype), nowhere())
+    };
+    Ok(done.into_iter().map(whole).collect())
 }
