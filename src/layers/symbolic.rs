@@ -152,15 +152,16 @@ impl Symbolic {
     /// The same input under a name, by which data can be given to it: `Input([32]).named("query")`. An output has the
     /// name of its layer; naming it here is an error that [`Network::new`](super::Network::new) returns.
     pub fn named(&self, name: &str) -> Symbolic {
-        let spec = match self.0.source {
-            Source::Input { .. } => self.0.spec.clone(),
-            Source::Call { .. } => Err(Error::Argument {
-                what: format!(
-                    "only inputs are named so; an output is called like its layer: Dense::new(1).named({name:?})"
-                ),
-            }),
-        };
-        Symbolic::new(Source::Input { name: Some(name.into()) }, spec)
+        match &self.0.source {
+            Source::Input { .. } => Symbolic::new(Source::Input { name: Some(name.into()) }, self.0.spec.clone()),
+            Source::Call { layer, inputs, variables } => {
+                let what = format!(
+                    "only inputs are named so; an output is called like its layer: Dense::new(1).named({name:?}).on(..)"
+                );
+                let (layer, inputs, variables) = (layer.clone(), inputs.clone(), variables.clone());
+                Symbolic::new(Source::Call { layer, inputs, variables }, Err(Error::Argument { what }))
+            }
+        }
     }
 
     /// The shape of one batch entry; an error if a layer was given what does not fit.

@@ -24,7 +24,7 @@ pub(super) struct Work<'m, M: ?Sized> {
     metrics: Vec<Metric>,
     /// First values of the metrics' variables.
     initial: Vec<Variables>,
-    /// Changes with everything that makes another step of the same function.
+    /// Changes with the kind of model and everything else that makes another step of the same network.
     generation: u64,
     /// Whether steps are called for every batch instead of recorded.
     eager: bool,
@@ -81,7 +81,11 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
         networks.iter().try_for_each(|network| network.join(&device))?;
         let metrics = model.metrics();
         let initial = metrics.iter().map(Metric::initial).collect();
-        let generation = networks.iter().map(|network| network.settings.generation).sum();
+        // A network is also used by itself besides the model it is in, whose steps are others.
+        let mut hasher = DefaultHasher::new();
+        let generation: u64 = networks.iter().map(|network| network.settings.generation).sum();
+        (std::any::type_name::<M>(), generation).hash(&mut hasher);
+        let generation = hasher.finish();
         let eager = base.settings.run_eagerly;
         Ok(Work { model, device, networks, metrics, initial, generation, eager })
     }
@@ -145,7 +149,7 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
             return outputs.iter().map(|output| output.to(&self.device)).collect();
         }
         let specs: Vec<Spec> = batch.leaves().iter().filter_map(|tensor| tensor.spec().cloned()).collect();
-        let tag = 2 * self.generation + u64::from(all);
+        let tag = self.generation ^ u64::from(all);
         let known = steps.outputs.iter().position(|output| (output.0, &output.1) == (tag, &specs));
         let room = match known {
             Some(at) => steps.outputs.remove(at).2,
