@@ -6,6 +6,7 @@
 
 use super::options::{Fit, Verbose};
 use super::source::{Feed, Source};
+use super::state::lock;
 use super::work::{Work, ready_to_train};
 use super::{History, Model, Scores};
 use crate::callbacks::{Callback, ProgressBar, Run, Style};
@@ -99,7 +100,9 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, option
     callbacks.extend(bar.as_mut().map(|bar| bar as &mut dyn Callback));
     callbacks.extend(options.callbacks);
     let mut run = Run::new(work.networks(), options.epochs, steps);
-    let mut history = History::default();
+    let mut history = History { epochs: options.epochs, steps, ..History::default() };
+    let keep = |history: &History| *lock(&model.base().history) = history.clone();
+    keep(&history);
     macro_rules! each {
         ($hook:ident) => {
             for callback in &mut callbacks {
@@ -145,6 +148,7 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, option
             }
         }
         history.push(epoch, &scores);
+        keep(&history);
         run.scores = scores;
         each!(on_epoch_end);
     }

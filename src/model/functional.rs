@@ -5,6 +5,7 @@
 
 use std::sync::Mutex;
 
+use super::History;
 use super::compile::Settings;
 use super::options::Compile;
 use super::state::{Store, at_home, lock};
@@ -28,6 +29,8 @@ pub struct Functional {
     pub(super) settings: Settings,
     pub(super) store: Mutex<Store>,
     device: Mutex<Option<Device>>,
+    /// Of the newest training.
+    pub(super) history: Mutex<History>,
 }
 
 impl Functional {
@@ -44,7 +47,15 @@ impl Functional {
         let (trainable, non_trainable) = network.init(0)?;
         let store = Mutex::new(Store::new(trainable, non_trainable, Vec::new()));
         let (refrozen, names, settings) = (None, network.output_names(), Settings::default());
-        Ok(Functional { network, refrozen, names, settings, store, device: Mutex::new(None) })
+        Ok(Functional {
+            network,
+            refrozen,
+            names,
+            settings,
+            store,
+            device: Mutex::new(None),
+            history: Mutex::default(),
+        })
     }
 
     /// Initialises the variables anew from a seed: the same seed gives the same bits on every machine. An optimizer
@@ -205,7 +216,8 @@ impl Functional {
         let store = Mutex::new(Store::new(store.trainable.clone(), store.non_trainable.clone(), Vec::new()));
         let names = network.output_names();
         let device = Mutex::new(self.chosen());
-        Ok(Functional { network, refrozen: None, names, settings: Settings::default(), store, device })
+        let (settings, history) = (Settings::default(), Mutex::default());
+        Ok(Functional { network, refrozen: None, names, settings, store, device, history })
     }
 
     /// All variables of the network with their names ("dense/kernel"): first the trainable ones, then the others. The
@@ -244,6 +256,11 @@ impl Functional {
     fn learning_rate_variable(&self) -> Result<Tensor> {
         let store = at_home(&self.store)?;
         store.optimizer.get(LEARNING_RATE).cloned().ok_or(Error::NotCompiled { needs: "an optimizer" })
+    }
+
+    /// The epochs of the newest training so far, also of one that ended with an error: Keras' `model.history`.
+    pub fn history(&self) -> History {
+        lock(&self.history).clone()
     }
 
     /// The plan of the newest training step: `println!("{plan}")` shows each dispatch.

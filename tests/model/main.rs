@@ -10,6 +10,7 @@ mod fit;
 mod freezing;
 mod gan;
 mod guide;
+mod levels;
 mod networks;
 mod outputs;
 mod predict;

@@ -62,7 +62,7 @@ fn a_stream_goes_on_where_the_last_epoch_stopped_and_may_end() {
     let history = model.fit_blocking(Stream::new((0..4).map(one)), options()).unwrap();
     assert_eq!(history.epoch, [0, 1]);
     let history = model.fit_blocking(Stream::new([]), options()).unwrap();
-    assert_eq!(history, History::default());
+    assert!(history.epoch.is_empty() && history.history.is_empty());
     // Batches of several sizes are submitted apart, in order.
     model.compile(Compile { steps_per_execution: 4, ..sgd(0.0) }).unwrap();
     let seen = RefCell::new(Vec::new());
