@@ -10,6 +10,7 @@ mod activation;
 mod dense;
 mod dropout;
 mod merge;
+mod nested;
 mod network;
 mod reshape;
 mod sequential;

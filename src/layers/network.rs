@@ -6,7 +6,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::symbolic::{Source, entry};
@@ -296,7 +295,7 @@ impl Network {
 
     /// [`call`](Network::call), of a network that is a layer of another, which may have frozen it.
     #[track_caller]
-    fn run(
+    pub(super) fn run(
         &self,
         trainable: &[Tensor],
         non_trainable: &[Tensor],
@@ -387,38 +386,5 @@ impl fmt::Debug for Network {
             .field("outputs", &self.output_shapes())
             .field("layers", &self.graph.layers.len())
             .finish()
-    }
-}
-
-/// A network with one output is a layer, so that networks nest.
-impl Layer for Network {
-    fn kind(&self) -> &str {
-        &self.name
-    }
-
-    fn accepts(&self) -> RangeInclusive<usize> {
-        self.graph.inputs..=self.graph.inputs
-    }
-
-    fn variables(&self, _: &[Spec]) -> Result<Vec<Variable>> {
-        Ok(self.graph.variables.clone())
-    }
-
-    fn call(&self, inputs: &[Tensor], context: &mut Context) -> Tensor {
-        match self.run(context.weights(), context.states(), inputs, context.mode(), context.is_frozen()) {
-            Ok((mut outputs, states)) => {
-                for (i, state) in states.into_iter().enumerate() {
-                    context.set_state(i, state);
-                }
-                match (outputs.pop(), outputs.is_empty()) {
-                    (Some(output), true) => output,
-                    _ => {
-                        let what = format!("{} has not one output, so it cannot be a layer", self.name);
-                        Tensor::poisoned(Error::Argument { what })
-                    }
-                }
-            }
-            Err(error) => Tensor::poisoned(error),
-        }
     }
 }

@@ -225,3 +225,41 @@ impl Callback for Fails {
         Box::pin(async move { if failed { Err(Error::Argument { what: "on purpose".into() }) } else { Ok(()) } })
     }
 }
+
+#[test]
+fn of_several_networks_the_first_is_evaluated_and_predicts() {
+    /// Two networks, of which only the training step is written.
+    struct Pair {
+        first: Functional,
+        second: Functional,
+    }
+    impl Model for Pair {
+        base!(first);
+        fn networks(&self) -> Vec<&Functional> {
+            vec![&self.first, &self.second]
+        }
+        fn train_step(&self, state: TrainState, _: Batch) -> Result<(Logs, TrainState)> {
+            let ([first, second], metrics) = self.split(state)?;
+            let rate = &second.optimizer[wengert::optimizers::LEARNING_RATE];
+            Ok(([("rate", rate * 1.0)].into(), NetworkState::join([first, second], metrics)))
+        }
+    }
+    let (x, y) = data();
+    let mut alone = Functional::of(network()).unwrap();
+    alone.compile(crate::sgd(0.1)).unwrap();
+    let expected = alone.evaluate_blocking((&x, &y), quiet()).unwrap();
+    let mut model = Pair { first: Functional::of(network()).unwrap(), second: mlp() };
+    model.compile(crate::sgd(0.1)).unwrap();
+    model.second.compile(crate::adam()).unwrap();
+    assert_eq!(model.evaluate_blocking((&x, &y), quiet()).unwrap(), expected);
+    // As validation too, and both networks keep their state.
+    let before = (bits(&model.first), bits(&model.second));
+    let options = Fit { validation_data: Some((&x, &y).into()), ..silent() };
+    let history = model.fit_blocking((&x, &y), options).unwrap();
+    assert_eq!(history.last("val_mae"), expected.get("mae"));
+    assert!((history.last("rate").unwrap() - 1e-3).abs() < 1e-8);
+    assert!(before == (bits(&model.first), bits(&model.second)));
+    let predicted =
+        |model: &dyn Model| model.predict_blocking(&x, Predict::default()).unwrap().to_vec::<f32>().unwrap();
+    assert_eq!(predicted(&model), predicted(&alone));
+}
