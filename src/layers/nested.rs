@@ -20,7 +20,7 @@ impl Layer for Network {
     }
 
     fn variables(&self, _: &[Spec]) -> Result<Vec<Variable>> {
-        Ok(self.graph.variables.clone())
+        Ok(Network::variables(self).to_vec())
     }
 
     fn call(&self, inputs: &[Tensor], context: &mut Context) -> Tensor {

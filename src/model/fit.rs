@@ -91,7 +91,7 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, option
     let steps = options.steps_per_epoch.or(feed.len()).unwrap_or_default();
     let due = |epoch: usize| match &options.validation_epochs {
         Some(epochs) => epochs.contains(&(epoch + 1)),
-        None => (epoch + 1) % options.validation_freq == 0,
+        None => (epoch + 1).is_multiple_of(options.validation_freq),
     };
     let fused = model.base().settings.steps_per_execution;
 

@@ -197,7 +197,7 @@ fn features_are_the_outputs_of_inner_layers() {
     model.compile(crate::adam()).unwrap();
     model.fit_blocking((&x, &y), silent()).unwrap();
     let inner = model.network().output_of("shift").unwrap();
-    let features = model.extract(&[inner.clone()]).unwrap();
+    let features = model.extract(std::slice::from_ref(&inner)).unwrap();
     let rows = features.predict_blocking(&x, Predict::default()).unwrap();
     assert_eq!(rows.shape(), [32, 5].into());
     // From the features the last layer makes the predictions.

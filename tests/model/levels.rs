@@ -89,7 +89,7 @@ fn three_ways_to_build_a_model_train_alike() {
     };
     let input = Input([4]);
     let hidden = Dense::new(8).activation("tanh").on(&input);
-    let functional = || Functional::new(&[input.clone()], &[Dense::new(1).on(&hidden)]).unwrap();
+    let functional = || Functional::new(std::slice::from_ref(&input), &[Dense::new(1).on(&hidden)]).unwrap();
     let expected = train(&mut mlp());
     assert!(expected == train(&mut functional()));
     assert!(expected == train(&mut CustomModel(functional())));

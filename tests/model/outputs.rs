@@ -75,7 +75,7 @@ fn each_output_has_its_loss_its_weight_and_its_metrics() {
         assert_eq!(names(&history), expected);
         let scores = model.evaluate_blocking(rows.batch(), quiet()).unwrap();
         assert_eq!(scores.iter().map(|(name, _)| name).collect::<Vec<_>>(), expected);
-        for get in [&|name: &str| history.last(name).unwrap() as f64, &|name: &str| scores.get(name).unwrap()]
+        for get in [&|name: &str| history.last(name).unwrap(), &|name: &str| scores.get(name).unwrap()]
             as [&dyn Fn(&str) -> f64; 2]
         {
             close(get("loss"), first + 0.25 * second);
@@ -263,7 +263,7 @@ fn names_of_inputs_and_outputs_are_unique() {
     let x = Input([2]);
     let dense = Dense::new(1).shared();
     let (y, z) = (dense.on(&x), dense.on(&x));
-    let model = Functional::new(&[x.clone()], &[y, z]).unwrap();
+    let model = Functional::new(std::slice::from_ref(&x), &[y, z]).unwrap();
     assert_eq!(model.output_names(), ["dense", "dense_1"]);
     assert_eq!(model.network().input_names(), ["input_layer"]);
     let (a, b) = (Input([2]).named("a"), Input([2]).named("a"));
