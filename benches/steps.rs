@@ -93,7 +93,7 @@ fn mlp() -> Result<Case> {
     Ok(Case {
         name: "step_mlp",
         network,
-        loss: SparseCategoricalCrossentropy { from_logits: true }.into(),
+        loss: SparseCategoricalCrossentropy { from_logits: true, ..Default::default() }.into(),
         metrics: vec![Metric::from(Mean).named("loss"), metrics::get("accuracy")?],
         optimizer: Adam::default().into(),
         batch: (uniform(1, &[128, 784]), Tensor::new(&labels, [128])),
@@ -115,7 +115,7 @@ fn cnn() -> Result<Case> {
     Ok(Case {
         name: "step_cnn",
         network,
-        loss: SparseCategoricalCrossentropy { from_logits: true }.into(),
+        loss: SparseCategoricalCrossentropy { from_logits: true, ..Default::default() }.into(),
         metrics: vec![Metric::from(Mean).named("loss"), metrics::get("accuracy")?],
         optimizer: Adam::default().into(),
         batch: (uniform(1, &[64, 28, 28, 1]), Tensor::new(&labels, [64])),

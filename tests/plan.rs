@@ -37,7 +37,7 @@ impl Training {
             .add(Dense::new(3));
         Training {
             network: network.network().unwrap(),
-            loss: SparseCategoricalCrossentropy { from_logits: true }.into(),
+            loss: SparseCategoricalCrossentropy { from_logits: true, ..Default::default() }.into(),
             optimizer: Adam { learning_rate: 0.01, ..Adam::default() }.into(),
             metrics: vec![Metric::new(metrics::Mean).named("loss"), metrics::get("accuracy").unwrap()],
         }

@@ -7,31 +7,68 @@
 //! output shapes (they are found by recording `call` on stand-ins), and a training flag that a layer keeps.
 
 mod activation;
+mod attention;
+mod batch_norm;
+mod check;
+mod conv;
 mod dense;
 mod dropout;
+mod embedding;
+mod function;
+mod gru;
+mod images;
+mod lstm;
 mod merge;
 mod nested;
 mod network;
+mod normalization;
+mod pooling;
+mod rectifiers;
+mod recurrent;
 mod reshape;
+mod separable;
 mod sequential;
+mod spatial;
 mod summary;
 mod symbolic;
 #[cfg(test)]
 mod tests;
 mod variants;
+mod wrappers;
 
 pub use activation::{Activation, Unary};
+pub use attention::{Attention, MultiHeadAttention, ScoreMode};
+pub use batch_norm::BatchNormalization;
+pub use conv::{Conv1D, Conv1DTranspose, Conv2D, Conv2DTranspose, Convolution, TransposedConvolution};
 pub use dense::Dense;
-pub use dropout::Dropout;
-pub use merge::{Add, Concatenate};
+pub use dropout::{Dropout, SpatialDropout1D, SpatialDropout2D};
+pub use embedding::Embedding;
+pub use function::{Identity, Lambda, Rescaling, Several};
+pub use gru::{GRU, GRUCell};
+pub use images::{Cropping2D, Interpolation, UpSampling2D, ZeroPadding2D};
+pub use lstm::{LSTM, LSTMCell};
+pub use merge::{Add, Average, Concatenate, Dot, Maximum, Minimum, Multiply, Subtract};
 pub use network::Network;
-pub use reshape::{Flatten, Reshape};
+pub use normalization::{GroupNormalization, LayerNormalization, RMSNormalization, UnitNormalization};
+pub use pooling::{
+    AveragePooling, AveragePooling1D, AveragePooling2D, GlobalAveragePooling, GlobalAveragePooling1D,
+    GlobalAveragePooling2D, GlobalMaxPooling, GlobalMaxPooling1D, GlobalMaxPooling2D, MaxPooling, MaxPooling1D,
+    MaxPooling2D,
+};
+pub use rectifiers::{ELU, LeakyReLU, PReLU, ReLU, Softmax};
+pub use recurrent::{Cell, Recurrent, SimpleRNN, SimpleRNNCell};
+pub use reshape::{Flatten, Permute, RepeatVector, Reshape};
+pub use separable::{
+    DepthwiseConv1D, DepthwiseConv2D, DepthwiseConvolution, SeparableConv1D, SeparableConv2D, SeparableConvolution,
+};
 pub use sequential::Sequential;
+pub use spatial::{Padding, Size};
 pub use symbolic::{Input, Inputs, LayerRef, Symbolic, input};
 pub use variants::Which;
+pub use wrappers::{Bidirectional, MergeMode, TimeDistributed};
 
 use std::fmt::Debug;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -250,6 +287,18 @@ impl Context {
             }
         };
         self.error.get_or_insert(error);
+    }
+
+    /// A context for a layer within this one, which has a part of its variables; an index beyond them is none.
+    fn part(&self, weights: Range<usize>, states: Range<usize>) -> Context {
+        let part = |of: &[Tensor], range: Range<usize>| of.get(range).unwrap_or_default().to_vec();
+        Context {
+            mode: self.mode,
+            weights: part(&self.weights, weights),
+            states: part(&self.states, states),
+            frozen: self.frozen,
+            error: None,
+        }
     }
 
     /// The non-trainable variables after the call, or the first error of setting them.

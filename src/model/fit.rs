@@ -4,7 +4,7 @@
 //! that enough is queued. Numbers come back when the bar wants them and at the end of an epoch, predictions when many
 //! have gathered. Deliberately absent: a second loop for evaluation inside `fit`; validation is `evaluate`.
 
-use super::options::{Fit, Verbose};
+use super::options::{Evaluate, Fit, Predict, Verbose};
 use super::source::{Feed, Source};
 use super::state::lock;
 use super::work::{Work, ready_to_train};
@@ -13,6 +13,7 @@ use crate::callbacks::{Callback, ProgressBar, Run, Style};
 use crate::data::{Batches, Data, Shuffle};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::gpu::Device;
 use crate::graph::{Spec, Tensor, nowhere};
 use crate::read::read_all;
 use crate::step::Logs;
@@ -22,14 +23,34 @@ const TOGETHER: usize = 64;
 /// ... and at most so many bytes.
 const TOGETHER_BYTES: u64 = 16 << 20;
 
-pub(super) fn style(verbose: Verbose) -> Option<Style> {
-    match verbose {
-        Verbose::Silent => None,
-        Verbose::Bar => Some(Style::Terminal),
-        Verbose::Line => Some(Style::Brief),
-        Verbose::Auto if crate::host::is_terminal() => Some(Style::Terminal),
-        Verbose::Auto => Some(Style::Plain),
-    }
+/// Calls one hook of all callbacks, in their order.
+macro_rules! each {
+    ($callbacks:expr, $hook:ident, $run:expr) => {
+        for callback in $callbacks.iter_mut() {
+            callback.$hook(&mut $run).await?;
+        }
+    };
+}
+
+/// The callbacks, then the bar, which so shows what they add to the scores.
+fn with<'a, 'b: 'a>(
+    callbacks: Vec<&'b mut dyn Callback>,
+    bar: &'a mut Option<ProgressBar>,
+) -> Vec<&'a mut dyn Callback> {
+    let callbacks = callbacks.into_iter().map(|callback| callback as &mut dyn Callback);
+    callbacks.chain(bar.as_mut().map(|bar| bar as &mut dyn Callback)).collect()
+}
+
+fn bar(verbose: Verbose) -> Option<ProgressBar> {
+    let style = match verbose {
+        Verbose::Silent => return None,
+        Verbose::Line => Style::Brief,
+        Verbose::Bar | Verbose::Auto if crate::host::page_redraws() => Style::Page,
+        Verbose::Bar => Style::Terminal,
+        Verbose::Auto if crate::host::is_terminal() => Style::Terminal,
+        Verbose::Auto => Style::Plain,
+    };
+    Some(ProgressBar::new(style))
 }
 
 pub(super) async fn read(logs: &Logs) -> Result<Scores> {
@@ -95,23 +116,14 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, option
     };
     let fused = model.base().settings.steps_per_execution;
 
-    let mut bar = style(options.verbose).map(|style| ProgressBar::new(style, steps));
-    let mut callbacks: Vec<&mut dyn Callback> = Vec::new();
-    callbacks.extend(bar.as_mut().map(|bar| bar as &mut dyn Callback));
-    callbacks.extend(options.callbacks);
+    let mut bar = bar(options.verbose);
+    let mut callbacks = with(options.callbacks, &mut bar);
     let mut run = Run::new(work.networks(), options.epochs, steps);
     let mut history = History { epochs: options.epochs, steps, ..History::default() };
     let keep = |history: &History| *lock(&model.base().history) = history.clone();
     keep(&history);
-    macro_rules! each {
-        ($hook:ident) => {
-            for callback in &mut callbacks {
-                callback.$hook(&mut run).await?;
-            }
-        };
-    }
 
-    each!(on_train_begin);
+    each!(callbacks, on_train_begin, run);
     for epoch in options.initial_epoch..options.epochs {
         if run.stop {
             break;
@@ -120,7 +132,7 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, option
         feed.seek(epoch * steps)?;
         work.reset()?;
         run.start_epoch(epoch);
-        each!(on_epoch_begin);
+        each!(callbacks, on_epoch_begin, run);
         while run.step < steps && !run.stop {
             let group = feed.group(fused.min(steps - run.step))?;
             if group.is_empty() {
@@ -129,11 +141,12 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, option
                 ended = run.step == 0;
                 break;
             }
-            each!(on_batch_begin);
+            run.start_step();
+            each!(callbacks, on_batch_begin, run);
             work.device.ready().await?;
             let logs = work.train(&group)?;
             run.finish_step(group.len(), logs);
-            each!(on_batch_end);
+            each!(callbacks, on_batch_end, run);
         }
         if ended {
             // Nothing was seen of this epoch, so there is nothing to report.
@@ -143,67 +156,106 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, option
         if let Some(validation) = held_back.as_ref().filter(|_| due(epoch)) {
             let batch_size = options.validation_batch_size.unwrap_or(options.batch_size);
             let mut feed = Feed::rows(validation.clone(), batch_size, None)?;
-            for (name, value) in evaluate(&work, &mut feed, options.validation_steps, None).await?.iter() {
+            let steps = at_most(options.validation_steps, &feed);
+            let mut within = run.validation(steps.unwrap_or_default());
+            test(&work, &mut feed, steps, &mut callbacks, &mut within).await?;
+            run.stop |= within.stop;
+            for (name, value) in within.scores.iter() {
                 scores.push(format!("val_{name}"), value);
             }
         }
-        history.push(epoch, &scores);
-        keep(&history);
         run.scores = scores;
-        each!(on_epoch_end);
+        each!(callbacks, on_epoch_end, run);
+        history.push(epoch, &run.scores);
+        keep(&history);
     }
-    each!(on_train_end);
+    if !history.epoch.is_empty() {
+        work.networks().iter().try_for_each(|network| network.adopt_averages(&work.device))?;
+    }
+    each!(callbacks, on_train_end, run);
     Ok(history)
 }
 
+/// Steps of an evaluation: as many as asked for, of those that there are, where either is known.
+fn at_most(steps: Option<usize>, feed: &Feed<'_>) -> Option<usize> {
+    match (steps, feed.len()) {
+        (Some(steps), Some(all)) => Some(steps.min(all)),
+        (steps, all) => steps.or(all),
+    }
+}
+
 pub(super) async fn evaluate<M: Model + ?Sized>(
+    model: &M,
+    source: Source<'_>,
+    options: Evaluate<'_>,
+) -> Result<Scores> {
+    if options.steps == Some(0) {
+        return Err(Error::Argument { what: "steps must be 1 at least".into() });
+    }
+    let mut feed = Feed::of(source, options.batch_size)?;
+    let work = Work::new(model).await?;
+    let steps = at_most(options.steps, &feed);
+    let mut bar = bar(options.verbose);
+    let mut callbacks = with(options.callbacks, &mut bar);
+    let mut run = Run::new(work.networks(), 1, steps.unwrap_or_default());
+    test(&work, &mut feed, steps, &mut callbacks, &mut run).await?;
+    Ok(run.scores)
+}
+
+/// Evaluates; the scores are left in `run`.
+async fn test<M: Model + ?Sized>(
     work: &Work<'_, M>,
     feed: &mut Feed<'_>,
     steps: Option<usize>,
-    style: Option<Style>,
-) -> Result<Scores> {
-    if steps == Some(0) {
-        return Err(Error::Argument { what: "steps must be 1 at least".into() });
-    }
-    let steps = match (steps, feed.len()) {
-        (Some(steps), Some(all)) => Some(steps.min(all)),
-        (steps, all) => steps.or(all),
-    };
+    callbacks: &mut [&mut dyn Callback],
+    run: &mut Run<'_>,
+) -> Result<()> {
     work.reset()?;
-    let mut bar = style.map(|style| ProgressBar::new(style, steps));
-    let mut run = Run::new(work.networks(), 1, steps.unwrap_or_default());
+    each!(callbacks, on_test_begin, *run);
     while steps.is_none_or(|steps| run.step < steps) {
+        if run.stop && !run.validating {
+            break;
+        }
         let group = feed.group(1)?;
         let Some(batch) = group.first() else { break };
+        run.start_step();
+        each!(callbacks, on_test_batch_begin, *run);
         work.device.ready().await?;
         let logs = work.test(batch)?;
         run.finish_step(1, logs);
-        if let Some(bar) = &mut bar {
-            bar.on_batch_end(&mut run).await?;
-        }
+        each!(callbacks, on_test_batch_end, *run);
     }
-    if run.step == 0 {
+    if run.step == 0 && !run.stop {
         return Err(Error::Data { what: "the stream has no batches to evaluate".into() });
     }
     run.scores = run.read_logs().await?;
-    if let Some(bar) = &mut bar {
-        bar.on_epoch_end(&mut run).await?;
-    }
-    Ok(run.scores)
+    each!(callbacks, on_test_end, *run);
+    Ok(())
 }
 
 /// The outputs for all rows: of one output, or of all.
 pub(super) async fn predict<M: Model + ?Sized>(
-    work: &Work<'_, M>,
+    model: &M,
     data: &Data,
-    batch_size: usize,
+    options: Predict<'_>,
     all: bool,
 ) -> Result<Vec<Tensor>> {
+    let work = Work::new(model).await?;
+    let order = Batches::new(data.len(), options.batch_size, Shuffle::Off)?;
+    let mut bar = bar(options.verbose);
+    let mut callbacks = with(options.callbacks, &mut bar);
+    let mut run = Run::new(work.networks(), 1, order.len());
+    each!(callbacks, on_predict_begin, run);
     // For each output its bits so far and what one batch of it is like.
     let mut done: Vec<(Vec<u32>, Spec)> = Vec::new();
     let (mut waiting, mut bytes): (Vec<Tensor>, u64) = (Vec::new(), 0);
-    let order = Batches::new(data.len(), batch_size, Shuffle::Off)?;
-    for (index, rows) in order.iter().enumerate() {
+    let mut seen = 0;
+    for rows in &order {
+        if run.stop {
+            break;
+        }
+        run.start_step();
+        each!(callbacks, on_predict_batch_begin, run);
         work.device.ready().await?;
         let outputs = work.predict(&data.rows(rows), all)?;
         done.resize_with(outputs.len(), || (Vec::new(), Spec::new([0], DType::F32)));
@@ -217,19 +269,32 @@ pub(super) async fn predict<M: Model + ?Sized>(
             }
             bytes += spec.bytes();
         }
+        seen += rows.len();
         waiting.extend(outputs);
-        if waiting.len() >= TOGETHER || bytes >= TOGETHER_BYTES || index + 1 == order.len() {
-            let each = done.len().max(1);
-            for (at, bits) in read_all(&work.device, &waiting).await?.into_iter().enumerate() {
-                done[at % each].0.extend(bits);
-            }
-            waiting.clear();
+        run.finish_step(1, Logs::default());
+        each!(callbacks, on_predict_batch_end, run);
+        if waiting.len() >= TOGETHER || bytes >= TOGETHER_BYTES {
+            gather(&work.device, &mut waiting, &mut done).await?;
             bytes = 0;
         }
     }
+    gather(&work.device, &mut waiting, &mut done).await?;
+    each!(callbacks, on_predict_end, run);
+    // Stopped before the first batch there is nothing to know the outputs by.
+    done.resize_with(done.len().max(1), || (Vec::new(), Spec::new([0], DType::F32)));
     let whole = |(bits, row): (Vec<u32>, Spec)| {
-        let shape = [&[data.len()], &row.shape[1.min(row.shape.rank())..]].concat();
+        let shape = [&[seen], &row.shape[1.min(row.shape.rank())..]].concat();
         Tensor::from_bits(bits.into(), Spec::new(shape, row.dtype), nowhere())
     };
     Ok(done.into_iter().map(whole).collect())
+}
+
+/// Reads the outputs that wait, each batch's in turn, to where they belong.
+async fn gather(device: &Device, waiting: &mut Vec<Tensor>, done: &mut [(Vec<u32>, Spec)]) -> Result<()> {
+    let each = done.len().max(1);
+    for (at, bits) in read_all(device, waiting).await?.into_iter().enumerate() {
+        done[at % each].0.extend(bits);
+    }
+    waiting.clear();
+    Ok(())
 }

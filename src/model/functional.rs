@@ -15,7 +15,7 @@ use crate::graph::Tensor;
 use crate::layers::{Mode, Network, Sequential, Symbolic, Variables, Which};
 use crate::losses::Loss;
 use crate::metrics::Metric;
-use crate::optimizers::{LEARNING_RATE, Optimizer};
+use crate::optimizers::{ITERATION, Optimizer};
 use crate::plan::Plan;
 use crate::step::assign_all;
 
@@ -159,22 +159,18 @@ impl Functional {
     }
 
     pub(super) fn compile(&mut self, options: Compile) -> Result<()> {
-        let settings = Settings::new(options, &self.names, self.settings.generation + 1)?;
+        let mut settings = Settings::new(options, &self.names, self.settings.generation + 1)?;
+        let network = self.refrozen.as_ref().unwrap_or(&self.network);
+        let names = network.variables().iter().filter(|variable| variable.trainable).map(|variable| &*variable.name);
+        settings.optimizer = settings.optimizer.for_parameters(names);
         let mut store = at_home(&self.store)?;
-        let optimizer = |trainable: &[Tensor]| settings.optimizer.variables(trainable);
-        match self.refrozen.take() {
-            None => store.optimizer = optimizer(&store.trainable)?,
-            Some(network) => {
-                let (trainable, fixed) =
-                    self.network.rearrange(store.trainable.clone(), store.non_trainable.clone(), &network);
-                store.optimizer = optimizer(&trainable)?;
-                (store.trainable, store.non_trainable) = (trainable, fixed);
-                self.network = network;
-            }
-        }
+        let (trainable, fixed) = self.network.rearrange(store.trainable.clone(), store.non_trainable.clone(), network);
+        store.optimizer = settings.optimizer.variables(&trainable)?;
+        (store.trainable, store.non_trainable) = (trainable, fixed);
         store.metrics = Vec::new();
         store.steps = None;
         drop(store);
+        self.network = self.refrozen.take().unwrap_or_else(|| self.network.clone());
         self.settings = settings;
         Ok(())
     }
@@ -234,28 +230,56 @@ impl Functional {
         Ok(at_home(&self.store)?.trainable.clone())
     }
 
-    /// The learning rate in force.
+    /// The variables of each metric, in the order of [`Model::metrics`](super::Model::metrics), with the values of this
+    /// moment: after `evaluate` those of the data it was given. The matrix of a
+    /// [`ConfusionMatrix`](crate::metrics::ConfusionMatrix) is read here.
+    pub fn metric_variables(&self) -> Result<Vec<Variables>> {
+        Ok(at_home(&self.store)?.metrics.clone())
+    }
+
+    /// The learning rate of the next step: the number, or the schedule's value.
     pub async fn learning_rate(&self) -> Result<f64> {
-        let variable = self.learning_rate_variable()?;
+        let rate = self.optimizer().rate_in_force(&self.optimizer_variables()?)?;
         let device = self.device().await?;
-        Ok(variable.read_on::<f64>(&device).await?.first().copied().unwrap_or(f64::NAN))
+        Ok(rate.read_on::<f64>(&device).await?.first().copied().unwrap_or(f64::NAN))
     }
 
     /// Sets the learning rate; the next step uses it, and nothing is recorded anew.
     ///
     /// # Errors
-    /// [`Error::NonFinite`]; [`Error::NotCompiled`].
+    /// [`Error::NonFinite`]; [`Error::NotCompiled`]; [`Error::Argument`] if the rate follows a schedule.
     pub async fn set_learning_rate(&self, rate: f64) -> Result<()> {
         if !rate.is_finite() {
             return Err(Error::NonFinite { what: format!("a learning rate of {rate}") });
         }
         let device = self.device().await?;
-        assign_all(&device, &[(self.learning_rate_variable()?, Tensor::scalar(rate))])
+        let variables = self.optimizer_variables()?;
+        assign_all(&device, &[(self.optimizer().rate_variable(&variables)?.clone(), Tensor::scalar(rate))])
     }
 
-    fn learning_rate_variable(&self) -> Result<Tensor> {
-        let store = at_home(&self.store)?;
-        store.optimizer.get(LEARNING_RATE).cloned().ok_or(Error::NotCompiled { needs: "an optimizer" })
+    /// Puts the averages of the parameters in their place, if the optimizer keeps any.
+    pub(super) fn adopt_averages(&self, device: &Device) -> Result<()> {
+        let variables = at_home(&self.store)?.optimizer.clone();
+        match self.optimizer().averages(&variables, self.counts().0) {
+            Some(averages) => self.assign(device, &averages.iter().cloned().enumerate().collect::<Vec<_>>()),
+            None => Ok(()),
+        }
+    }
+
+    /// Batches that the optimizer has seen.
+    ///
+    /// # Errors
+    /// [`Error::NotCompiled`].
+    pub async fn iterations(&self) -> Result<usize> {
+        let variables = self.optimizer_variables()?;
+        let variable = variables.get(ITERATION).ok_or(Error::NotCompiled { needs: "an optimizer" })?;
+        let device = self.device().await?;
+        Ok(variable.read_on::<i32>(&device).await?.first().map_or(0, |&count| count.max(0) as usize))
+    }
+
+    fn optimizer_variables(&self) -> Result<Variables> {
+        let variables = at_home(&self.store)?.optimizer.clone();
+        if variables.is_empty() { Err(Error::NotCompiled { needs: "an optimizer" }) } else { Ok(variables) }
     }
 
     /// The epochs of the newest training so far, also of one that ended with an error: Keras' `model.history`.

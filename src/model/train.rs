@@ -3,9 +3,9 @@
 //! Each is async, because a browser must not block, and the usual ones have a blocking twin natively. Deliberately
 //! absent: a way to override one; what a model may change are the steps.
 
-use super::fit::{self, style};
-use super::options::{Compile, Evaluate, Fit, Predict};
-use super::source::{Feed, Source};
+use super::fit;
+use super::options::{Compile, Evaluate, Fit, Predict, Verbose};
+use super::source::Source;
 use super::state::NetworkState;
 use super::work::{Work, ready_to_train};
 use super::{History, Model, Scores, TrainState, outputs};
@@ -38,20 +38,18 @@ pub trait Train: Model {
     }
 
     /// The loss and the metrics over a data set. The metrics start over.
-    async fn evaluate<'d>(&self, data: impl Into<Source<'d>>, options: Evaluate) -> Result<Scores> {
-        let mut feed = Feed::of(data.into(), options.batch_size)?;
-        fit::evaluate(&Work::new(self).await?, &mut feed, options.steps, style(options.verbose)).await
+    async fn evaluate<'d>(&self, data: impl Into<Source<'d>>, options: Evaluate<'_>) -> Result<Scores> {
+        fit::evaluate(self, data.into(), options).await
     }
 
     /// The outputs for all rows, on the host, of a model with one output.
-    async fn predict(&self, x: impl Into<Batch>, options: Predict) -> Result<Tensor> {
-        let all = fit::predict(&Work::new(self).await?, &Data::new(x)?, options.batch_size, false).await?;
-        only(all)
+    async fn predict(&self, x: impl Into<Batch>, options: Predict<'_>) -> Result<Tensor> {
+        only(fit::predict(self, &Data::new(x)?, options, false).await?)
     }
 
     /// The outputs for all rows, on the host, in the order of the network's outputs.
-    async fn predict_all(&self, x: impl Into<Batch>, options: Predict) -> Result<Vec<Tensor>> {
-        fit::predict(&Work::new(self).await?, &Data::new(x)?, options.batch_size, true).await
+    async fn predict_all(&self, x: impl Into<Batch>, options: Predict<'_>) -> Result<Vec<Tensor>> {
+        fit::predict(self, &Data::new(x)?, options, true).await
     }
 
     /// One update; the scores are those of the metrics since they were last reset.
@@ -68,7 +66,8 @@ pub trait Train: Model {
     /// The outputs for one batch, on the host.
     async fn predict_on_batch(&self, x: impl Into<Batch>) -> Result<Tensor> {
         let data = Data::new(x)?;
-        only(fit::predict(&Work::new(self).await?, &data, data.len(), false).await?)
+        let options = Predict { batch_size: data.len(), verbose: Verbose::Silent, ..Predict::default() };
+        only(fit::predict(self, &data, options, false).await?)
     }
 
     /// Sets all metrics back to where they start.
@@ -170,13 +169,13 @@ pub trait Train: Model {
 
     /// [`evaluate`](Train::evaluate), blocking.
     #[cfg(not(target_arch = "wasm32"))]
-    fn evaluate_blocking<'d>(&self, data: impl Into<Source<'d>>, options: Evaluate) -> Result<Scores> {
+    fn evaluate_blocking<'d>(&self, data: impl Into<Source<'d>>, options: Evaluate<'_>) -> Result<Scores> {
         pollster::block_on(self.evaluate(data, options))
     }
 
     /// [`predict`](Train::predict), blocking.
     #[cfg(not(target_arch = "wasm32"))]
-    fn predict_blocking(&self, x: impl Into<Batch>, options: Predict) -> Result<Tensor> {
+    fn predict_blocking(&self, x: impl Into<Batch>, options: Predict<'_>) -> Result<Tensor> {
         pollster::block_on(self.predict(x, options))
     }
 }

@@ -71,7 +71,8 @@ fn an_eager_step_can_be_read_in_and_trains_alike() {
         }
         let scores = model.evaluate_blocking((&x, &y), quiet()).unwrap();
         crate::close(scores.get("loss").unwrap(), recorded.evaluate_blocking((&x, &y), quiet()).unwrap().values()[0]);
-        let predict = |model: &dyn Model| model.predict_blocking(&x, Predict { batch_size: 8 }).unwrap();
+        let predict =
+            |model: &dyn Model| model.predict_blocking(&x, Predict { batch_size: 8, ..crate::unseen() }).unwrap();
         let (a, b) = (predict(&model).to_vec::<f32>().unwrap(), predict(&recorded).to_vec::<f32>().unwrap());
         a.iter().zip(&b).for_each(|(a, b)| crate::close(f64::from(*a), f64::from(*b)));
         // Compiled again it is recorded, and may not read.

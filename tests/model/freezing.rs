@@ -100,6 +100,21 @@ fn a_frozen_layer_with_statistics_computes_as_in_inference() {
 }
 
 #[test]
+fn a_frozen_batch_normalization_keeps_and_uses_its_statistics() {
+    let (x, y) = data();
+    let layers = Sequential::new([4]).add(wengert::layers::BatchNormalization::default().named("norm"));
+    let mut model = layers.add(Dense::new(1).named("last")).build().unwrap();
+    model.compile(crate::sgd(0.0)).unwrap();
+    assert_eq!(changed(&mut model), ["norm/moving_mean", "norm/moving_variance"]);
+    model.set_trainable("norm", false).unwrap();
+    model.compile(crate::sgd(0.0)).unwrap();
+    let evaluated = model.evaluate_blocking((&x, &y), quiet()).unwrap().get("loss").unwrap();
+    close(model.fit_blocking((&x, &y), silent()).unwrap().last("loss").unwrap(), evaluated);
+    model.compile(crate::sgd(0.1)).unwrap();
+    assert_eq!(changed(&mut model), ["last/bias", "last/kernel"]);
+}
+
+#[test]
 fn freezing_takes_effect_at_compile_and_not_before() {
     let (x, y) = data();
     let mut model = stack();
@@ -111,7 +126,7 @@ fn freezing_takes_effect_at_compile_and_not_before() {
     assert!(pollster::block_on(model.train_on_batch((&x, &y))).is_err());
     // Nothing else is held up by it.
     model.evaluate_blocking((&x, &y), quiet()).unwrap();
-    model.predict_blocking(&x, Predict::default()).unwrap();
+    model.predict_blocking(&x, crate::unseen()).unwrap();
     // Taken back, there is nothing left to compile.
     model.set_trainable("first", true).unwrap();
     model.fit_blocking((&x, &y), silent()).unwrap();
@@ -198,17 +213,17 @@ fn features_are_the_outputs_of_inner_layers() {
     model.fit_blocking((&x, &y), silent()).unwrap();
     let inner = model.network().output_of("shift").unwrap();
     let features = model.extract(std::slice::from_ref(&inner)).unwrap();
-    let rows = features.predict_blocking(&x, Predict::default()).unwrap();
+    let rows = features.predict_blocking(&x, crate::unseen()).unwrap();
     assert_eq!(rows.shape(), [32, 5].into());
     // From the features the last layer makes the predictions.
     let device = pollster::block_on(model.device()).unwrap();
     let weight = |name: &str| model.variables().unwrap().into_iter().find(|v| v.0 == name).unwrap().1;
     let by_hand = (rows.matmul(&weight("last/kernel")) + weight("last/bias")).to_vec_on::<f32>(&device).unwrap();
-    let predicted = model.predict_blocking(&x, Predict::default()).unwrap().to_vec::<f32>().unwrap();
+    let predicted = model.predict_blocking(&x, crate::unseen()).unwrap().to_vec::<f32>().unwrap();
     by_hand.iter().zip(&predicted).for_each(|(a, b)| close(f64::from(*a), f64::from(*b)));
     // They are of their moment: the model goes on without them.
     model.fit_blocking((&x, &y), silent()).unwrap();
-    let again = features.predict_blocking(&x, Predict::default()).unwrap();
+    let again = features.predict_blocking(&x, crate::unseen()).unwrap();
     assert_eq!(again.to_vec::<f32>().unwrap(), rows.to_vec::<f32>().unwrap());
     // What the network does not compute.
     let stranger = Dense::new(1).on(Input([4]));

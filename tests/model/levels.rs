@@ -259,7 +259,6 @@ fn of_several_networks_the_first_is_evaluated_and_predicts() {
     assert_eq!(history.last("val_mae"), expected.get("mae"));
     assert!((history.last("rate").unwrap() - 1e-3).abs() < 1e-8);
     assert!(before == (bits(&model.first), bits(&model.second)));
-    let predicted =
-        |model: &dyn Model| model.predict_blocking(&x, Predict::default()).unwrap().to_vec::<f32>().unwrap();
+    let predicted = |model: &dyn Model| model.predict_blocking(&x, crate::unseen()).unwrap().to_vec::<f32>().unwrap();
     assert_eq!(predicted(&model), predicted(&alone));
 }

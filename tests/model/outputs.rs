@@ -37,7 +37,7 @@ fn still() -> Compile {
 /// What the network predicts for both outputs.
 fn predicted(model: &Functional, rows: &Rows) -> [Vec<f64>; 2] {
     let inputs = vec![rows.a.clone(), rows.b.clone()];
-    let all = pollster::block_on(model.predict_all(inputs, Predict { batch_size: 7 })).unwrap();
+    let all = pollster::block_on(model.predict_all(inputs, Predict { batch_size: 7, ..crate::unseen() })).unwrap();
     let values = |t: &Tensor| t.to_vec::<f32>().unwrap().into_iter().map(f64::from).collect();
     assert_eq!(all.len(), 2);
     assert_eq!(all[0].shape(), [rows.a.dim(0), 1].into());
@@ -239,7 +239,7 @@ fn what_does_not_fit_the_outputs_is_refused_with_their_names() {
     assert_eq!(error, "1 targets were given to a model with 2 outputs, price, stars; give one for each, in this order");
     let error = model.fit_blocking(inputs.clone(), silent()).unwrap_err().to_string();
     assert!(error.contains("no targets for the loss mean_squared_error"), "{error}");
-    let error = model.predict_blocking(inputs, Predict::default()).unwrap_err().to_string();
+    let error = model.predict_blocking(inputs, crate::unseen()).unwrap_err().to_string();
     assert!(error.contains("2 outputs; predict_all"), "{error}");
     let error = model.fit_blocking((&rows.a, &rows.price.0), silent()).unwrap_err().to_string();
     assert!(error.contains("takes 2 inputs, 1 were given"), "{error}");

@@ -16,7 +16,11 @@ fn silent<'a>() -> Fit<'a> {
     Fit { verbose: Verbose::Silent, shuffle: false, ..Fit::default() }
 }
 
-fn quiet() -> Evaluate {
+fn unseen<'a>() -> Predict<'a> {
+    Predict { verbose: Verbose::Silent, ..Predict::default() }
+}
+
+fn quiet<'a>() -> Evaluate<'a> {
     Evaluate { verbose: Verbose::Silent, ..Evaluate::default() }
 }
 
@@ -93,7 +97,7 @@ fn the_model_of_the_guide() {
     let listed = model.evaluate_blocking((&x, &y), quiet()).unwrap().values();
     close("guide/listed", &listed, numbers.values("guide/listed"), ADAM);
     let some = Data::new(&x).unwrap().rows(&(0..40).collect::<Vec<_>>());
-    numbers.check_within("guide/predicted/dense", &model.predict_blocking(some, Predict::default()).unwrap(), ADAM);
+    numbers.check_within("guide/predicted/dense", &model.predict_blocking(some, unseen()).unwrap(), ADAM);
 }
 
 fn classifier(case: &str, weighted_metrics: Vec<&str>, class_weight: Vec<(usize, f64)>, weighted: bool) {
@@ -156,7 +160,7 @@ fn two(case: &str, options: Compile, weighted: bool) {
     let history = model.fit_blocking(data(weighted), Fit { batch_size: 16, epochs: 3, ..silent() }).unwrap();
     finish(&numbers, case, &model, &history, TOLERANCE);
     evaluated(&numbers, case, &model.evaluate_blocking(data(false), quiet()).unwrap());
-    let predicted = pollster::block_on(model.predict_all(data(false).inputs, Predict::default())).unwrap();
+    let predicted = pollster::block_on(model.predict_all(data(false).inputs, unseen())).unwrap();
     for (name, tensor) in model.output_names().iter().zip(&predicted) {
         numbers.check(&format!("{case}/predicted/{name}"), tensor);
     }
