@@ -11,52 +11,12 @@
 
 use std::time::Instant;
 
-use wengert::layers::{Context, Layer, Network, Variable};
+use wengert::layers::{Conv2D, MaxPooling2D, Network};
 use wengert::metrics;
 use wengert::prelude::*;
 use wengert::random::threefry;
 
 type State = (Variables, Variables, Variables, Vec<Variables>);
-
-#[derive(Debug)]
-struct Conv2D(usize, usize);
-impl Conv2D {
-    fn new(f: usize, k: usize) -> Self {
-        Conv2D(f, k)
-    }
-    fn activation(self, _: &str) -> Self {
-        self
-    }
-}
-impl Layer for Conv2D {
-    fn kind(&self) -> &str {
-        "conv2d"
-    }
-    fn variables(&self, i: &[wengert::graph::Spec]) -> Result<Vec<Variable>> {
-        Ok(vec![
-            Variable::weight("kernel", [self.1, self.1, i[0].shape[3], self.0], "glorot_uniform".into()),
-            Variable::weight("bias", [self.0], "zeros".into()),
-        ])
-    }
-    fn call(&self, i: &[Tensor], c: &mut Context) -> Tensor {
-        (i[0].conv2d(&c.weight(0), &Default::default()) + c.weight(1)).relu()
-    }
-}
-#[derive(Debug)]
-struct MaxPooling2D(usize);
-impl MaxPooling2D {
-    fn new(k: usize) -> Self {
-        MaxPooling2D(k)
-    }
-}
-impl Layer for MaxPooling2D {
-    fn kind(&self) -> &str {
-        "max_pooling2d"
-    }
-    fn call(&self, i: &[Tensor], _: &mut Context) -> Tensor {
-        i[0].max_pool2d(&wengert::ops::Window { kernel: [self.0; 2], stride: [self.0; 2], ..Default::default() })
-    }
-}
 
 /// What a case trains.
 struct Case {

@@ -46,7 +46,7 @@ struct Trained {
 
 impl Trained {
     fn new(network: Network) -> Trained {
-        let loss = SparseCategoricalCrossentropy { from_logits: true }.into();
+        let loss = SparseCategoricalCrossentropy { from_logits: true, ..Default::default() }.into();
         let metrics = vec![Metric::from(Mean).named("loss"), metrics::get("accuracy").unwrap()];
         Trained { network, loss, metrics, optimizer: Adam::default().into() }
     }

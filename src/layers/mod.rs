@@ -17,6 +17,8 @@ mod embedding;
 mod function;
 mod gru;
 mod images;
+#[cfg(test)]
+mod kinds_tests;
 mod lstm;
 mod merge;
 mod nested;

@@ -138,10 +138,10 @@ pub(super) const fn named<const R: usize>(one: &'static str, two: &'static str) 
 
 /// Lengths of the spatial axes and the number of channels.
 pub(super) fn spatial<const R: usize>(kind: &str, shape: &Shape) -> Result<([usize; R], usize)> {
-    if let [_, lengths @ .., channels] = shape.dims() {
-        if let Ok(lengths) = <[usize; R]>::try_from(lengths) {
-            return Ok((lengths, *channels));
-        }
+    if let [_, lengths @ .., channels] = shape.dims()
+        && let Ok(lengths) = <[usize; R]>::try_from(lengths)
+    {
+        return Ok((lengths, *channels));
     }
     let takes = named::<R>("sequences [batch, steps, channels]", "images [batch, height, width, channels]");
     let why = match shape.rank() {
@@ -183,7 +183,7 @@ pub(super) fn window<const R: usize>(
     let (lengths, _) = spatial::<R>(kind, shape)?;
     let extent: [usize; R] = std::array::from_fn(|axis| (kernel[axis] - 1) * dilation[axis] + 1);
     if *padding == Padding::Valid && (0..R).any(|axis| lengths[axis] < extent[axis]) {
-        let dilated = if dilation == [1; R] { "" } else { ", dilation included" };
+        let dilated = if dilation == [1; R] { "" } else { ", dilation included," };
         let why = format!(
             "windows of {extent:?}{dilated} do not fit into an input of {lengths:?}; they would with padding \"same\""
         );
@@ -207,4 +207,103 @@ pub(super) fn images<const R: usize>(x: &Tensor) -> Tensor {
 /// The inverse of [`images`].
 pub(super) fn unrow<const R: usize>(y: Tensor) -> Tensor {
     if R == 1 { y.squeeze(1) } else { y }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::layers::*;
+
+    fn message(shape: &[usize], layer: impl Into<LayerRef>) -> String {
+        Sequential::new(shape).add(layer).network().unwrap_err().to_string()
+    }
+
+    /// The message without the line of the call.
+    fn why(shape: &[usize], layer: impl Into<LayerRef>) -> String {
+        let message = message(shape, layer);
+        message.split(" (at ").next().unwrap().to_string()
+    }
+
+    #[test]
+    fn what_does_not_fit_names_the_layer_and_a_cure() {
+        assert_eq!(
+            why(&[28, 28], Conv2D::new(8, 3)),
+            "conv2d: shapes [1, 28, 28] do not fit: it takes images [batch, height, width, channels]; if there is one \
+             channel, add its axis with a Reshape"
+        );
+        assert!(message(&[28, 28], Conv2D::new(8, 3).named("stem")).contains("within stem)"));
+        assert_eq!(
+            why(&[8, 8, 3], GlobalAveragePooling1D::new()),
+            "global_average_pooling1d: shapes [1, 8, 8, 3] do not fit: it takes sequences [batch, steps, channels]"
+        );
+        assert_eq!(
+            why(&[4, 9, 2], Conv2D::new(8, 5)),
+            "conv2d: shapes [1, 4, 9, 2] do not fit: windows of [5, 5] do not fit into an input of [4, 9]; they would \
+             with padding \"same\""
+        );
+        assert!(why(&[4, 2], Conv1D::new(8, 3).dilation_rate(2)).contains("windows of [5], dilation included, do not"));
+        assert!(why(&[1, 2], MaxPooling1D::new(2)).starts_with("max_pooling1d: shapes [1, 1, 2] do not fit: windows"));
+        let groups = why(&[8, 8, 5], Conv2D::new(8, 3).groups(2));
+        assert_eq!(
+            groups,
+            "conv2d: shapes [1, 8, 8, 5] do not fit: 5 channels of the input do not divide into 2 groups"
+        );
+        assert!(why(&[8, 6], Conv1D::new(4, 3).groups(3)).ends_with("4 filters do not divide into 3 groups"));
+        assert!(why(&[1, 1, 6], Conv2DTranspose::new(4, 2).padding("same").output_padding(0)).contains("no element"));
+    }
+
+    #[test]
+    fn hyper_parameters_that_cannot_be_are_refused() {
+        let image = [8, 8, 4];
+        assert_eq!(message(&image, Conv2D::new(0, 3)), "conv2d: filters is 0; it must be 1 or more");
+        assert_eq!(message(&image, Conv2D::new(4, [3, 0])), "conv2d: kernel_size [3, 0] must be 1 or more");
+        assert!(message(&image, Conv2D::new(4, 3).groups(0)).starts_with("conv2d: groups is 0"));
+        assert!(message(&image, DepthwiseConv2D::new(3).strides(0)).starts_with("depthwise_conv2d: strides [0, 0]"));
+        assert!(message(&image, SeparableConv2D::new(4, 3).depth_multiplier(0)).contains("depth_multiplier is 0"));
+        assert!(message(&image, Conv2DTranspose::new(4, 3).dilation_rate(0)).contains("dilation_rate [0, 0]"));
+        assert!(message(&image, AveragePooling2D::new(0)).starts_with("average_pooling2d: pool_size [0, 0]"));
+        assert_eq!(
+            message(&image, Conv2DTranspose::new(4, 3).strides(2).output_padding((1, 2))),
+            "conv2d_transpose: output_padding 2 must be less than the stride 2"
+        );
+    }
+
+    #[test]
+    fn padding_has_the_names_that_the_layer_takes() {
+        let unknown = |shape: &[usize], layer: LayerRef| message(shape, layer);
+        let either = "; known: valid, same";
+        let conv = unknown(&[8, 8, 4], Conv2D::new(4, 3).padding("smae").shared());
+        assert!(conv.starts_with("unknown padding \"smae\"") && conv.ends_with(either), "{conv}");
+        let causal = unknown(&[8, 8, 4], Conv2D::new(4, 3).padding("causal").shared());
+        assert!(causal.starts_with("unknown padding \"causal\"") && causal.ends_with(either), "{causal}");
+        let line = unknown(&[8, 4], Conv1D::new(4, 3).padding("full").shared());
+        assert!(line.ends_with("; known: valid, same, causal"), "{line}");
+        assert!(unknown(&[8, 4], MaxPooling1D::new(2).padding("causal").shared()).ends_with(either));
+        assert!(unknown(&[8, 4], Conv1DTranspose::new(2, 2).padding("causal").shared()).ends_with(either));
+        assert!(unknown(&[8, 4], DepthwiseConv1D::new(2).padding("causal").shared()).ends_with(either));
+    }
+
+    #[test]
+    fn shapes_and_names_follow_the_rank() {
+        let network = Sequential::new([32, 32, 3])
+            .add(Conv2D::new(8, 3).padding("same"))
+            .add(MaxPooling2D::default())
+            .add(SeparableConv2D::new(16, 3))
+            .add(Conv2DTranspose::new(4, 3).strides(2).padding("same"))
+            .add(GlobalMaxPooling2D::new().keepdims(true))
+            .network()
+            .unwrap();
+        let names: Vec<_> = network.variables().iter().map(|v| v.name.as_str()).collect();
+        let expected = [
+            "conv2d/kernel",
+            "conv2d/bias",
+            "separable_conv2d/depthwise_kernel",
+            "separable_conv2d/pointwise_kernel",
+            "separable_conv2d/bias",
+            "conv2d_transpose/kernel",
+            "conv2d_transpose/bias",
+        ];
+        assert_eq!(names, expected);
+        assert_eq!(network.output_shapes(), [[1, 1, 4].into()]);
+        assert!(network.summary().contains("conv2d_transpose (Conv2DTranspose)"), "{}", network.summary());
+    }
 }

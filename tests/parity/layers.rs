@@ -6,8 +6,10 @@ use wengert::dtype::DType;
 use wengert::grad::value_and_grad;
 use wengert::graph::{Spec, Tensor};
 use wengert::layers::*;
+use wengert::lower::Options;
+use wengert::read::evaluate;
 
-use crate::reference::{Reference, TOLERANCE, close, device};
+use crate::reference::{Reference, TOLERANCE, device};
 
 struct Case<'a> {
     reference: &'a Reference,
@@ -49,6 +51,9 @@ impl Case<'_> {
             &(inputs, weights),
         )
         .unwrap_or_else(|e| panic!("{name}: {e}"));
+        // One plan for all, as in a step.
+        let all: Vec<Tensor> = [&dx[..], &dw, &new, std::slice::from_ref(&y)].concat();
+        evaluate(device(), &all, &Options::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
         reference.check_within(&key("y"), &y, self.tolerance);
         for (i, state) in new.iter().enumerate() {
             reference.check_within(&key(&format!("n{i}")), state, self.tolerance);
@@ -89,9 +94,10 @@ fn batch_normalization() {
         case("/rows", BatchNormalization { momentum: 0.7, epsilon: 1e-2, ..new() });
         case("/first", BatchNormalization { axis: 1, ..new() });
         case("/plain", BatchNormalization { center: false, scale: false, ..new() });
-        case("/scale", BatchNormalization { center: false, ..new() });
-        case("/center", BatchNormalization { scale: false, ..new() });
     }
+    let train = |name, layer| Case { reference: &reference, name, mode: Mode::Train, tolerance: TOLERANCE }.run(&layer);
+    train("batch_norm/scale/train", BatchNormalization { center: false, ..BatchNormalization::new() });
+    train("batch_norm/center/train", BatchNormalization { scale: false, ..BatchNormalization::new() });
 }
 
 /// Values about 10,000 with a deviation of 1: f32 holds them to 0.0005, so what is computed from a rounded mean is off
@@ -111,7 +117,7 @@ fn normalization_of_samples() {
     let new = LayerNormalization::new;
     infer(&reference, "layer_norm", new());
     infer(&reference, "layer_norm/sequence", LayerNormalization { epsilon: 1e-5, ..new() });
-    infer(&reference, "layer_norm/axes", LayerNormalization { axis: vec![1, -1], ..new() });
+    infer(&reference, "layer_norm/axes", LayerNormalization { axis: vec![1, 2], ..new() });
     infer(&reference, "layer_norm/middle", LayerNormalization { axis: vec![1], ..new() });
     infer(&reference, "layer_norm/plain", LayerNormalization { center: false, scale: false, ..new() });
     infer(&reference, "layer_norm/center", LayerNormalization { scale: false, ..new() });
@@ -178,7 +184,7 @@ fn merging() {
 fn images_and_shapes() {
     let reference = Reference::open("layers");
     infer(&reference, "pad", ZeroPadding2D::new([(1, 2), (0, 3)]));
-    infer(&reference, "crop", Cropping2D::new([(1, 0), (1, 2)]));
+    infer(&reference, "crop", Cropping2D::new([(1, 0), (1, 1)]));
     infer(&reference, "up/nearest", UpSampling2D::new([2, 3]));
     for (name, size) in [("", [2, 2]), ("/odd", [3, 1]), ("/four", [4, 5])] {
         let layer = UpSampling2D::new(size).interpolation(Interpolation::Bilinear);
