@@ -130,6 +130,7 @@ fn normalization_of_samples() {
     infer(&reference, "group_norm", GroupNormalization::new(2));
     infer(&reference, "group_norm/first", GroupNormalization { axis: 1, ..GroupNormalization::new(3) });
     infer(&reference, "group_norm/instance", GroupNormalization { center: false, ..GroupNormalization::new(-1) });
+    infer(&reference, "group_norm/center", GroupNormalization { scale: false, ..GroupNormalization::new(2) });
     infer(&reference, "unit_norm", UnitNormalization::new());
     infer(&reference, "unit_norm/axes", UnitNormalization { axis: vec![1, 2] });
 }
