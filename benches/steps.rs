@@ -8,7 +8,7 @@
 
 use std::time::Instant;
 
-use wengert::layers::Network;
+use wengert::layers::{Conv2D, MaxPooling2D, Network};
 use wengert::metrics;
 use wengert::prelude::*;
 use wengert::random::threefry;
@@ -50,10 +50,32 @@ fn mlp() -> Result<Case> {
     Ok(Case {
         name: "step_mlp",
         network,
-        loss: SparseCategoricalCrossentropy { from_logits: true }.into(),
+        loss: SparseCategoricalCrossentropy { from_logits: true, ..Default::default() }.into(),
         metrics: vec![Metric::from(Mean).named("loss"), metrics::get("accuracy")?],
         optimizer: Adam::default().into(),
         batch: (uniform(1, &[128, 784]), Tensor::new(&labels, [128])),
+    })
+}
+
+/// 28x28x1, two convolutions of 3x3 with relu and a maximum over 2x2 behind each, 128 and 10 units.
+fn cnn() -> Result<Case> {
+    let network = Sequential::new([28, 28, 1])
+        .add(Conv2D::new(32, 3).activation("relu"))
+        .add(MaxPooling2D::new(2))
+        .add(Conv2D::new(64, 3).activation("relu"))
+        .add(MaxPooling2D::new(2))
+        .add(Flatten)
+        .add(Dense::new(128).activation("relu"))
+        .add(Dense::new(10))
+        .network()?;
+    let labels: Vec<i32> = (0..64).map(|row| row * 7 % 10).collect();
+    Ok(Case {
+        name: "step_cnn",
+        network,
+        loss: SparseCategoricalCrossentropy { from_logits: true, ..Default::default() }.into(),
+        metrics: vec![Metric::from(Mean).named("loss"), metrics::get("accuracy")?],
+        optimizer: Adam::default().into(),
+        batch: (uniform(1, &[64, 28, 28, 1]), Tensor::new(&labels, [64])),
     })
 }
 
@@ -174,6 +196,9 @@ fn run(case: &Case, way: Way, flags: &[String]) -> Result<()> {
     if flags.iter().any(|flag| flag == "--plan") {
         println!("{}", step.plan().cloned().unwrap_or_default());
     }
+    if let Some(line) = flags.iter().find_map(|flag| flag.strip_prefix("--source=")?.parse::<usize>().ok()) {
+        println!("{}", step.plan().map_or("", |plan| &plan.lines[line].source));
+    }
     if flags.iter().any(|flag| flag == "--profile") {
         let mut state = case.state()?;
         for _ in 0..3 {
@@ -188,7 +213,7 @@ fn main() -> Result<()> {
     // Cargo passes --bench.
     let (flags, names): (Vec<String>, Vec<String>) =
         std::env::args().skip(1).filter(|word| word != "--bench").partition(|word| word.starts_with("--"));
-    for case in [seed()?, mlp()?] {
+    for case in [seed()?, mlp()?, cnn()?] {
         for (way, suffix) in [(Way::Queued, ""), (Way::Read, "_read"), (Way::Fused(16), "_k16")] {
             let name = format!("{}{suffix}", case.name);
             if names.is_empty() || names.contains(&name) {

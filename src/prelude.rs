@@ -3,8 +3,10 @@
 //! Floor 5. Deliberately absent: what only a program about the machine or the compiler needs.
 
 #[cfg(not(target_arch = "wasm32"))]
-pub use crate::callbacks::ModelCheckpoint;
-pub use crate::callbacks::{Callback, EarlyStopping, Hook, LambdaCallback, Run, TerminateOnNaN};
+pub use crate::callbacks::{CSVLogger, ModelCheckpoint, TensorBoard};
+pub use crate::callbacks::{
+    Callback, EarlyStopping, Hook, LambdaCallback, LearningRateScheduler, ReduceLROnPlateau, Run, TerminateOnNaN,
+};
 pub use crate::data::{Batch, Data};
 pub use crate::dtype::DType;
 pub use crate::error::{Error, Result};

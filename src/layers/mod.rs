@@ -10,6 +10,7 @@ mod activation;
 mod attention;
 mod batch_norm;
 mod check;
+mod conv;
 mod dense;
 mod dropout;
 mod embedding;
@@ -22,10 +23,13 @@ mod lstm;
 mod merge;
 mod network;
 mod normalization;
+mod pooling;
 mod rectifiers;
 mod recurrent;
 mod reshape;
+mod separable;
 mod sequential;
+mod spatial;
 mod summary;
 mod symbolic;
 #[cfg(test)]
@@ -35,6 +39,7 @@ mod wrappers;
 pub use activation::{Activation, Unary};
 pub use attention::{Attention, MultiHeadAttention, ScoreMode};
 pub use batch_norm::BatchNormalization;
+pub use conv::{Conv1D, Conv1DTranspose, Conv2D, Conv2DTranspose, Convolution, TransposedConvolution};
 pub use dense::Dense;
 pub use dropout::{Dropout, SpatialDropout1D, SpatialDropout2D};
 pub use embedding::Embedding;
@@ -45,10 +50,19 @@ pub use lstm::{LSTM, LSTMCell};
 pub use merge::{Add, Average, Concatenate, Dot, Maximum, Minimum, Multiply, Subtract};
 pub use network::Network;
 pub use normalization::{GroupNormalization, LayerNormalization, RMSNormalization, UnitNormalization};
+pub use pooling::{
+    AveragePooling, AveragePooling1D, AveragePooling2D, GlobalAveragePooling, GlobalAveragePooling1D,
+    GlobalAveragePooling2D, GlobalMaxPooling, GlobalMaxPooling1D, GlobalMaxPooling2D, MaxPooling, MaxPooling1D,
+    MaxPooling2D,
+};
 pub use rectifiers::{ELU, LeakyReLU, PReLU, ReLU, Softmax};
 pub use recurrent::{Cell, Recurrent, SimpleRNN, SimpleRNNCell};
 pub use reshape::{Flatten, Permute, RepeatVector, Reshape};
+pub use separable::{
+    DepthwiseConv1D, DepthwiseConv2D, DepthwiseConvolution, SeparableConv1D, SeparableConv2D, SeparableConvolution,
+};
 pub use sequential::Sequential;
+pub use spatial::{Padding, Size};
 pub use symbolic::{Input, Inputs, LayerRef, Symbolic, input};
 pub use wrappers::{Bidirectional, MergeMode, TimeDistributed};
 

@@ -4,7 +4,7 @@
 //! that enough is queued. Numbers come back when the bar wants them and at the end of an epoch, predictions when many
 //! have gathered. Deliberately absent: a second loop for evaluation inside `fit`; validation is `evaluate`.
 
-use super::options::{Fit, Verbose};
+use super::options::{Evaluate, Fit, Predict, Verbose};
 use super::work::{Work, ready_to_train};
 use super::{History, Model, Scores};
 use crate::callbacks::{Callback, ProgressBar, Run, Style};
@@ -19,14 +19,34 @@ const TOGETHER: usize = 64;
 /// ... and at most so many bytes.
 const TOGETHER_BYTES: u64 = 16 << 20;
 
-pub(super) fn style(verbose: Verbose) -> Option<Style> {
-    match verbose {
-        Verbose::Silent => None,
-        Verbose::Bar => Some(Style::Terminal),
-        Verbose::Line => Some(Style::Brief),
-        Verbose::Auto if crate::host::is_terminal() => Some(Style::Terminal),
-        Verbose::Auto => Some(Style::Plain),
-    }
+/// Calls one hook of all callbacks, in their order.
+macro_rules! each {
+    ($callbacks:expr, $hook:ident, $run:expr) => {
+        for callback in $callbacks.iter_mut() {
+            callback.$hook(&mut $run).await?;
+        }
+    };
+}
+
+/// The callbacks, then the bar, which so shows what they add to the scores.
+fn with<'a, 'b: 'a>(
+    callbacks: Vec<&'b mut dyn Callback>,
+    bar: &'a mut Option<ProgressBar>,
+) -> Vec<&'a mut dyn Callback> {
+    let callbacks = callbacks.into_iter().map(|callback| callback as &mut dyn Callback);
+    callbacks.chain(bar.as_mut().map(|bar| bar as &mut dyn Callback)).collect()
+}
+
+fn bar(verbose: Verbose) -> Option<ProgressBar> {
+    let style = match verbose {
+        Verbose::Silent => return None,
+        Verbose::Line => Style::Brief,
+        Verbose::Bar | Verbose::Auto if crate::host::page_redraws() => Style::Page,
+        Verbose::Bar => Style::Terminal,
+        Verbose::Auto if crate::host::is_terminal() => Style::Terminal,
+        Verbose::Auto => Style::Plain,
+    };
+    Some(ProgressBar::new(style))
 }
 
 pub(super) async fn read(logs: &Logs) -> Result<Scores> {
@@ -112,21 +132,12 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, data: Batch, options: Fit<
     let steps = options.steps_per_epoch.unwrap_or(rows.order.len());
     let fused = model.base().settings.steps_per_execution;
 
-    let mut bar = style(options.verbose).map(|style| ProgressBar::new(style, steps));
-    let mut callbacks: Vec<&mut dyn Callback> = Vec::new();
-    callbacks.extend(bar.as_mut().map(|bar| bar as &mut dyn Callback));
-    callbacks.extend(options.callbacks);
+    let mut bar = bar(options.verbose);
+    let mut callbacks = with(options.callbacks, &mut bar);
     let mut run = Run::new(work.networks(), options.epochs, steps);
     let mut history = History::default();
-    macro_rules! each {
-        ($hook:ident) => {
-            for callback in &mut callbacks {
-                callback.$hook(&mut run).await?;
-            }
-        };
-    }
 
-    each!(on_train_begin);
+    each!(callbacks, on_train_begin, run);
     for epoch in options.initial_epoch..options.epochs {
         if run.stop {
             break;
@@ -134,61 +145,91 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, data: Batch, options: Fit<
         rows.seek(epoch * steps)?;
         work.reset()?;
         run.start_epoch(epoch);
-        each!(on_epoch_begin);
+        each!(callbacks, on_epoch_begin, run);
         while run.step < steps && !run.stop {
-            each!(on_batch_begin);
+            run.start_step();
+            each!(callbacks, on_batch_begin, run);
             work.device.ready().await?;
             let group = rows.group(fused.min(steps - run.step))?;
             let logs = work.train(&group)?;
             run.finish_step(group.len(), logs);
-            each!(on_batch_end);
+            each!(callbacks, on_batch_end, run);
         }
         let mut scores = run.read_logs().await?;
         if let Some(validation) = held_back.as_ref().filter(|_| (epoch + 1) % options.validation_freq == 0) {
             let batch_size = options.validation_batch_size.unwrap_or(options.batch_size);
-            for (name, value) in evaluate(&work, validation, batch_size, None).await?.iter() {
+            let order = Batches::new(validation.len(), batch_size, Shuffle::Off)?;
+            let mut within = run.validation(order.len());
+            test(&work, validation, &order, &mut callbacks, &mut within).await?;
+            run.stop |= within.stop;
+            for (name, value) in within.scores.iter() {
                 scores.push(format!("val_{name}"), value);
             }
         }
-        history.push(epoch, &scores);
         run.scores = scores;
-        each!(on_epoch_end);
+        each!(callbacks, on_epoch_end, run);
+        history.push(epoch, &run.scores);
     }
-    each!(on_train_end);
+    if !history.epoch.is_empty() {
+        work.networks().iter().try_for_each(|network| network.adopt_averages(&work.device))?;
+    }
+    each!(callbacks, on_train_end, run);
     Ok(history)
 }
 
-pub(super) async fn evaluate<M: Model + ?Sized>(
-    work: &Work<'_, M>,
-    data: &Data,
-    batch_size: usize,
-    style: Option<Style>,
-) -> Result<Scores> {
-    let order = Batches::new(data.len(), batch_size, Shuffle::Off)?;
-    work.reset()?;
-    let mut bar = style.map(|style| ProgressBar::new(style, order.len()));
+pub(super) async fn evaluate<M: Model + ?Sized>(model: &M, data: &Data, options: Evaluate<'_>) -> Result<Scores> {
+    let work = Work::new(model).await?;
+    let order = Batches::new(data.len(), options.batch_size, Shuffle::Off)?;
+    let mut bar = bar(options.verbose);
+    let mut callbacks = with(options.callbacks, &mut bar);
     let mut run = Run::new(work.networks(), 1, order.len());
-    for rows in &order {
-        work.device.ready().await?;
-        let logs = work.test(&data.rows(rows))?;
-        run.finish_step(1, logs);
-        if let Some(bar) = &mut bar {
-            bar.on_batch_end(&mut run).await?;
-        }
-    }
-    run.scores = run.read_logs().await?;
-    if let Some(bar) = &mut bar {
-        bar.on_epoch_end(&mut run).await?;
-    }
+    test(&work, data, &order, &mut callbacks, &mut run).await?;
     Ok(run.scores)
 }
 
-pub(super) async fn predict<M: Model + ?Sized>(work: &Work<'_, M>, data: &Data, batch_size: usize) -> Result<Tensor> {
+/// Evaluates; the scores are left in `run`.
+async fn test<M: Model + ?Sized>(
+    work: &Work<'_, M>,
+    data: &Data,
+    order: &Batches,
+    callbacks: &mut [&mut dyn Callback],
+    run: &mut Run<'_>,
+) -> Result<()> {
+    work.reset()?;
+    each!(callbacks, on_test_begin, *run);
+    for rows in order {
+        if run.stop && !run.validating {
+            break;
+        }
+        run.start_step();
+        each!(callbacks, on_test_batch_begin, *run);
+        work.device.ready().await?;
+        let logs = work.test(&data.rows(rows))?;
+        run.finish_step(1, logs);
+        each!(callbacks, on_test_batch_end, *run);
+    }
+    run.scores = run.read_logs().await?;
+    each!(callbacks, on_test_end, *run);
+    Ok(())
+}
+
+pub(super) async fn predict<M: Model + ?Sized>(model: &M, data: &Data, options: Predict<'_>) -> Result<Tensor> {
+    let work = Work::new(model).await?;
+    let order = Batches::new(data.len(), options.batch_size, Shuffle::Off)?;
+    let mut bar = bar(options.verbose);
+    let mut callbacks = with(options.callbacks, &mut bar);
+    let mut run = Run::new(work.networks(), 1, order.len());
+    each!(callbacks, on_predict_begin, run);
     let mut bits: Vec<u32> = Vec::new();
     let mut outputs: Vec<Tensor> = Vec::new();
     let (mut row, mut bytes) = (Spec::new([0], crate::dtype::DType::F32), 0);
-    let order = Batches::new(data.len(), batch_size, Shuffle::Off)?;
-    for (index, rows) in order.iter().enumerate() {
+    let mut seen = 0;
+    for rows in &order {
+        if run.stop {
+            break;
+        }
+        run.start_step();
+        each!(callbacks, on_predict_batch_begin, run);
         work.device.ready().await?;
         let output = work.predict(&data.rows(rows))?;
         let (node, at) = output.node()?;
@@ -198,13 +239,20 @@ pub(super) async fn predict<M: Model + ?Sized>(work: &Work<'_, M>, data: &Data, 
             return Err(Error::State { what });
         }
         bytes += row.bytes();
+        seen += rows.len();
         outputs.push(output);
-        if outputs.len() == TOGETHER || bytes >= TOGETHER_BYTES || index + 1 == order.len() {
+        run.finish_step(1, Logs::default());
+        each!(callbacks, on_predict_batch_end, run);
+        if outputs.len() == TOGETHER || bytes >= TOGETHER_BYTES {
             bits.extend(read_all(&work.device, &outputs).await?.into_iter().flatten());
             outputs.clear();
             bytes = 0;
         }
     }
-    let shape = [&[data.len()], &row.shape[1.min(row.shape.rank())..]].concat();
+    if !outputs.is_empty() {
+        bits.extend(read_all(&work.device, &outputs).await?.into_iter().flatten());
+    }
+    each!(callbacks, on_predict_end, run);
+    let shape = [&[seen], &row.shape[1.min(row.shape.rank())..]].concat();
     Ok(Tensor::from_bits(bits.into(), Spec::new(shape, row.dtype), nowhere()))
 }

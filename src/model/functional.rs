@@ -13,7 +13,7 @@ use crate::graph::Tensor;
 use crate::layers::{Mode, Network, Sequential, Symbolic, Variables};
 use crate::losses::Loss;
 use crate::metrics::{Mean, Metric};
-use crate::optimizers::{LEARNING_RATE, Optimizer, RMSprop};
+use crate::optimizers::{ITERATION, Optimizer, RMSprop};
 use crate::plan::Plan;
 use crate::step::assign_all;
 
@@ -160,6 +160,8 @@ impl Functional {
             return Err(Error::Argument { what: "steps_per_execution is 1 at least".into() });
         }
         let optimizer = options.optimizer.resolve()?.unwrap_or_else(|| RMSprop::default().into());
+        let trainable = self.network.variables().iter().filter(|variable| variable.trainable);
+        let optimizer = optimizer.for_parameters(trainable.map(|variable| variable.name.as_str()));
         let loss = options.loss.resolve()?;
         let mut metrics: Vec<Metric> = Vec::new();
         for metric in options.metrics {
@@ -203,28 +205,56 @@ impl Functional {
         Ok(at_home(&self.store)?.trainable.clone())
     }
 
-    /// The learning rate in force.
+    /// The variables of each metric, in the order of [`Model::metrics`](super::Model::metrics), with the values of this
+    /// moment: after `evaluate` those of the data it was given. The matrix of a
+    /// [`ConfusionMatrix`](crate::metrics::ConfusionMatrix) is read here.
+    pub fn metric_variables(&self) -> Result<Vec<Variables>> {
+        Ok(at_home(&self.store)?.metrics.clone())
+    }
+
+    /// The learning rate of the next step: the number, or the schedule's value.
     pub async fn learning_rate(&self) -> Result<f64> {
-        let variable = self.learning_rate_variable()?;
+        let rate = self.optimizer().rate_in_force(&self.optimizer_variables()?)?;
         let device = self.device().await?;
-        Ok(variable.read_on::<f64>(&device).await?.first().copied().unwrap_or(f64::NAN))
+        Ok(rate.read_on::<f64>(&device).await?.first().copied().unwrap_or(f64::NAN))
     }
 
     /// Sets the learning rate; the next step uses it, and nothing is recorded anew.
     ///
     /// # Errors
-    /// [`Error::NonFinite`]; [`Error::NotCompiled`].
+    /// [`Error::NonFinite`]; [`Error::NotCompiled`]; [`Error::Argument`] if the rate follows a schedule.
     pub async fn set_learning_rate(&self, rate: f64) -> Result<()> {
         if !rate.is_finite() {
             return Err(Error::NonFinite { what: format!("a learning rate of {rate}") });
         }
         let device = self.device().await?;
-        assign_all(&device, &[(self.learning_rate_variable()?, Tensor::scalar(rate))])
+        let variables = self.optimizer_variables()?;
+        assign_all(&device, &[(self.optimizer().rate_variable(&variables)?.clone(), Tensor::scalar(rate))])
     }
 
-    fn learning_rate_variable(&self) -> Result<Tensor> {
-        let store = at_home(&self.store)?;
-        store.optimizer.get(LEARNING_RATE).cloned().ok_or(Error::NotCompiled { needs: "an optimizer" })
+    /// Puts the averages of the parameters in their place, if the optimizer keeps any.
+    pub(super) fn adopt_averages(&self, device: &Device) -> Result<()> {
+        let variables = at_home(&self.store)?.optimizer.clone();
+        match self.optimizer().averages(&variables, self.counts().0) {
+            Some(averages) => self.assign(device, &averages.iter().cloned().enumerate().collect::<Vec<_>>()),
+            None => Ok(()),
+        }
+    }
+
+    /// Batches that the optimizer has seen.
+    ///
+    /// # Errors
+    /// [`Error::NotCompiled`].
+    pub async fn iterations(&self) -> Result<usize> {
+        let variables = self.optimizer_variables()?;
+        let variable = variables.get(ITERATION).ok_or(Error::NotCompiled { needs: "an optimizer" })?;
+        let device = self.device().await?;
+        Ok(variable.read_on::<i32>(&device).await?.first().map_or(0, |&count| count.max(0) as usize))
+    }
+
+    fn optimizer_variables(&self) -> Result<Variables> {
+        let variables = at_home(&self.store)?.optimizer.clone();
+        if variables.is_empty() { Err(Error::NotCompiled { needs: "an optimizer" }) } else { Ok(variables) }
     }
 
     /// The plan of the newest training step: `println!("{plan}")` shows each dispatch.

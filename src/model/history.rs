@@ -27,6 +27,14 @@ impl Scores {
         &self.0
     }
 
+    /// Sets the number of a name, which is added if it is not there.
+    pub fn set(&mut self, name: &str, value: f64) {
+        match self.0.iter_mut().find(|entry| entry.0 == name) {
+            Some(entry) => entry.1 = value,
+            None => self.0.push((name.into(), value)),
+        }
+    }
+
     /// Adds a number.
     pub fn push(&mut self, name: impl Into<String>, value: f64) {
         self.0.push((name.into(), value));

@@ -93,29 +93,33 @@ impl Default for Fit<'_> {
 }
 
 /// How to evaluate.
-#[derive(Clone, Copy, Debug)]
-pub struct Evaluate {
+pub struct Evaluate<'a> {
     /// Rows of a step.
     pub batch_size: usize,
     /// What is written.
     pub verbose: Verbose,
+    /// What else happens around the steps, in this order.
+    pub callbacks: Vec<&'a mut dyn Callback>,
 }
 
-impl Default for Evaluate {
-    fn default() -> Evaluate {
-        Evaluate { batch_size: 32, verbose: Verbose::Auto }
+impl Default for Evaluate<'_> {
+    fn default() -> Self {
+        Evaluate { batch_size: 32, verbose: Verbose::Auto, callbacks: Vec::new() }
     }
 }
 
 /// How to predict.
-#[derive(Clone, Copy, Debug)]
-pub struct Predict {
+pub struct Predict<'a> {
     /// Rows of a step.
     pub batch_size: usize,
+    /// What is written.
+    pub verbose: Verbose,
+    /// What else happens around the steps, in this order.
+    pub callbacks: Vec<&'a mut dyn Callback>,
 }
 
-impl Default for Predict {
-    fn default() -> Predict {
-        Predict { batch_size: 32 }
+impl Default for Predict<'_> {
+    fn default() -> Self {
+        Predict { batch_size: 32, verbose: Verbose::Auto, callbacks: Vec::new() }
     }
 }

@@ -3,8 +3,8 @@
 //! Each is async, because a browser must not block, and the usual ones have a blocking twin natively. Deliberately
 //! absent: a way to override one; what a model may change are the steps.
 
-use super::fit::{self, style};
-use super::options::{Compile, Evaluate, Fit, Predict};
+use super::fit;
+use super::options::{Compile, Evaluate, Fit, Predict, Verbose};
 use super::state::NetworkState;
 use super::work::{Work, ready_to_train};
 use super::{History, Model, Scores, TrainState};
@@ -34,14 +34,13 @@ pub trait Train: Model {
     }
 
     /// The loss and the metrics over a data set. The metrics start over.
-    async fn evaluate(&self, data: impl Into<Batch>, options: Evaluate) -> Result<Scores> {
-        let data = Data::new(data)?;
-        fit::evaluate(&Work::new(self).await?, &data, options.batch_size, style(options.verbose)).await
+    async fn evaluate(&self, data: impl Into<Batch>, options: Evaluate<'_>) -> Result<Scores> {
+        fit::evaluate(self, &Data::new(data)?, options).await
     }
 
     /// The outputs for all rows, on the host.
-    async fn predict(&self, x: impl Into<Batch>, options: Predict) -> Result<Tensor> {
-        fit::predict(&Work::new(self).await?, &Data::new(x)?, options.batch_size).await
+    async fn predict(&self, x: impl Into<Batch>, options: Predict<'_>) -> Result<Tensor> {
+        fit::predict(self, &Data::new(x)?, options).await
     }
 
     /// One update; the scores are those of the metrics since they were last reset.
@@ -58,7 +57,8 @@ pub trait Train: Model {
     /// The outputs for one batch, on the host.
     async fn predict_on_batch(&self, x: impl Into<Batch>) -> Result<Tensor> {
         let data = Data::new(x)?;
-        fit::predict(&Work::new(self).await?, &data, data.len()).await
+        let options = Predict { batch_size: data.len(), verbose: Verbose::Silent, ..Predict::default() };
+        fit::predict(self, &data, options).await
     }
 
     /// Sets all metrics back to where they start.
@@ -118,13 +118,13 @@ pub trait Train: Model {
 
     /// [`evaluate`](Train::evaluate), blocking.
     #[cfg(not(target_arch = "wasm32"))]
-    fn evaluate_blocking(&self, data: impl Into<Batch>, options: Evaluate) -> Result<Scores> {
+    fn evaluate_blocking(&self, data: impl Into<Batch>, options: Evaluate<'_>) -> Result<Scores> {
         pollster::block_on(self.evaluate(data, options))
     }
 
     /// [`predict`](Train::predict), blocking.
     #[cfg(not(target_arch = "wasm32"))]
-    fn predict_blocking(&self, x: impl Into<Batch>, options: Predict) -> Result<Tensor> {
+    fn predict_blocking(&self, x: impl Into<Batch>, options: Predict<'_>) -> Result<Tensor> {
         pollster::block_on(self.predict(x, options))
     }
 }

@@ -49,8 +49,12 @@ pub fn silent<'a>() -> Fit<'a> {
     Fit { verbose: Verbose::Silent, ..Fit::default() }
 }
 
-pub fn quiet() -> Evaluate {
+pub fn quiet<'a>() -> Evaluate<'a> {
     Evaluate { verbose: Verbose::Silent, ..Evaluate::default() }
+}
+
+pub fn unseen<'a>() -> Predict<'a> {
+    Predict { verbose: Verbose::Silent, ..Predict::default() }
 }
 
 /// The bits of all variables of a network.

@@ -1,0 +1,197 @@
+//! First pass: recorded nodes become a flat list of values, views folded, repeats removed.
+//!
+//! What would leave the device idle is split here too: long folds and long products with few results. Deliberately
+//! absent: constant folding of arithmetic; a scalar expression costs nothing inside a fused kernel.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::program::{Id, Kind, Program, Val};
+use super::recording::scalar;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Contraction, Fold, Lowering, Map, Node, Reduction, Spec, Tensor, View, ViewOp};
+
+type Key = (Kind, Vec<Id>, DType, usize);
+
+/// Sums of fewer terms are not split.
+const LONG: usize = 4096;
+/// Split sums have at most so many parts, ...
+const PARTS: usize = 256;
+/// ... about so many partial results in all, ...
+const RESULTS: usize = 1 << 16;
+/// ... each of so many products at least, or ...
+const STRETCH: usize = 512;
+/// ... of so many terms.
+const TERMS: usize = 32;
+
+#[derive(Default)]
+pub(super) struct Builder {
+    pub program: Program,
+    pub ids: HashMap<(u64, usize), Id>,
+    pub seen: HashMap<Key, Id>,
+    /// How values came about in a program of the same graph for other sizes, whose splits are to be kept.
+    pub model: Option<Vec<Kind>>,
+    /// The first thing an op got wrong.
+    pub defect: Option<Error>,
+}
+
+impl Builder {
+    fn refuse(&mut self, node: &Node, what: &str) {
+        let why = format!("{} {what} ({})", node.op().name(), node.place());
+        self.defect.get_or_insert(Error::Validation { why });
+    }
+
+    fn push(&mut self, kind: Kind, inputs: Vec<Id>, spec: (DType, usize), node: &Node) -> Id {
+        self.push_as(node.op().name(), kind, inputs, spec, node)
+    }
+
+    fn push_as(&mut self, name: &str, kind: Kind, inputs: Vec<Id>, spec: (DType, usize), node: &Node) -> Id {
+        let key = (kind, inputs, spec.0, spec.1);
+        if let Some(&id) = self.seen.get(&key) {
+            return id;
+        }
+        let id = self.program.vals.len();
+        self.program.vals.push(Val {
+            kind: key.0.clone(),
+            inputs: key.1.clone(),
+            dtype: spec.0,
+            numel: spec.1,
+            name: name.into(),
+            place: node.place().clone(),
+        });
+        self.seen.insert(key, id);
+        id
+    }
+
+    pub fn leaf(&mut self, node: &Arc<Node>, output: usize, stand_in: bool) -> Result<Id> {
+        let spec = &node.outputs()[output];
+        if !stand_in && let Some(only) = scalar(node, output) {
+            return Ok(self.push(Kind::Scalar(only), vec![], (spec.dtype, 1), node));
+        }
+        let leaf = self.program.leaves.len();
+        self.program.leaves.push(Tensor::of(node.clone(), output));
+        Ok(self.push(Kind::Leaf(leaf), vec![], (spec.dtype, spec.shape.numel()), node))
+    }
+
+    pub fn lowered(&mut self, node: &Node, output: usize, lowering: Lowering, inputs: &[Id], specs: &[Spec]) -> Id {
+        let spec = &node.outputs()[output];
+        let size = (spec.dtype, spec.shape.numel());
+        match lowering {
+            Lowering::View(op) => self.view(&op, inputs[0], &specs[0], size, node),
+            Lowering::Fold(fold) => self.fold(fold, inputs[0], size, node),
+            Lowering::Map(map) => self.push(Kind::Map(map), inputs.to_vec(), size, node),
+            Lowering::Window(windows, through) => {
+                self.push(Kind::Window(windows, through), inputs.to_vec(), size, node)
+            }
+            Lowering::Iota { inner, length } => self.push(Kind::Iota { inner, length }, vec![], size, node),
+            Lowering::Gather { length, count, inner } => {
+                self.push(Kind::Gather { length, count, inner }, inputs.to_vec(), size, node)
+            }
+            Lowering::Contraction(c) => self.product(c, [inputs[0], inputs[1]], size, node),
+            // An op that says it is given has no value here: a mistake of the op's.
+            Lowering::Leaf => {
+                self.refuse(node, "is computed, but lowers to a leaf");
+                self.push(Kind::Scalar(0), vec![], size, node)
+            }
+        }
+    }
+
+    fn view(&mut self, op: &ViewOp, source: Id, spec: &Spec, size: (DType, usize), node: &Node) -> Id {
+        let shape = &spec.shape;
+        let val = &self.program.vals[source];
+        let spreads = !matches!(op, ViewOp::Pad(_));
+        if matches!(val.kind, Kind::Scalar(_)) && spreads && size.1 > 0 {
+            return source;
+        }
+        let folded = match &val.kind {
+            Kind::View(below) => below
+                .then(&ViewOp::Reshape(shape.clone()))
+                .and_then(|below| below.then(op))
+                .map(|view| (val.inputs[0], view)),
+            _ => None,
+        };
+        let (source, view) = match folded {
+            Some(folded) => folded,
+            None => match View::whole(shape).then(op) {
+                Some(view) => (source, view),
+                // A whole tensor takes any single op: only chains can leave the strided form.
+                None => {
+                    self.refuse(node, "is a view that is not strided");
+                    return source;
+                }
+            },
+        };
+        if view.is_identity() && self.program.vals[source].numel == size.1 {
+            return source;
+        }
+        self.push(Kind::View(view), vec![source], size, node)
+    }
+
+    /// A long product with few results would leave the device idle: it becomes a product along stretches of K, whose
+    /// results are added up.
+    fn product(&mut self, c: Contraction, [a, b]: [Id; 2], size: (DType, usize), node: &Node) -> Id {
+        let a = self.operand(a, (c.batch, c.m, c.k), node);
+        let b = self.operand(b, (c.batch, c.k, c.n), node);
+        let results = c.batch * c.m * c.n;
+        let parts = match self.alike() {
+            Some(&Kind::Contraction(_, parts)) => parts,
+            _ if c.batch == 1 && results > 0 && c.k >= LONG => (RESULTS / results).min(c.k / STRETCH).clamp(1, PARTS),
+            _ => 1,
+        };
+        let product = self.push(Kind::Contraction(c, parts), vec![a, b], (size.0, parts * results), node);
+        let sum = Fold { reduction: Reduction::Sum, outer: 1, length: parts, inner: results };
+        if parts == 1 { product } else { self.push(Kind::Fold(sum, 1), vec![product], size, node) }
+    }
+
+    /// An operand of a product must be a matrix whose rows or columns lie dense; any other view of it is copied first.
+    fn operand(&mut self, id: Id, sizes: (usize, usize, usize), node: &Node) -> Id {
+        if self.program.matrix(id, sizes).is_some() {
+            return id;
+        }
+        // Windows over what is nowhere stored: the image is copied rather than its windows.
+        let id = self.over_a_copy(id, node);
+        if self.program.matrix(id, sizes).is_some() {
+            return id;
+        }
+        self.copy(id, (self.program.vals[id].dtype, sizes.0 * sizes.1 * sizes.2), node)
+    }
+
+    /// Windows, or a view of some, over a copy of their image.
+    fn over_a_copy(&mut self, id: Id, node: &Node) -> Id {
+        let Val { kind, inputs, dtype, numel, .. } = self.program.vals[id].clone();
+        let below = match (&kind, inputs.first()) {
+            (Kind::Window(..), Some(&image)) => self.copy(image, (dtype, self.program.vals[image].numel), node),
+            (Kind::View(_), Some(&cut)) if matches!(self.program.vals[cut].kind, Kind::Window(..)) => {
+                self.over_a_copy(cut, node)
+            }
+            _ => return id,
+        };
+        self.push(kind, vec![below], (dtype, numel), node)
+    }
+
+    fn copy(&mut self, id: Id, size: (DType, usize), node: &Node) -> Id {
+        let map = Map { text: "$0", helpers: "", heavy: false };
+        self.push_as("copy", Kind::Map(map), vec![id], size, node)
+    }
+
+    /// A long fold to few results would leave the device idle: it becomes one along stretches of its length, and one over
+    /// the results of those.
+    fn fold(&mut self, fold: Fold, source: Id, size: (DType, usize), node: &Node) -> Id {
+        let results = fold.outer * fold.inner;
+        let parts = match self.alike() {
+            Some(&Kind::Fold(_, parts)) => parts,
+            _ if fold.length == 1 => return source,
+            _ if results > 0 && fold.length >= LONG => (RESULTS / results).min(fold.length / TERMS).clamp(1, PARTS),
+            _ => 1,
+        };
+        let folded = self.push(Kind::Fold(fold, parts), vec![source], (size.0, parts * results), node);
+        let rest = Fold { length: parts, ..fold };
+        if parts == 1 { folded } else { self.push(Kind::Fold(rest, 1), vec![folded], size, node) }
+    }
+
+    /// How the next value came about in the program that this one is to be like.
+    fn alike(&self) -> Option<&Kind> {
+        self.model.as_ref()?.get(self.program.vals.len())
+    }
+}
