@@ -1,4 +1,6 @@
-//! [`GRU`]: gated recurrent units.
+//! [`GRU`]: gated recurrent units, one step of them.
+//!
+//! The loop over a sequence is [`Recurrent`]'s; here are the gates and the choice of where the reset gate acts.
 
 use super::Activation;
 use super::recurrent::{Cell, Recurrent, Shared};

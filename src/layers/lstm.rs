@@ -1,4 +1,6 @@
-//! [`LSTM`]: long short-term memory.
+//! [`LSTM`]: long short-term memory, one step of it.
+//!
+//! The loop over a sequence is [`Recurrent`]'s; here are the gates and what the forget gate starts from.
 
 use super::recurrent::{Cell, Recurrent, Shared};
 use super::{Activation, Variable};
