@@ -25,8 +25,8 @@ pub use crate::layers::{
 pub use crate::losses::{BinaryCrossentropy, CategoricalCrossentropy, Loss, SparseCategoricalCrossentropy};
 pub use crate::metrics::{Mean, Metric, Observed};
 pub use crate::model::{
-    Compile, Evaluate, Fit, Functional, History, Model, NetworkState, Predict, PredictState, Scores, TestState, Train,
-    TrainState, Verbose,
+    Compile, Evaluate, Fit, Functional, History, Model, NetworkState, Predict, PredictState, Scores, Stream, TestState,
+    Train, TrainState, Verbose,
 };
 pub use crate::ops::{Axes, Keep, Operand, concat, stack};
 pub use crate::optimizers::{Adam, AdamW, Optimizer, RMSprop, SGD};

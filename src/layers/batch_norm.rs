@@ -84,7 +84,8 @@ impl Layer for BatchNormalization {
         let x = &inputs[0];
         let kept = resolved(x, &[self.axis]);
         let (centred, variance) = match context.mode() {
-            Mode::Train => {
+            // A frozen one keeps and uses its statistics in training too.
+            Mode::Train if !context.is_frozen() => {
                 let over: Vec<i32> =
                     (0..x.rank()).filter(|axis| !kept.contains(axis)).map(|axis| axis as i32).collect();
                 // Distances from one sample of the batch: so a mean much larger than the deviation costs no digits.
@@ -102,7 +103,7 @@ impl Layer for BatchNormalization {
                 }
                 (centred, variance)
             }
-            Mode::Infer => (x - along(&context.state(0), x, &kept), along(&context.state(1), x, &kept)),
+            _ => (x - along(&context.state(0), x, &kept), along(&context.state(1), x, &kept)),
         };
         let mut scale = (variance + self.epsilon).rsqrt();
         if self.scale {

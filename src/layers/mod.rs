@@ -21,6 +21,7 @@ mod images;
 mod kinds_tests;
 mod lstm;
 mod merge;
+mod nested;
 mod network;
 mod normalization;
 mod pooling;
@@ -34,6 +35,7 @@ mod summary;
 mod symbolic;
 #[cfg(test)]
 mod tests;
+mod variants;
 mod wrappers;
 
 pub use activation::{Activation, Unary};
@@ -64,6 +66,7 @@ pub use separable::{
 pub use sequential::Sequential;
 pub use spatial::{Padding, Size};
 pub use symbolic::{Input, Inputs, LayerRef, Symbolic, input};
+pub use variants::Which;
 pub use wrappers::{Bidirectional, MergeMode, TimeDistributed};
 
 use std::fmt::Debug;
@@ -206,6 +209,14 @@ pub trait Layer: Debug + MaybeSend + MaybeSync + 'static {
         LayerRef::from(self).named(name)
     }
 
+    /// The layer with variables that the optimizer leaves alone, see [`LayerRef::frozen`].
+    fn frozen(self) -> LayerRef
+    where
+        Self: Sized,
+    {
+        LayerRef::from(self).frozen()
+    }
+
     /// The layer as a handle: all calls of it use the same variables.
     fn shared(self) -> LayerRef
     where
@@ -221,6 +232,7 @@ pub struct Context {
     mode: Mode,
     weights: Variables,
     states: Variables,
+    pub(super) frozen: bool,
     error: Option<Error>,
 }
 
@@ -228,12 +240,18 @@ impl Context {
     /// A context for one call of one layer: its trainable and its non-trainable variables, each in the order of
     /// [`Layer::variables`].
     pub fn new(mode: Mode, weights: Variables, states: Variables) -> Context {
-        Context { mode, weights, states, error: None }
+        Context { mode, weights, states, frozen: false, error: None }
     }
 
     /// What the pass is for.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Whether the layer is frozen: nobody trains its weights, so running statistics must stay as they are and be used,
+    /// whatever the mode. Dropout and the like follow the mode alone.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
     }
 
     /// The layer's trainable variable `i`; poisoned if there is none.
@@ -280,6 +298,7 @@ impl Context {
             mode: self.mode,
             weights: part(&self.weights, weights),
             states: part(&self.states, states),
+            frozen: self.frozen,
             error: None,
         }
     }

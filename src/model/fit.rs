@@ -5,11 +5,15 @@
 //! have gathered. Deliberately absent: a second loop for evaluation inside `fit`; validation is `evaluate`.
 
 use super::options::{Evaluate, Fit, Predict, Verbose};
+use super::source::{Feed, Source};
+use super::state::lock;
 use super::work::{Work, ready_to_train};
 use super::{History, Model, Scores};
 use crate::callbacks::{Callback, ProgressBar, Run, Style};
-use crate::data::{Batch, Batches, Data, Shuffle};
+use crate::data::{Batches, Data, Shuffle};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::gpu::Device;
 use crate::graph::{Spec, Tensor, nowhere};
 use crate::read::read_all;
 use crate::step::Logs;
@@ -53,54 +57,6 @@ pub(super) async fn read(logs: &Logs) -> Result<Scores> {
     Ok(logs.read().await?.into_iter().map(|(name, value)| (name, f64::from(value))).collect())
 }
 
-/// The batches of one pass over the data after the other.
-struct Rows<'a> {
-    data: &'a Data,
-    batch_size: usize,
-    /// The seed of the order, unless rows come in their own.
-    seed: Option<u64>,
-    pass: usize,
-    order: Batches,
-    next: usize,
-}
-
-impl<'a> Rows<'a> {
-    fn new(data: &'a Data, batch_size: usize, seed: Option<u64>) -> Result<Rows<'a>> {
-        let order = Batches::new(data.len(), batch_size, drawn(seed, 0))?;
-        Ok(Rows { data, batch_size, seed, pass: 0, order, next: 0 })
-    }
-
-    /// Goes to a batch, counted from the first of the first pass.
-    fn seek(&mut self, batch: usize) -> Result<()> {
-        let (pass, next) = (batch / self.order.len(), batch % self.order.len());
-        if pass != self.pass {
-            self.order = Batches::new(self.data.len(), self.batch_size, drawn(self.seed, pass))?;
-        }
-        (self.pass, self.next) = (pass, next);
-        Ok(())
-    }
-
-    /// Up to `count` batches of equal size, from this pass or, if that is at its end, the next.
-    fn group(&mut self, count: usize) -> Result<Vec<Batch>> {
-        if self.next == self.order.len() {
-            self.seek((self.pass + 1) * self.order.len())?;
-        }
-        let mut group: Vec<Batch> = Vec::new();
-        while let Some(rows) = self.order.get(self.next).filter(|_| group.len() < count) {
-            if group.first().is_some_and(|first| first.size() != rows.len()) {
-                break;
-            }
-            group.push(self.data.rows(rows));
-            self.next += 1;
-        }
-        Ok(group)
-    }
-}
-
-fn drawn(seed: Option<u64>, pass: usize) -> Shuffle {
-    seed.map_or(Shuffle::Off, |seed| Shuffle::On { seed, epoch: pass as u32 })
-}
-
 /// What is wrong with the options themselves, so that a training that started does not stop over them.
 fn check(options: &Fit<'_>) -> Result<()> {
     if !(0.0..1.0).contains(&options.validation_split) {
@@ -110,57 +66,99 @@ fn check(options: &Fit<'_>) -> Result<()> {
     let zero = [
         ("steps_per_epoch", options.steps_per_epoch == Some(0)),
         ("validation_batch_size", options.validation_batch_size == Some(0)),
+        ("validation_steps", options.validation_steps == Some(0)),
         ("validation_freq", options.validation_freq == 0),
     ];
-    match zero.iter().find(|option| option.1) {
-        Some((name, _)) => Err(Error::Argument { what: format!("{name} must be 1 at least") }),
+    if let Some((name, _)) = zero.iter().find(|option| option.1) {
+        return Err(Error::Argument { what: format!("{name} must be 1 at least") });
+    }
+    if options.validation_epochs.iter().flatten().any(|&epoch| epoch == 0) {
+        return Err(Error::Argument { what: "validation_epochs are counted from 1".into() });
+    }
+    match options.class_weight.iter().find(|(_, weight)| !weight.is_finite()) {
+        Some((class, weight)) => Err(Error::NonFinite { what: format!("class_weight of class {class}, {weight},") }),
         None => Ok(()),
     }
 }
 
-pub(super) async fn fit<M: Model + ?Sized>(model: &M, data: Batch, options: Fit<'_>) -> Result<History> {
+/// What to train on, and what is held back to validate on.
+fn feeds<'d>(source: Source<'d>, options: &Fit<'_>) -> Result<(Feed<'d>, Option<Data>)> {
+    let given = options.validation_data.clone().map(Data::new).transpose()?;
+    let whole = match source {
+        Source::Rows(rows) => Data::new(rows)?,
+        Source::Stream(_) if options.steps_per_epoch.is_none() => {
+            let what = "a stream of batches has no end that an epoch could stop at; give steps_per_epoch";
+            return Err(Error::Argument { what: what.into() });
+        }
+        Source::Stream(_) if options.validation_split > 0.0 => {
+            let what = "validation_split holds back the last rows, which a stream does not have; give validation_data";
+            return Err(Error::Argument { what: what.into() });
+        }
+        Source::Stream(stream) => return Ok((Feed::stream(stream, &options.class_weight), given)),
+    };
+    let (data, held_back) = match (given, options.validation_split > 0.0) {
+        (None, true) => whole.split(options.validation_split).map(|(data, rest)| (data, Some(rest)))?,
+        (given, _) => (whole, given),
+    };
+    let data = if options.class_weight.is_empty() { data } else { data.class_weighted(&options.class_weight)? };
+    Ok((Feed::rows(data, options.batch_size, options.shuffle.then_some(options.seed))?, held_back))
+}
+
+pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, options: Fit<'_>) -> Result<History> {
     ready_to_train(model)?;
     check(&options)?;
-    let whole = Data::new(data)?;
-    let (data, held_back) = match (&options.validation_data, options.validation_split > 0.0) {
-        (Some(validation), _) => (whole, Some(Data::new(validation.clone())?)),
-        (None, true) => whole.split(options.validation_split).map(|(data, rest)| (data, Some(rest)))?,
-        (None, false) => (whole, None),
-    };
-    let mut rows = Rows::new(&data, options.batch_size, options.shuffle.then_some(options.seed))?;
+    let (mut feed, held_back) = feeds(source, &options)?;
     let work = Work::new(model).await?;
-    let steps = options.steps_per_epoch.unwrap_or(rows.order.len());
+    let steps = options.steps_per_epoch.or(feed.len()).unwrap_or_default();
+    let due = |epoch: usize| match &options.validation_epochs {
+        Some(epochs) => epochs.contains(&(epoch + 1)),
+        None => (epoch + 1).is_multiple_of(options.validation_freq),
+    };
     let fused = model.base().settings.steps_per_execution;
 
     let mut bar = bar(options.verbose);
     let mut callbacks = with(options.callbacks, &mut bar);
     let mut run = Run::new(work.networks(), options.epochs, steps);
-    let mut history = History::default();
+    let mut history = History { epochs: options.epochs, steps, ..History::default() };
+    let keep = |history: &History| *lock(&model.base().history) = history.clone();
+    keep(&history);
 
     each!(callbacks, on_train_begin, run);
     for epoch in options.initial_epoch..options.epochs {
         if run.stop {
             break;
         }
-        rows.seek(epoch * steps)?;
+        let mut ended = false;
+        feed.seek(epoch * steps)?;
         work.reset()?;
         run.start_epoch(epoch);
         each!(callbacks, on_epoch_begin, run);
         while run.step < steps && !run.stop {
+            let group = feed.group(fused.min(steps - run.step))?;
+            if group.is_empty() {
+                log::warn!("the stream ended in step {} of epoch {}; the training ends", run.step + 1, epoch + 1);
+                run.stop = true;
+                ended = run.step == 0;
+                break;
+            }
             run.start_step();
             each!(callbacks, on_batch_begin, run);
             work.device.ready().await?;
-            let group = rows.group(fused.min(steps - run.step))?;
             let logs = work.train(&group)?;
             run.finish_step(group.len(), logs);
             each!(callbacks, on_batch_end, run);
         }
+        if ended {
+            // Nothing was seen of this epoch, so there is nothing to report.
+            break;
+        }
         let mut scores = run.read_logs().await?;
-        if let Some(validation) = held_back.as_ref().filter(|_| (epoch + 1) % options.validation_freq == 0) {
+        if let Some(validation) = held_back.as_ref().filter(|_| due(epoch)) {
             let batch_size = options.validation_batch_size.unwrap_or(options.batch_size);
-            let order = Batches::new(validation.len(), batch_size, Shuffle::Off)?;
-            let mut within = run.validation(order.len());
-            test(&work, validation, &order, &mut callbacks, &mut within).await?;
+            let mut feed = Feed::rows(validation.clone(), batch_size, None)?;
+            let steps = at_most(options.validation_steps, &feed);
+            let mut within = run.validation(steps.unwrap_or_default());
+            test(&work, &mut feed, steps, &mut callbacks, &mut within).await?;
             run.stop |= within.stop;
             for (name, value) in within.scores.iter() {
                 scores.push(format!("val_{name}"), value);
@@ -169,6 +167,7 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, data: Batch, options: Fit<
         run.scores = scores;
         each!(callbacks, on_epoch_end, run);
         history.push(epoch, &run.scores);
+        keep(&history);
     }
     if !history.epoch.is_empty() {
         work.networks().iter().try_for_each(|network| network.adopt_averages(&work.device))?;
@@ -177,52 +176,79 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, data: Batch, options: Fit<
     Ok(history)
 }
 
-pub(super) async fn evaluate<M: Model + ?Sized>(model: &M, data: &Data, options: Evaluate<'_>) -> Result<Scores> {
+/// Steps of an evaluation: as many as asked for, of those that there are, where either is known.
+fn at_most(steps: Option<usize>, feed: &Feed<'_>) -> Option<usize> {
+    match (steps, feed.len()) {
+        (Some(steps), Some(all)) => Some(steps.min(all)),
+        (steps, all) => steps.or(all),
+    }
+}
+
+pub(super) async fn evaluate<M: Model + ?Sized>(
+    model: &M,
+    source: Source<'_>,
+    options: Evaluate<'_>,
+) -> Result<Scores> {
+    if options.steps == Some(0) {
+        return Err(Error::Argument { what: "steps must be 1 at least".into() });
+    }
+    let mut feed = Feed::of(source, options.batch_size)?;
     let work = Work::new(model).await?;
-    let order = Batches::new(data.len(), options.batch_size, Shuffle::Off)?;
+    let steps = at_most(options.steps, &feed);
     let mut bar = bar(options.verbose);
     let mut callbacks = with(options.callbacks, &mut bar);
-    let mut run = Run::new(work.networks(), 1, order.len());
-    test(&work, data, &order, &mut callbacks, &mut run).await?;
+    let mut run = Run::new(work.networks(), 1, steps.unwrap_or_default());
+    test(&work, &mut feed, steps, &mut callbacks, &mut run).await?;
     Ok(run.scores)
 }
 
 /// Evaluates; the scores are left in `run`.
 async fn test<M: Model + ?Sized>(
     work: &Work<'_, M>,
-    data: &Data,
-    order: &Batches,
+    feed: &mut Feed<'_>,
+    steps: Option<usize>,
     callbacks: &mut [&mut dyn Callback],
     run: &mut Run<'_>,
 ) -> Result<()> {
     work.reset()?;
     each!(callbacks, on_test_begin, *run);
-    for rows in order {
+    while steps.is_none_or(|steps| run.step < steps) {
         if run.stop && !run.validating {
             break;
         }
+        let group = feed.group(1)?;
+        let Some(batch) = group.first() else { break };
         run.start_step();
         each!(callbacks, on_test_batch_begin, *run);
         work.device.ready().await?;
-        let logs = work.test(&data.rows(rows))?;
+        let logs = work.test(batch)?;
         run.finish_step(1, logs);
         each!(callbacks, on_test_batch_end, *run);
+    }
+    if run.step == 0 && !run.stop {
+        return Err(Error::Data { what: "the stream has no batches to evaluate".into() });
     }
     run.scores = run.read_logs().await?;
     each!(callbacks, on_test_end, *run);
     Ok(())
 }
 
-pub(super) async fn predict<M: Model + ?Sized>(model: &M, data: &Data, options: Predict<'_>) -> Result<Tensor> {
+/// The outputs for all rows: of one output, or of all.
+pub(super) async fn predict<M: Model + ?Sized>(
+    model: &M,
+    data: &Data,
+    options: Predict<'_>,
+    all: bool,
+) -> Result<Vec<Tensor>> {
     let work = Work::new(model).await?;
     let order = Batches::new(data.len(), options.batch_size, Shuffle::Off)?;
     let mut bar = bar(options.verbose);
     let mut callbacks = with(options.callbacks, &mut bar);
     let mut run = Run::new(work.networks(), 1, order.len());
     each!(callbacks, on_predict_begin, run);
-    let mut bits: Vec<u32> = Vec::new();
-    let mut outputs: Vec<Tensor> = Vec::new();
-    let (mut row, mut bytes) = (Spec::new([0], crate::dtype::DType::F32), 0);
+    // For each output its bits so far and what one batch of it is like.
+    let mut done: Vec<(Vec<u32>, Spec)> = Vec::new();
+    let (mut waiting, mut bytes): (Vec<Tensor>, u64) = (Vec::new(), 0);
     let mut seen = 0;
     for rows in &order {
         if run.stop {
@@ -231,28 +257,44 @@ pub(super) async fn predict<M: Model + ?Sized>(model: &M, data: &Data, options: 
         run.start_step();
         each!(callbacks, on_predict_batch_begin, run);
         work.device.ready().await?;
-        let output = work.predict(&data.rows(rows))?;
-        let (node, at) = output.node()?;
-        row = node.outputs()[at].clone();
-        if row.shape.first() != Some(&rows.len()) {
-            let what = format!("predict_step returned {row} for {} rows; its first axis must be the rows", rows.len());
-            return Err(Error::State { what });
+        let outputs = work.predict(&data.rows(rows), all)?;
+        done.resize_with(outputs.len(), || (Vec::new(), Spec::new([0], DType::F32)));
+        for (output, (_, spec)) in outputs.iter().zip(&mut done) {
+            let (node, at) = output.node()?;
+            *spec = node.outputs()[at].clone();
+            if spec.shape.first() != Some(&rows.len()) {
+                let rows = rows.len();
+                let what = format!("predict_step returned {spec} for {rows} rows; its first axis must be the rows");
+                return Err(Error::State { what });
+            }
+            bytes += spec.bytes();
         }
-        bytes += row.bytes();
         seen += rows.len();
-        outputs.push(output);
+        waiting.extend(outputs);
         run.finish_step(1, Logs::default());
         each!(callbacks, on_predict_batch_end, run);
-        if outputs.len() == TOGETHER || bytes >= TOGETHER_BYTES {
-            bits.extend(read_all(&work.device, &outputs).await?.into_iter().flatten());
-            outputs.clear();
+        if waiting.len() >= TOGETHER || bytes >= TOGETHER_BYTES {
+            gather(&work.device, &mut waiting, &mut done).await?;
             bytes = 0;
         }
     }
-    if !outputs.is_empty() {
-        bits.extend(read_all(&work.device, &outputs).await?.into_iter().flatten());
-    }
+    gather(&work.device, &mut waiting, &mut done).await?;
     each!(callbacks, on_predict_end, run);
-    let shape = [&[seen], &row.shape[1.min(row.shape.rank())..]].concat();
-    Ok(Tensor::from_bits(bits.into(), Spec::new(shape, row.dtype), nowhere()))
+    // Stopped before the first batch there is nothing to know the outputs by.
+    done.resize_with(done.len().max(1), || (Vec::new(), Spec::new([0], DType::F32)));
+    let whole = |(bits, row): (Vec<u32>, Spec)| {
+        let shape = [&[seen], &row.shape[1.min(row.shape.rank())..]].concat();
+        Tensor::from_bits(bits.into(), Spec::new(shape, row.dtype), nowhere())
+    };
+    Ok(done.into_iter().map(whole).collect())
+}
+
+/// Reads the outputs that wait, each batch's in turn, to where they belong.
+async fn gather(device: &Device, waiting: &mut Vec<Tensor>, done: &mut [(Vec<u32>, Spec)]) -> Result<()> {
+    let each = done.len().max(1);
+    for (at, bits) in read_all(device, waiting).await?.into_iter().enumerate() {
+        done[at % each].0.extend(bits);
+    }
+    waiting.clear();
+    Ok(())
 }

@@ -62,6 +62,10 @@ impl fmt::Display for Scores {
 pub struct History {
     /// Numbers of the epochs, from 0.
     pub epoch: Vec<usize>,
+    /// Epoch that the training was to stop before, and steps of each: Keras' `params`.
+    pub epochs: usize,
+    /// Steps of an epoch.
+    pub steps: usize,
     /// Each name with its value for every epoch, in order of first appearance. An epoch without one (validation that
     /// runs every other epoch) adds nothing, as in Keras.
     pub history: Vec<(String, Vec<f64>)>,

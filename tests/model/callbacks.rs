@@ -97,7 +97,7 @@ fn a_callback_sees_the_scores_of_its_epoch_and_can_stop() {
     }
     let mut model = compiled();
     let history = model.fit_blocking((&x, &y), Fit { callbacks: vec![&mut Never], ..silent() }).unwrap();
-    assert_eq!(history, History::default());
+    assert!(history.epoch.is_empty() && history.history.is_empty());
     assert!(bits(&model) == bits(&mlp()));
 }
 

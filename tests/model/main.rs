@@ -5,11 +5,16 @@
 #![cfg(not(target_arch = "wasm32"))]
 
 mod callbacks;
+mod eager;
 mod fit;
+mod freezing;
 mod gan;
 mod guide;
+mod levels;
 mod networks;
+mod outputs;
 mod predict;
+mod sources;
 mod state;
 mod weights;
 

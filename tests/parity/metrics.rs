@@ -231,15 +231,15 @@ fn a_matrix_is_read_from_the_model_that_counted() {
     use wengert::prelude::*;
     let reference = Reference::open("metrics");
     let mut model = Sequential::new([6]).add(Reshape::new([6])).build().unwrap();
-    let metrics = vec![ConfusionMatrix::new(6).into(), MeanIoU::new(6).into(), "precision".into()];
+    let weighted_metrics = vec![ConfusionMatrix::new(6).into(), MeanIoU::new(6).into(), "precision".into()];
     let loss = "categorical_crossentropy".into();
-    model.compile(Compile { loss, metrics, ..Compile::default() }).unwrap();
+    model.compile(Compile { loss, weighted_metrics, ..Compile::default() }).unwrap();
     let (x, weight) = (reference.tensor("distribution"), reference.tensor("weight"));
     let hot = |&class: &f64| (0..6).map(move |at| f32::from(at == class as u8));
     let y: Vec<f32> = reference.values("class_y").iter().flat_map(hot).collect();
     let y = Tensor::new(&y, [15, 6]);
-    let quiet = || Evaluate { verbose: Verbose::Silent, batch_size: 4, ..Default::default() };
-    let scores = model.evaluate_blocking((&x, &y, &weight), quiet()).unwrap();
+    let quiet = Evaluate { verbose: Verbose::Silent, batch_size: 4, ..Evaluate::default() };
+    let scores = model.evaluate_blocking((&x, &y, &weight), quiet).unwrap();
     // The tracker of the loss comes first.
     let matrix = &model.metric_variables().unwrap()[1][0];
     reference.check("matrix", matrix);
