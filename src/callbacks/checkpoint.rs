@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::callback::{Callback, Hook, Run};
 use super::monitor::{Direction, Monitor};
+use super::state::CallbackState;
 use crate::error::{Error, Result};
 
 /// Saves a network's weights after every epoch, or after those that were the best so far.
@@ -67,6 +68,18 @@ impl ModelCheckpoint {
 }
 
 impl Callback for ModelCheckpoint {
+    fn state(&self) -> Option<CallbackState> {
+        let monitor = self.monitor.as_ref()?;
+        Some(CallbackState::new("model_checkpoint").with("best", monitor.best))
+    }
+
+    fn restore(&mut self, state: &CallbackState) -> Result<()> {
+        if let Some(monitor) = &mut self.monitor {
+            monitor.best = state.number("best");
+        }
+        Ok(())
+    }
+
     fn on_epoch_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
         Box::pin(self.save(run))
     }

@@ -4,6 +4,7 @@
 //! [`EarlyStopping`], [`TerminateOnNaN`] and [`ModelCheckpoint`] are those that most trainings want; [`curve`] draws
 //! what the history holds.
 
+mod backup;
 pub mod bar;
 mod callback;
 mod checkpoint;
@@ -11,8 +12,11 @@ pub mod curve;
 mod latest;
 mod monitor;
 mod progress;
+mod state;
 mod stopping;
 
+#[cfg(not(target_arch = "wasm32"))]
+pub use backup::BackupAndRestore;
 pub use bar::Style;
 pub use callback::{Callback, Hook, LambdaCallback, Run, Snapshot, nothing};
 #[cfg(not(target_arch = "wasm32"))]
@@ -20,4 +24,5 @@ pub use checkpoint::ModelCheckpoint;
 pub use curve::curve_svg;
 pub use monitor::Direction;
 pub use progress::ProgressBar;
+pub use state::CallbackState;
 pub use stopping::{EarlyStopping, TerminateOnNaN};

@@ -4,6 +4,8 @@ use super::callback::{Callback, Hook, Run, Snapshot};
 use super::latest::Latest;
 use super::monitor::{Direction, Monitor};
 use super::nothing;
+use super::state::CallbackState;
+use crate::error::Result;
 use crate::model::Scores;
 
 /// Stops when a score has not become better for some epochs.
@@ -87,6 +89,27 @@ impl Callback for EarlyStopping {
             }
             Ok(())
         })
+    }
+
+    fn state(&self) -> Option<CallbackState> {
+        let (best_epoch, snapshot) = match &self.best {
+            Some((epoch, snapshot)) => (Some(*epoch), snapshot.as_ref()),
+            None => (None, None),
+        };
+        let state = CallbackState::new("early_stopping")
+            .with_count("waited", self.waited)
+            .with("best", self.monitor.best)
+            .with_count("best_epoch", best_epoch)
+            .with_count("stopped_epoch", self.stopped);
+        Some(state.with_tensors(snapshot.map(Snapshot::tensors).unwrap_or_default()))
+    }
+
+    fn restore(&mut self, state: &CallbackState) -> Result<()> {
+        self.waited = state.count("waited").unwrap_or(0);
+        self.monitor.best = state.number("best");
+        self.best = state.count("best_epoch").map(|epoch| (epoch, Snapshot::of(state)));
+        self.stopped = state.count("stopped_epoch");
+        Ok(())
     }
 
     fn on_train_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {

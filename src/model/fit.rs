@@ -6,7 +6,7 @@
 
 use super::options::{Fit, Verbose};
 use super::work::{Work, ready_to_train};
-use super::{History, Model, Scores};
+use super::{DataOrder, History, Model, Scores, resume};
 use crate::callbacks::{Callback, ProgressBar, Run, Style};
 use crate::data::{Batch, Batches, Data, Shuffle};
 use crate::error::{Error, Result};
@@ -118,6 +118,8 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, data: Batch, options: Fit<
     callbacks.extend(options.callbacks);
     let mut run = Run::new(work.networks(), options.epochs, steps);
     let mut history = History::default();
+    let seed = options.shuffle.then_some(options.seed);
+    let order = DataOrder { rows: data.len(), batch_size: options.batch_size, seed, steps };
     macro_rules! each {
         ($hook:ident) => {
             for callback in &mut callbacks {
@@ -127,14 +129,35 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, data: Batch, options: Fit<
     }
 
     each!(on_train_begin);
-    for epoch in options.initial_epoch..options.epochs {
+    let resumed = run.resume.take().or(options.resume_from);
+    let (mut first, mut skip) = (options.initial_epoch, 0);
+    if let Some(checkpoint) = &resumed {
+        let progress = checkpoint.progress();
+        progress.map_or(Ok(()), |progress| progress.order.must_be(&order))?;
+        resume::restore(&work, checkpoint, &mut callbacks)?;
+        if let Some(progress) = progress {
+            (first, skip, run.stop) = (progress.epoch, progress.step, progress.stop);
+            (history, run.scores) = (progress.history.clone(), progress.scores.clone());
+        }
+    }
+    for epoch in first..options.epochs {
         if run.stop {
             break;
         }
-        rows.seek(epoch * steps)?;
-        work.reset()?;
+        rows.seek(epoch * steps + skip)?;
         run.start_epoch(epoch);
-        each!(on_epoch_begin);
+        run.step = std::mem::take(&mut skip);
+        match resumed.as_ref().filter(|_| run.step > 0) {
+            None => {
+                work.reset()?;
+                each!(on_epoch_begin);
+            }
+            Some(checkpoint) => {
+                // The epoch began before the checkpoint was taken: what its hooks do must not be done twice.
+                each!(on_epoch_begin);
+                resume::restore(&work, checkpoint, &mut callbacks)?;
+            }
+        }
         while run.step < steps && !run.stop {
             each!(on_batch_begin);
             work.device.ready().await?;
@@ -142,6 +165,10 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, data: Batch, options: Fit<
             let logs = work.train(&group)?;
             run.finish_step(group.len(), logs);
             each!(on_batch_end);
+            if run.checkpoint && run.step < steps && !run.stop {
+                let next = (epoch, run.step);
+                resume::checkpoint(&work, &mut run, next, &order, &history, &mut callbacks).await?;
+            }
         }
         let mut scores = run.read_logs().await?;
         if let Some(validation) = held_back.as_ref().filter(|_| (epoch + 1) % options.validation_freq == 0) {
@@ -153,6 +180,9 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, data: Batch, options: Fit<
         history.push(epoch, &scores);
         run.scores = scores;
         each!(on_epoch_end);
+        if run.checkpoint {
+            resume::checkpoint(&work, &mut run, (epoch + 1, 0), &order, &history, &mut callbacks).await?;
+        }
     }
     each!(on_train_end);
     Ok(history)

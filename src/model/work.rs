@@ -18,10 +18,10 @@ use crate::step::{Logs, assign_all};
 pub(super) struct Work<'m, M: ?Sized> {
     pub model: &'m M,
     pub device: Device,
-    networks: Vec<&'m Functional>,
-    metrics: Vec<Metric>,
+    pub networks: Vec<&'m Functional>,
+    pub metrics: Vec<Metric>,
     /// First values of the metrics' variables.
-    initial: Vec<Variables>,
+    pub initial: Vec<Variables>,
     /// Changes with everything that makes another step of the same function.
     generation: u64,
 }
