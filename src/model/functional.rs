@@ -15,7 +15,7 @@ use crate::losses::Loss;
 use crate::metrics::{Mean, Metric};
 use crate::optimizers::{LEARNING_RATE, Optimizer, RMSprop};
 use crate::plan::Plan;
-use crate::step::assign_all;
+use crate::step::{assign_all, part_from_holders};
 
 /// What `compile` settled.
 #[derive(Clone, Debug)]
@@ -219,6 +219,8 @@ impl Functional {
             return Err(Error::NonFinite { what: format!("a learning rate of {rate}") });
         }
         let device = self.device().await?;
+        // A checkpoint that is not read yet keeps its values.
+        part_from_holders(&device, &mut at_home(&self.store)?.optimizer)?;
         assign_all(&device, &[(self.learning_rate_variable()?, Tensor::scalar(rate))])
     }
 

@@ -360,6 +360,7 @@ fn a_checkpoint_keeps_its_values_and_waits_for_nothing() {
     let now = bytes(&checkpoint);
     drop(checkpoint);
     let held = pollster::block_on(model.checkpoint()).unwrap();
+    pollster::block_on(model.set_learning_rate(0.5)).unwrap();
     first_half(&mut model, 1);
     // One was asked for before the steps, the other is read after them.
     assert!(pollster::block_on(asked.wait()).unwrap() == now && bytes(&held) == now);
