@@ -208,7 +208,7 @@ mod tests {
         assert!(message(b"\x89PNG\r\n\x1a\n and so on").contains("no safetensors file"));
         assert!(message(&[bytes.clone(), vec![0]].concat()).contains("appended"));
         let mut broken = bytes.clone();
-        broken[LENGTH + 3] = b'#';
+        broken[LENGTH + 1] = b'#';
         message(&broken);
     }
 

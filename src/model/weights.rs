@@ -252,3 +252,33 @@ fn turned(bits: &[u32], shape: &[usize]) -> Vec<u32> {
     }
     result
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_are_turned_with_any_window() {
+        assert_eq!(turned(&[1, 2, 3, 4, 5, 6], &[2, 3]), [1, 4, 2, 5, 3, 6]);
+        // [out 2, in 3, 2, 2] to [2, 2, in, out], element by element.
+        let (shape, bits) = ([2, 3, 2, 2], (0..24).collect::<Vec<u32>>());
+        let result = turned(&bits, &shape);
+        for (o, i, a, b) in (0..24).map(|at| (at / 12, at / 4 % 3, at / 2 % 2, at % 2)) {
+            assert_eq!(result[((a * 2 + b) * 3 + i) * 2 + o], bits[((o * 3 + i) * 2 + a) * 2 + b]);
+        }
+    }
+
+    #[test]
+    fn names_of_pytorch_find_what_the_layer_has() {
+        let names =
+            ["a/kernel", "a/bias", "b/c/gamma", "b/c/beta", "b/c/moving_mean", "b/c/moving_variance", "e/embeddings"];
+        let known: HashMap<&str, usize> = names.iter().enumerate().map(|(at, &name)| (name, at)).collect();
+        let find = |name, rank| partner(name, rank, Layout::PyTorch, &known);
+        assert_eq!((find("a.weight", 2), find("a.bias", 1)), (Some((0, true)), Some((1, false))));
+        assert_eq!((find("b.c.weight", 1), find("b.c.bias", 1)), (Some((2, false)), Some((3, false))));
+        assert_eq!((find("b.c.running_mean", 1), find("b.c.running_var", 1)), (Some((4, false)), Some((5, false))));
+        assert_eq!((find("e.weight", 2), find("b.c.num_batches_tracked", 0)), (Some((6, false)), None));
+        assert_eq!((find("weight", 2), find("a", 2), find("a/kernel", 2)), (None, None, Some((0, false))));
+        assert_eq!(partner("a.weight", 2, Layout::Keras, &known), None);
+    }
+}
