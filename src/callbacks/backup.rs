@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use super::callback::{Callback, Hook, Run};
 use crate::error::{Error, Result};
 use crate::io;
-use crate::model::{AskedCheckpoint, Checkpoint};
+use crate::model::{Arrived, AskedCheckpoint, Checkpoint};
 
 /// Keeps a checkpoint of the training in a file, and goes on from it if it is there when a training begins.
 ///
@@ -45,7 +45,7 @@ pub struct BackupAndRestore {
 enum Saving {
     #[default]
     Nothing,
-    Reading(AskedCheckpoint),
+    Reading(Box<AskedCheckpoint>),
     Writing(JoinHandle<Result<()>>),
 }
 
@@ -92,9 +92,9 @@ impl BackupAndRestore {
         loop {
             self.saving = match std::mem::take(&mut self.saving) {
                 Saving::Nothing => return Ok(()),
-                Saving::Reading(asked) if to_the_end => Saving::Writing(self.write(asked.wait().await?)?),
-                Saving::Reading(mut asked) => match asked.look()? {
-                    Some(bytes) => Saving::Writing(self.write(bytes)?),
+                Saving::Reading(asked) if to_the_end => Saving::Writing(self.write(asked.arrive().await?)?),
+                Saving::Reading(mut asked) => match asked.arrived()? {
+                    Some(values) => Saving::Writing(self.write(values)?),
                     None => {
                         self.saving = Saving::Reading(asked);
                         return Ok(());
@@ -112,11 +112,11 @@ impl BackupAndRestore {
         }
     }
 
-    fn write(&self, bytes: Vec<u8>) -> Result<JoinHandle<Result<()>>> {
+    fn write(&self, values: Arrived) -> Result<JoinHandle<Result<()>>> {
         let path = self.path.clone();
         let failed = |why: std::io::Error| Error::Io { path: self.path.display().to_string(), why: why.to_string() };
         let thread = std::thread::Builder::new().name("checkpoint".into());
-        thread.spawn(move || io::replace(&path, &bytes)).map_err(failed)
+        thread.spawn(move || io::replace(&path, &values.into_bytes()?)).map_err(failed)
     }
 }
 
@@ -173,7 +173,7 @@ impl Callback for BackupAndRestore {
             if std::mem::take(&mut self.due) {
                 // A disk slower than the frequency of saving sets the pace: nothing asked for is left out.
                 self.advance(true).await?;
-                self.saving = Saving::Reading(checkpoint.ask()?);
+                self.saving = Saving::Reading(Box::new(checkpoint.ask()?));
             }
             Ok(())
         })

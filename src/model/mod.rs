@@ -18,6 +18,8 @@ mod train;
 mod weights;
 mod work;
 
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use checkpoint::Arrived;
 pub use checkpoint::{AskedCheckpoint, Checkpoint, DataOrder, Progress};
 pub use functional::Functional;
 pub use history::{History, Scores};

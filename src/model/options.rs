@@ -55,7 +55,8 @@ pub struct Fit<'a> {
     /// Epoch to start with: a training that goes on takes the rows it would have taken.
     pub initial_epoch: usize,
     /// Go on where the training stood that this was taken of, in the middle of an epoch too; `initial_epoch` does not
-    /// count then. Variables, order of the data, metrics, history and the memory of callbacks are those of then.
+    /// count then. Variables, order of the data, metrics, history and the memory of callbacks are those of then. A callback that finds a
+    /// checkpoint of its own, such as [`BackupAndRestore`](crate::callbacks::BackupAndRestore), goes before this.
     pub resume_from: Option<Checkpoint>,
     /// What is written.
     pub verbose: Verbose,

@@ -203,21 +203,42 @@ pub struct AskedCheckpoint {
 impl AskedCheckpoint {
     /// Waits for the bytes of the file.
     pub async fn wait(self) -> Result<Vec<u8>> {
-        let AskedCheckpoint { names, specs, facts, asked } = self;
-        to_bytes(names, specs, facts, asked.wait().await?)
+        self.arrive().await?.into_bytes()
     }
 
     /// The bytes of the file if the values have come by now; once. Never waits.
     pub fn look(&mut self) -> Result<Option<Vec<u8>>> {
+        self.arrived()?.map(Arrived::into_bytes).transpose()
+    }
+
+    /// Waits for the values.
+    pub(crate) async fn arrive(self) -> Result<Arrived> {
+        let AskedCheckpoint { names, specs, facts, asked } = self;
+        Ok(Arrived { names, specs, facts, bits: asked.wait().await? })
+    }
+
+    /// The values if they have come by now; once. Never waits.
+    pub(crate) fn arrived(&mut self) -> Result<Option<Arrived>> {
         let Some(bits) = self.asked.look()? else { return Ok(None) };
         let (names, specs) = (std::mem::take(&mut self.names), std::mem::take(&mut self.specs));
-        to_bytes(names, specs, std::mem::take(&mut self.facts), bits).map(Some)
+        Ok(Some(Arrived { names, specs, facts: std::mem::take(&mut self.facts), bits }))
     }
 }
 
-/// `names` are sorted, as the check sum wants them.
-fn to_bytes(names: Vec<String>, specs: Vec<Spec>, mut facts: Facts, bits: Vec<Vec<u32>>) -> Result<Vec<u8>> {
-    let all: Vec<_> = names.into_iter().zip(specs).zip(bits).map(|((name, spec), bits)| (name, spec, bits)).collect();
-    facts.crc = tensors::crc(&all);
-    tensors::write(&all, Some((KEY, facts.to_text())))
+/// A checkpoint whose values have come. Making the file of them takes time that another thread may have.
+pub(crate) struct Arrived {
+    /// Sorted, as the check sum wants them.
+    names: Vec<String>,
+    specs: Vec<Spec>,
+    facts: Facts,
+    bits: Vec<Vec<u32>>,
+}
+
+impl Arrived {
+    pub fn into_bytes(mut self) -> Result<Vec<u8>> {
+        let tensors = self.names.into_iter().zip(self.specs).zip(self.bits);
+        let all: Vec<_> = tensors.map(|((name, spec), bits)| (name, spec, bits)).collect();
+        self.facts.crc = tensors::crc(&all);
+        tensors::write(&all, Some((KEY, self.facts.to_text())))
+    }
 }
