@@ -8,12 +8,52 @@
 
 use std::time::Instant;
 
-use wengert::layers::Network;
+use wengert::layers::{Context, Layer, Network, Variable};
 use wengert::metrics;
 use wengert::prelude::*;
 use wengert::random::threefry;
 
 type State = (Variables, Variables, Variables, Vec<Variables>);
+
+#[derive(Debug)]
+struct Conv2D(usize, usize);
+impl Conv2D {
+    fn new(f: usize, k: usize) -> Self {
+        Conv2D(f, k)
+    }
+    fn activation(self, _: &str) -> Self {
+        self
+    }
+}
+impl Layer for Conv2D {
+    fn kind(&self) -> &str {
+        "conv2d"
+    }
+    fn variables(&self, i: &[wengert::graph::Spec]) -> Result<Vec<Variable>> {
+        Ok(vec![
+            Variable::weight("kernel", [self.1, self.1, i[0].shape[3], self.0], "glorot_uniform".into()),
+            Variable::weight("bias", [self.0], "zeros".into()),
+        ])
+    }
+    fn call(&self, i: &[Tensor], c: &mut Context) -> Tensor {
+        (i[0].conv2d(&c.weight(0), &Default::default()) + c.weight(1)).relu()
+    }
+}
+#[derive(Debug)]
+struct MaxPooling2D(usize);
+impl MaxPooling2D {
+    fn new(k: usize) -> Self {
+        MaxPooling2D(k)
+    }
+}
+impl Layer for MaxPooling2D {
+    fn kind(&self) -> &str {
+        "max_pooling2d"
+    }
+    fn call(&self, i: &[Tensor], _: &mut Context) -> Tensor {
+        i[0].max_pool2d(&wengert::ops::Window { kernel: [self.0; 2], stride: [self.0; 2], ..Default::default() })
+    }
+}
 
 /// What a case trains.
 struct Case {
@@ -54,6 +94,28 @@ fn mlp() -> Result<Case> {
         metrics: vec![Metric::from(Mean).named("loss"), metrics::get("accuracy")?],
         optimizer: Adam::default().into(),
         batch: (uniform(1, &[128, 784]), Tensor::new(&labels, [128])),
+    })
+}
+
+/// 28x28x1, two convolutions of 3x3 with relu and a maximum over 2x2 behind each, 128 and 10 units.
+fn cnn() -> Result<Case> {
+    let network = Sequential::new([28, 28, 1])
+        .add(Conv2D::new(32, 3).activation("relu"))
+        .add(MaxPooling2D::new(2))
+        .add(Conv2D::new(64, 3).activation("relu"))
+        .add(MaxPooling2D::new(2))
+        .add(Flatten)
+        .add(Dense::new(128).activation("relu"))
+        .add(Dense::new(10))
+        .network()?;
+    let labels: Vec<i32> = (0..64).map(|row| row * 7 % 10).collect();
+    Ok(Case {
+        name: "step_cnn",
+        network,
+        loss: SparseCategoricalCrossentropy { from_logits: true }.into(),
+        metrics: vec![Metric::from(Mean).named("loss"), metrics::get("accuracy")?],
+        optimizer: Adam::default().into(),
+        batch: (uniform(1, &[64, 28, 28, 1]), Tensor::new(&labels, [64])),
     })
 }
 
@@ -174,6 +236,9 @@ fn run(case: &Case, way: Way, flags: &[String]) -> Result<()> {
     if flags.iter().any(|flag| flag == "--plan") {
         println!("{}", step.plan().cloned().unwrap_or_default());
     }
+    if let Some(line) = flags.iter().find_map(|flag| flag.strip_prefix("--source=")?.parse::<usize>().ok()) {
+        println!("{}", step.plan().map_or("", |plan| &plan.lines[line].source));
+    }
     if flags.iter().any(|flag| flag == "--profile") {
         let mut state = case.state()?;
         for _ in 0..3 {
@@ -188,7 +253,7 @@ fn main() -> Result<()> {
     // Cargo passes --bench.
     let (flags, names): (Vec<String>, Vec<String>) =
         std::env::args().skip(1).filter(|word| word != "--bench").partition(|word| word.starts_with("--"));
-    for case in [seed()?, mlp()?] {
+    for case in [seed()?, mlp()?, cnn()?] {
         for (way, suffix) in [(Way::Queued, ""), (Way::Read, "_read"), (Way::Fused(16), "_k16")] {
             let name = format!("{}{suffix}", case.name);
             if names.is_empty() || names.contains(&name) {

@@ -67,6 +67,36 @@ pub fn grad<W: Tree>(f: impl FnOnce(&W) -> Result<Tensor>, at: &W) -> Result<W> 
     Ok(value_and_grad(|at| Ok((f(at)?, ())), at)?.1)
 }
 
+/// A derivative as a function of the operands and the cotangent of the result.
+type Vjp = dyn Fn(&[Tensor], &Tensor) -> Vec<Tensor> + Send + Sync;
+
+/// `output`, computed from `inputs` in any way, with a derivative of one's own: `vjp(inputs, g)` gives the cotangent of
+/// each input from that of the output, in tensor ops, so it has derivatives too. The derivative of how `output` was
+/// computed is not used.
+///
+/// ```
+/// use wengert::grad::{custom_vjp, grad};
+/// use wengert::graph::Tensor;
+/// # wengert::host::main(async {
+/// // Rounds, and passes the cotangent on as if it had not ("straight through").
+/// let round = |x: &Tensor| custom_vjp(&x.round(), &[x], |_, g| vec![g.clone()]);
+/// let x = Tensor::new(&[0.4f32, 1.7], [2]);
+/// let g = grad(|x| Ok(round(x).sum(..)), &x)?;
+/// # let device = wengert::gpu::Device::new().await?;
+/// assert_eq!(g.read_on::<f32>(&device).await?, [1.0, 1.0]);
+/// # Ok::<(), wengert::error::Error>(())
+/// # });
+/// ```
+#[track_caller]
+pub fn custom_vjp(
+    output: &Tensor,
+    inputs: &[&Tensor],
+    vjp: impl Fn(&[Tensor], &Tensor) -> Vec<Tensor> + Send + Sync + 'static,
+) -> Tensor {
+    let operands = [&[output], inputs].concat();
+    Tensor::apply(Custom(Arc::new(vjp)), &operands)
+}
+
 /// Cotangents of `arguments`, `None` where the loss does not depend on one.
 fn backward(loss: &Tensor, arguments: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
     let mut ends: HashSet<u64> = HashSet::new();
@@ -172,6 +202,44 @@ fn warn_unreached(leaf: &Tensor) {
     let what = format!("{} {}", node.outputs()[0], node.place());
     if WARNED.with_borrow_mut(|warned| warned.insert(what.clone())) {
         log::warn!("value_and_grad: the loss does not reach a parameter, which gets a gradient of zeros: {what}");
+    }
+}
+
+/// Identity of its first operand, with a derivative by the others.
+struct Custom(Arc<Vjp>);
+
+impl std::fmt::Debug for Custom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Custom")
+    }
+}
+
+impl crate::graph::Primitive for Custom {
+    fn name(&self) -> &str {
+        "custom_vjp"
+    }
+
+    fn infer(&self, inputs: &[crate::graph::Spec]) -> Result<Vec<crate::graph::Spec>, crate::graph::Misfit> {
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn vjp(&self, inputs: &[Tensor], _: &[Tensor], cotangents: &[Option<Tensor>]) -> Derivative {
+        let Some(g) = &cotangents[0] else { return Derivative::Zero };
+        let passed = (self.0)(&inputs[1..], g);
+        Derivative::Vjp([None].into_iter().chain(passed.into_iter().map(Some)).collect())
+    }
+
+    fn lower(&self, inputs: &[crate::graph::Spec], _: &[crate::graph::Spec]) -> Vec<crate::graph::Lowering> {
+        vec![crate::graph::Lowering::View(crate::graph::ViewOp::Reshape(inputs[0].shape.clone()))]
+    }
+
+    #[cfg(feature = "reference")]
+    fn reference(
+        &self,
+        inputs: &[crate::graph::interpret::Array],
+        _: &[crate::graph::Spec],
+    ) -> Vec<crate::graph::interpret::Array> {
+        vec![inputs[0].clone()]
     }
 }
 

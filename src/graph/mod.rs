@@ -13,6 +13,7 @@ mod primitive;
 mod tape;
 mod tree;
 mod view;
+mod window;
 
 pub use node::{Leaf, Node, Scope, Slot, Spec, Tensor, Value};
 pub(crate) use node::{OnBehalf, here, nowhere};
@@ -20,3 +21,4 @@ pub use primitive::{Contraction, Derivative, Fold, Lowering, Map, Misfit, Primit
 pub(crate) use tape::{Taping, is_taping};
 pub use tree::Tree;
 pub use view::{View, ViewOp};
+pub use window::{Through, Windows};

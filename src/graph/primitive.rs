@@ -9,6 +9,7 @@ use std::hash::Hasher;
 
 use super::node::{Spec, Tensor};
 use super::view::ViewOp;
+use super::window::{Through, Windows};
 use crate::error::Result;
 
 /// Why operands do not fit an op; the recorder adds op, operands and place.
@@ -80,6 +81,8 @@ pub enum Lowering {
     Fold(Fold),
     /// An index map of the only input. Never a kernel: it is folded into the consumer's loads.
     View(ViewOp),
+    /// The only input (images or windows) read through sliding windows. Never a kernel either.
+    Window(Windows, Through),
     /// The coordinate along an axis, as u32.
     Iota {
         /// Elements per step of the coordinate.

@@ -10,10 +10,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 
-use super::fuse::{Fused, Level, Space, through};
+use super::fuse::{Fused, Level, Space};
 use super::program::{Id, Kind, Program};
 use crate::dtype::DType;
-use crate::graph::{Reduction, View};
+use crate::graph::Reduction;
 
 /// How a dispatch touches one tensor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -189,18 +189,18 @@ pub struct Keep {
 
 /// Writes the body of one group.
 pub struct Emitter<'a> {
-    program: &'a Program,
+    pub(super) program: &'a Program,
     fused: &'a Fused,
     group: usize,
     /// The dispatch written into.
     pub unit: &'a mut Unit,
-    space: Space,
+    pub(super) space: Space,
     /// The index of the reduced level and its lanes, where the space has one.
     pub reduced: Option<(At, usize)>,
     /// Arrays that hold a row, in cooperative kernels.
     pub keep: Option<Keep>,
-    /// An index whose remainder by a length is at hand: (index, length, remainder).
-    pub column: Option<(&'static str, usize, &'static str)>,
+    /// What indices are made of, where that is at hand: see [`know`](Emitter::know).
+    pub(super) known: HashMap<String, Vec<(usize, String)>>,
     scopes: Vec<(String, Seen)>,
 }
 
@@ -209,7 +209,7 @@ impl<'a> Emitter<'a> {
     pub fn new(program: &'a Program, fused: &'a Fused, group: usize, unit: &'a mut Unit) -> Emitter<'a> {
         let space = fused.groups[group].space;
         let scopes = vec![Default::default()];
-        Emitter { program, fused, group, unit, space, reduced: None, keep: None, column: None, scopes }
+        Emitter { program, fused, group, unit, space, reduced: None, keep: None, known: HashMap::new(), scopes }
     }
 
     /// Opens a scope, for the body of a loop.
@@ -315,6 +315,12 @@ impl<'a> Emitter<'a> {
                 var
             }
             Kind::View(view) => self.view(id, view, at, lanes),
+            Kind::Window(windows, through) => self.window(id, *windows, *through, at, lanes),
+            Kind::Iota { inner, length } if lanes == 1 || inner % 4 == 0 => {
+                let coordinate = self.coordinate(&at.var, *inner, Some(*length), false);
+                let value = if lanes == 4 { format!("vec4<u32>({coordinate})") } else { coordinate };
+                self.bind("v", &value)
+            }
             Kind::Iota { inner, length } => {
                 let at = if lanes == 4 {
                     format!("(vec4<u32>({}) + vec4<u32>(0u, 1u, 2u, 3u))", at.var)
@@ -393,133 +399,6 @@ impl<'a> Emitter<'a> {
             keep.arrays.insert(id, array);
             self.line(&line);
         }
-    }
-
-    /// Four lanes computed one by one.
-    fn four(&mut self, id: Id, at: &At) -> String {
-        let parts: Vec<String> = (0..4)
-            .map(|lane| {
-                let var = if lane == 0 { at.var.clone() } else { self.bind("i", &format!("{} + {lane}u", at.var)) };
-                self.value(id, &At { var, level: Level::Other }, 1)
-            })
-            .collect();
-        let dtype = wgsl_type(self.program.vals[id].dtype, 4);
-        self.bind("v", &format!("{dtype}({})", parts.join(", ")))
-    }
-
-    fn splat(&mut self, id: Id, at: &At) -> String {
-        let one = self.value(id, at, 1);
-        let dtype = wgsl_type(self.program.vals[id].dtype, 4);
-        self.bind("v", &format!("{dtype}({one})"))
-    }
-
-    fn view(&mut self, id: Id, view: &View, at: &At, lanes: usize) -> String {
-        let val = &self.program.vals[id];
-        let source = val.inputs[0];
-        match through(view, self.program.vals[source].numel, val.numel, at.level, self.space) {
-            Level::Reduced if at.level == Level::Full => {
-                if let Some((reduced, reduced_lanes)) = self.reduced.clone() {
-                    return match (lanes, reduced_lanes) {
-                        (4, 1) => self.splat(source, &reduced),
-                        _ => self.value(source, &reduced, lanes),
-                    };
-                }
-            }
-            Level::Full | Level::Reduced => return self.value(source, at, lanes),
-            Level::Other => {}
-        }
-        if view.is_identity() {
-            return self.value(source, &At { var: at.var.clone(), level: Level::Other }, lanes);
-        }
-        if view.inside.is_some() {
-            return if lanes == 4 { self.four(id, at) } else { self.masked(view, source, at) };
-        }
-        let merged = view.merged();
-        if lanes == 4 {
-            let (last, outer) = merged.split_last().map_or((None, &[][..]), |(l, o)| (Some(*l), o));
-            let aligned = outer.iter().all(|axis| axis.1 % 4 == 0) && view.offset % 4 == 0;
-            match last {
-                Some((length, 1)) if length % 4 == 0 && aligned => {}
-                Some((length, 0)) if length % 4 == 0 || outer.is_empty() => {
-                    let index = self.index(view, &merged, at);
-                    return self.splat(source, &index);
-                }
-                None => {
-                    let index = self.index(view, &merged, at);
-                    return self.splat(source, &index);
-                }
-                _ => return self.four(id, at),
-            }
-        }
-        let index = self.index(view, &merged, at);
-        self.value(source, &index, lanes)
-    }
-
-    /// The source index of an unmasked view. Negative steps wrap around u32, which is what makes them subtract.
-    fn index(&mut self, view: &View, merged: &[(usize, isize)], at: &At) -> At {
-        let mut terms = Vec::new();
-        let mut behind = 1;
-        for (axis, &(length, stride)) in merged.iter().enumerate().rev() {
-            if stride != 0 {
-                let mut term = at.var.clone();
-                if behind != 1 {
-                    term = format!("{term} / {}", self.unit.param(behind as u32));
-                }
-                match self.column {
-                    Some((var, by, column)) if behind == 1 && by == length && var == at.var => term = column.into(),
-                    _ if axis != 0 => term = format!("({term}) % {}", self.unit.param(length as u32)),
-                    _ => {}
-                }
-                if stride != 1 {
-                    term = format!("({term}) * {}", self.unit.param(stride as i32 as u32));
-                }
-                terms.push(term);
-            }
-            behind *= length;
-        }
-        if view.offset != 0 || terms.is_empty() {
-            terms.push(self.unit.param(view.offset as i32 as u32));
-        }
-        let var = self.bind("i", &terms.join(" + "));
-        At { var, level: Level::Other }
-    }
-
-    fn masked(&mut self, view: &View, source: Id, at: &At) -> String {
-        let mut rest = at.var.clone();
-        let mut terms = vec![self.unit.param(view.offset as i32 as u32)];
-        let mut conditions = Vec::new();
-        let inside = view.inside.clone().unwrap_or_default();
-        for axis in (0..view.shape.rank()).rev() {
-            let coordinate = if axis == 0 {
-                rest.clone()
-            } else {
-                let by = self.unit.param(view.shape[axis] as u32);
-                let next = self.bind("i", &format!("{rest} / {by}"));
-                let coordinate = self.bind("i", &format!("{rest} - {next} * {by}"));
-                rest = next;
-                coordinate
-            };
-            if inside[axis] != (0, view.shape[axis]) {
-                let low = self.unit.param(inside[axis].0 as u32);
-                let high = self.unit.param(inside[axis].1 as u32);
-                conditions.push(format!("({coordinate} >= {low} && {coordinate} < {high})"));
-            }
-            if view.strides[axis] != 0 {
-                let stride = self.unit.param(view.strides[axis] as i32 as u32);
-                terms.push(format!("{coordinate} * {stride}"));
-            }
-        }
-        let exists = if conditions.is_empty() { "true".into() } else { conditions.join(" && ") };
-        let exists = self.bind("m", &exists);
-        let index = self.bind("i", &format!("select(0u, {}, {exists})", terms.join(" + ")));
-        let value = self.value(source, &At { var: index, level: Level::Other }, 1);
-        let zero = match self.program.vals[source].dtype {
-            DType::F32 => "0.0",
-            DType::I32 => "0i",
-            DType::U32 => "0u",
-            DType::Bool => "false",
-        };
-        self.bind("v", &format!("select({zero}, {value}, {exists})"))
     }
 
     /// The stage of each value of this group: how many folds have to be complete before it can be computed.

@@ -151,7 +151,7 @@ pub fn reads(
             }
             _ => Level::Other,
         },
-        Kind::Contraction(_) | Kind::Gather { .. } => Level::Other,
+        Kind::Contraction(_) | Kind::Gather { .. } | Kind::Window(..) => Level::Other,
         _ => level,
     };
     let mut stack: Vec<(Id, Level)> = val.inputs.iter().map(|&input| (input, below)).collect();
@@ -166,7 +166,7 @@ pub fn reads(
         let val = &program.vals[id];
         let level = match &val.kind {
             Kind::View(view) => through(view, program.vals[val.inputs[0]].numel, val.numel, level, space),
-            Kind::Gather { .. } => Level::Other,
+            Kind::Gather { .. } | Kind::Window(..) => Level::Other,
             _ => level,
         };
         stack.extend(val.inputs.iter().map(|&input| (input, level)));
@@ -209,13 +209,16 @@ fn stored(program: &Program, fuse: bool) -> Vec<bool> {
     for id in (0..vals.len()).rev() {
         for &input in &vals[id].inputs {
             match vals[id].kind {
-                Kind::View(_) => {
+                Kind::View(_) | Kind::Window(..) => {
                     readers[input] += readers[id];
                     spread[input] |= spread[id] || vals[id].numel > vals[input].numel;
                 }
                 Kind::Contraction(_) => {
                     readers[input] += 1;
-                    let source = if let Kind::View(_) = vals[input].kind { vals[input].inputs[0] } else { input };
+                    let mut source = input;
+                    while let Kind::View(_) | Kind::Window(..) = vals[source].kind {
+                        source = vals[source].inputs[0];
+                    }
                     wanted[source] = true;
                 }
                 _ => readers[input] += 1,
@@ -223,6 +226,9 @@ fn stored(program: &Program, fuse: bool) -> Vec<bool> {
         }
     }
     let mut stored = vec![false; vals.len()];
+    // Values that become the epilogue of a fold or a product if they are written: it has no other reader, nor has what
+    // lies between.
+    let mut behind = vec![false; vals.len()];
     // Size of the cone recomputed with each value: (values, loads, holds something heavy).
     let mut cone: Vec<(usize, usize, bool)> = Vec::with_capacity(vals.len());
     for (id, val) in vals.iter().enumerate() {
@@ -233,18 +239,14 @@ fn stored(program: &Program, fuse: bool) -> Vec<bool> {
         let (size, keep) = match &val.kind {
             Kind::Scalar(_) => ((0, 0, false), false),
             Kind::Leaf(_) => ((0, 1, false), false),
-            Kind::View(_) => (below, false),
+            Kind::View(_) | Kind::Window(..) => (below, false),
             Kind::Fold(_) | Kind::Contraction(_) => (below, true),
             Kind::Iota { .. } => ((1, 0, false), wanted[id] || !fuse),
             Kind::Map(_) | Kind::Gather { .. } => {
                 let heavy = matches!(&val.kind, Kind::Map(map) if map.heavy);
                 let size = (below.0 + 1, below.1, below.2 || heavy);
                 let many = readers[id] > 1;
-                // The only reader of a fold or a product becomes its epilogue, and that is written instead.
-                let behind = |&input: &Id| {
-                    readers[input] == 1 && matches!(vals[input].kind, Kind::Fold(_) | Kind::Contraction(_))
-                };
-                let cheap = size.0 <= 2 && size.1 <= 2 && !size.2 && !val.inputs.iter().any(behind);
+                let cheap = size.0 <= 2 && size.1 <= 2 && !size.2 && !val.inputs.iter().any(|&input| behind[input]);
                 let keep = wanted[id]
                     || !fuse
                     || size.0 > CONE
@@ -254,6 +256,14 @@ fn stored(program: &Program, fuse: bool) -> Vec<bool> {
             }
         };
         stored[id] = keep;
+        behind[id] = readers[id] == 1
+            && match val.kind {
+                Kind::Fold(_) | Kind::Contraction(_) => true,
+                Kind::Map(_) | Kind::View(_) => {
+                    !keep && val.inputs.iter().any(|&input| behind[input] && vals[input].numel == val.numel)
+                }
+                _ => false,
+            };
         cone.push(if keep { (0, 1, false) } else { size });
     }
     stored

@@ -1,20 +1,26 @@
 //! The compiler: from recorded nodes to the text and order of dispatches.
 //!
 //! Floor 1. Passes run in the order of this list, each a plain function whose result can be printed:
-//! [`program`] flattens nodes and folds views, [`fuse`] decides what is stored and which kernel computes it, [`pack`]
+//! `build` flattens nodes to a [`program`] and folds views, [`fuse`] decides what is stored and which kernel computes it, [`pack`]
 //! finds kernels that differ only in their tensors (an optimizer's), [`schedule`] orders them and joins small ones
 //! into shared dispatches, [`place`] gives every stored value a range of a buffer, `kernel` writes the WGSL.
 //! The compiler matches on [`crate::graph::Lowering`] alone. Deliberately absent: any name of an op, and any wgpu
 //! object; those meet in `plan`.
 
+mod bindings;
+mod build;
 pub mod emit;
 pub mod fuse;
 pub mod gemm;
 mod gemm_text;
+mod index;
 pub(crate) mod kernel;
 pub mod pack;
 pub mod place;
+mod product;
 pub mod program;
+pub mod recording;
+mod rows;
 pub mod schedule;
 
 /// What the compiler needs to know of a device.

@@ -7,19 +7,24 @@
 //! file's; a new file joins [`registry`].
 
 mod arithmetic;
+mod conv;
 mod create;
 pub mod elementwise;
 mod index;
 mod join;
 mod matmul;
+mod pool;
 mod reduce;
 mod softmax;
 mod view;
+mod window;
 
 pub use arithmetic::Operand;
+pub use conv::Conv;
 pub use elementwise::{Elementwise, Gives, Row, Rule, Takes};
 pub use join::{concat, stack};
 pub use reduce::{Axes, Keep};
+pub use window::{Padding, Window};
 
 use std::sync::Arc;
 
@@ -77,6 +82,9 @@ pub fn registry() -> Vec<Example> {
         reduce::examples(),
         matmul::examples(),
         view::examples(),
+        window::examples(),
+        conv::examples(),
+        pool::examples(),
         index::examples(),
         join::examples(),
         softmax::examples(),

@@ -12,7 +12,8 @@ use crate::error::Result;
 use crate::gpu::{Device, Encoder};
 use crate::graph::{Slot, Spec, Tensor, Tree, Value};
 use crate::lower::pack::offsets;
-use crate::lower::program::{Id, Kind, Program, Signature, Val};
+use crate::lower::program::{Id, Kind, Program, Val};
+use crate::lower::recording::Signature;
 use crate::lower::{Compiled, Options, Request, Target, compile};
 use crate::plan::Bound;
 

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::graph::{Spec, Tensor, Tree, nowhere};
 use crate::lower::Options;
-use crate::lower::program::{Recording, Signature};
+use crate::lower::recording::{Recording, Signature};
 use crate::read::evaluate;
 
 /// A step as recorded.

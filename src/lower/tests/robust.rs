@@ -260,7 +260,7 @@ fn a_million_recorded_nodes() {
     assert!(first.upgrade().is_none());
     let dropped = start.elapsed();
     let (t, first) = chain(1_000_000);
-    let recording = crate::lower::program::Recording::of(std::slice::from_ref(&t)).unwrap();
+    let recording = crate::lower::recording::Recording::of(std::slice::from_ref(&t)).unwrap();
     let hash = recording.signature(&Default::default()).hash;
     assert_ne!(hash, 0);
     drop(recording);

@@ -1,0 +1,172 @@
+//! Bindings: through which binding a dispatch reaches each of its tensors, and the functions that load and store them.
+//!
+//! WebGPU wants one access mode for a buffer in a dispatch, and eight bindings are all that is portable; so tensors that
+//! lie in one buffer share a binding, and each gets accessor functions that know where it begins.
+
+use std::fmt::Write;
+
+use super::emit::{Touch, Unit};
+use super::kernel::{Binding, Context};
+use super::program::Id;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::gpu::{Access, Range};
+use crate::graph::Slot;
+
+/// One storage binding and the tensors reached through it.
+pub(super) struct Bound {
+    pub var: String,
+    pub ids: Vec<Id>,
+    pub start: u64,
+    pub end: u64,
+    pub written: bool,
+    pub stored: DType,
+    pub vec4: bool,
+    /// Declared by the shader file already; `start` and `end` are relative to the tensor.
+    pub declared: bool,
+}
+
+impl Context<'_> {
+    fn slot(&self, id: Id) -> Result<&Slot> {
+        let missing = || Error::Validation { why: format!("{} has no place", self.program.vals[id].name) };
+        self.slots.get(&id).ok_or_else(missing)
+    }
+
+    /// Assigns every tensor of the unit to a binding and declares its accessor functions.
+    pub(super) fn accessors(&self, unit: &mut Unit, bounds: &mut Vec<Bound>, share: bool) -> Result<String> {
+        if let Some(why) = unit.defect.take() {
+            return Err(Error::Validation { why });
+        }
+        let tensors = unit.tensors.clone();
+        let mut binding = Vec::new();
+        for (id, touch) in &tensors {
+            let slot = self.slot(*id)?;
+            let written = touch.write || touch.write4;
+            let (start, end) = (slot.offset, slot.offset + self.extent(*id));
+            let dtype = self.program.vals[*id].dtype;
+            let found = bounds.iter().position(|bound| {
+                if bound.declared {
+                    return bound.ids.contains(id) && !written;
+                }
+                share
+                    && self.slots.get(&bound.ids[0]).is_some_and(|s| s.buffer.id() == slot.buffer.id())
+                    && bound.end.max(end) - bound.start.min(start) <= self.target.binding_bytes
+            });
+            let at = match found {
+                Some(at) => at,
+                None => {
+                    let var = format!("b{}", bounds.len());
+                    bounds.push(Bound {
+                        var,
+                        ids: vec![],
+                        start,
+                        end,
+                        written: false,
+                        stored: dtype,
+                        vec4: false,
+                        declared: false,
+                    });
+                    bounds.len() - 1
+                }
+            };
+            let bound = &mut bounds[at];
+            if !bound.declared {
+                bound.start = bound.start.min(start);
+                bound.end = bound.end.max(end);
+                bound.vec4 |= touch.read4 || touch.write4;
+                if dtype.wgsl_stored() != bound.stored.wgsl_stored() {
+                    bound.stored = DType::U32;
+                }
+            }
+            bound.written |= written;
+            if !bound.ids.contains(id) {
+                bound.ids.push(*id);
+            }
+            binding.push(at);
+        }
+        let mut text = String::new();
+        for (index, ((id, touch), &at)) in tensors.iter().zip(&binding).enumerate() {
+            let bound = &bounds[at];
+            let slot = self.slot(*id)?;
+            let start = if bound.declared { slot.offset + bound.start } else { bound.start };
+            // A product's own operand may begin later than the tensor: its accessor counts back.
+            let base = unit.param(((slot.offset as i64 - start as i64) / 4) as i32 as u32);
+            text += &accessor(index, *touch, self.program.vals[*id].dtype, bound, &base);
+        }
+        Ok(text)
+    }
+
+    /// Bytes a kernel may touch from the start of a tensor: one that begins a pack stands for all of it.
+    fn extent(&self, id: Id) -> u64 {
+        let wide = self.wide.values().find(|wide| wide.firsts.contains(&id));
+        wide.map_or(self.program.vals[id].bytes().max(4).next_multiple_of(16), |wide| wide.elements as u64 * 4)
+    }
+
+    pub(super) fn range(&self, bound: &Bound) -> Result<Range> {
+        let slot = self.slot(bound.ids[0])?;
+        let (start, end) = if bound.declared {
+            (slot.offset + bound.start, slot.offset + bound.end)
+        } else {
+            (bound.start, bound.end)
+        };
+        let end = end.next_multiple_of(16).min(slot.buffer.size());
+        Ok(Range { buffer: slot.buffer.clone(), offset: start, size: end.saturating_sub(start).max(16) })
+    }
+
+    /// A buffer that one binding writes must be bound for writing by all.
+    pub(super) fn is_written(&self, bound: &Bound, bounds: &[Bound]) -> bool {
+        let buffer = |b: &Bound| self.slots.get(&b.ids[0]).map(|slot| slot.buffer.id());
+        bounds.iter().any(|other| other.written && buffer(other) == buffer(bound))
+    }
+
+    pub(super) fn with_access(&self, ranges: Vec<Range>, bounds: &[Bound]) -> Vec<Binding> {
+        let access = |bound: &Bound| if self.is_written(bound, bounds) { Access::ReadWrite } else { Access::Read };
+        ranges.into_iter().zip(bounds).map(|(range, bound)| Binding::Storage(range, access(bound))).collect()
+    }
+
+    pub(super) fn declare(&self, bound: &Bound, binding: usize, bounds: &[Bound]) -> String {
+        let access = if self.is_written(bound, bounds) { "read_write" } else { "read" };
+        let stored = bound.stored.wgsl_stored();
+        let element = if bound.vec4 { format!("vec4<{stored}>") } else { stored.into() };
+        format!("@group(0) @binding({binding}) var<storage, {access}> {}: array<{element}>;\n", bound.var)
+    }
+}
+
+/// The functions through which one tensor is loaded and stored.
+fn accessor(index: usize, touch: Touch, dtype: DType, bound: &Bound, base: &str) -> String {
+    let (value, stored, held) = (dtype.wgsl(), dtype.wgsl_stored(), bound.stored.wgsl_stored());
+    let load = |element: String, four: bool| {
+        let wrap = |name: &str| if four { format!("vec4<{name}>") } else { name.to_string() };
+        let element = if held == stored { element } else { format!("bitcast<{}>({element})", wrap(stored)) };
+        match dtype {
+            DType::Bool => format!("{element} != {}(0u)", wrap("u32")),
+            _ => element,
+        }
+    };
+    let keep = |four: bool| {
+        let wrap = |name: &str| if four { format!("vec4<{name}>") } else { name.to_string() };
+        let value = match dtype {
+            DType::Bool => format!("select({0}(0u), {0}(1u), v)", wrap("u32")),
+            _ => "v".into(),
+        };
+        if held == stored { value } else { format!("bitcast<{}>({value})", wrap(held)) }
+    };
+    let var = &bound.var;
+    let one =
+        if bound.vec4 { format!("{var}[({base} + i) >> 2u][({base} + i) & 3u]") } else { format!("{var}[{base} + i]") };
+    let four = format!("{var}[({base} + i) >> 2u]");
+    let mut text = String::new();
+    if touch.read {
+        writeln!(text, "fn r{index}(i: u32) -> {value} {{ return {}; }}", load(one.clone(), false)).ok();
+    }
+    if touch.read4 {
+        writeln!(text, "fn r{index}v(i: u32) -> vec4<{value}> {{ return {}; }}", load(four.clone(), true)).ok();
+    }
+    if touch.write {
+        writeln!(text, "fn w{index}(i: u32, v: {value}) {{ {one} = {}; }}", keep(false)).ok();
+    }
+    if touch.write4 {
+        writeln!(text, "fn w{index}v(i: u32, v: vec4<{value}>) {{ {four} = {}; }}", keep(true)).ok();
+    }
+    text
+}

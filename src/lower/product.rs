@@ -1,0 +1,158 @@
+//! Product kernels: a tuned matrix-product shader whose store function holds the group's maps.
+//!
+//! The shader comes from [`gemm`] as text with seams. Here its operands are bound as they lie, its load functions find
+//! windows where an operand consists of them, and its store function becomes the group's epilogue.
+
+use super::bindings::Bound;
+use super::emit::{At, Emitter, Unit};
+use super::fuse::Level;
+use super::gemm;
+use super::index::along;
+use super::kernel::{Binding, Context, Kernel, helpers, uniform, words};
+use super::program::Matrix;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::gpu::Shader;
+use crate::graph::{Contraction, Through, Windows};
+
+impl Context<'_> {
+    /// A tuned matrix product whose store seam holds the group's maps.
+    pub(super) fn product(&self, group: usize, c: Contraction) -> Result<Kernel> {
+        let defect = || Error::Validation { why: "a product kernel without a product".into() };
+        let product = self.product_member(group).ok_or_else(defect)?;
+        let inputs = &self.program.vals[product].inputs;
+        let a = self.program.matrix(inputs[0], (c.batch, c.m, c.k)).ok_or_else(defect)?;
+        let b = self.program.matrix(inputs[1], (c.batch, c.k, c.n)).ok_or_else(defect)?;
+        let operand = |m: &Matrix, rows: usize, columns: usize| match m.windows {
+            // Lines are found by their number, so that is what a batch counts.
+            Some(w) => gemm::Operand {
+                transposed: m.transposed,
+                ld: m.ld,
+                batch_stride: m.batch_stride / w.elements(),
+                vec4: w.channels.is_multiple_of(4),
+            },
+            None => gemm::Operand {
+                transposed: m.transposed,
+                ld: m.ld,
+                batch_stride: m.batch_stride,
+                vec4: m.ld.is_multiple_of(4)
+                    && m.batch_stride.is_multiple_of(4)
+                    && (if m.transposed { rows } else { columns }).is_multiple_of(4),
+            },
+        };
+        let problem = gemm::Problem {
+            batch: c.batch,
+            m: c.m,
+            n: c.n,
+            k: c.k,
+            a: operand(&a, c.m, c.k),
+            b: operand(&b, c.k, c.n),
+        };
+        let chosen = gemm::select(&problem, self.target);
+        let lanes = if chosen.stores_vec4 { 4 } else { 1 };
+        let mut unit = Unit::default();
+        let mut e = Emitter::new(self.program, self.fused, group, &mut unit);
+        let (m, n) = (e.unit.param(c.m as u32), e.unit.param(c.n as u32));
+        e.line(&format!("let e = (z * {m} + i) * {n} + j;"));
+        let at = At { var: "e".into(), level: Level::Full };
+        e.define(product, &at, lanes, "v");
+        match c.batch {
+            1 => e.know("e", &[(c.n, "j"), (0, "i")]),
+            _ => e.know("e", &[(c.n, "j"), (c.m, "i"), (0, "z")]),
+        }
+        self.finish(&mut e, group, &at, lanes);
+        let body = e.close();
+        let bound = |matrix: &Matrix, var: &'static str, vec4: bool| Bound {
+            var: var.into(),
+            ids: vec![matrix.source],
+            start: matrix.offset as u64 * 4,
+            end: self.program.vals[matrix.source].bytes(),
+            written: false,
+            stored: DType::F32,
+            vec4,
+            declared: true,
+        };
+        let mut bounds = vec![bound(&a, "a", problem.a.vec4), bound(&b, "b", problem.b.vec4)];
+        let accessors = self.accessors(&mut unit, &mut bounds, false)?;
+        let seam = if chosen.stores_vec4 { "store_c" } else { "store_c1" };
+        let mut text = chosen.source.clone();
+        let mut declarations = String::new();
+        let mut ranges = Vec::new();
+        for (index, bound) in bounds.iter().enumerate() {
+            ranges.push(self.range(bound)?);
+            if bound.declared {
+                if self.is_written(bound, &bounds) {
+                    let (read, write) = ("var<storage, read> ", "var<storage, read_write> ");
+                    text = text.replace(&format!("{read}{}:", bound.var), &format!("{write}{}:", bound.var));
+                }
+            } else {
+                declarations += &self.declare(bound, 1 + index, &bounds);
+            }
+        }
+        let declarations = format!("{declarations}{}{accessors}{}", uniform(1 + bounds.len(), &unit), helpers(&unit));
+        // The result goes where the seam says; the shader's own output binding is not used.
+        let text: String =
+            text.lines().filter(|line| !line.contains("> c: array")).fold(String::new(), |t, l| t + l + "\n");
+        let mut shader = Shader::new(text).seam(seam, &format!("{{\n{body}}}"));
+        for (load, x, first, operand, matrix) in
+            [("load_a", "a", "s.z", problem.a, &a), ("load_b", "b", "s.w", problem.b, &b)]
+        {
+            if let Some(windows) = &matrix.windows {
+                shader = shader.seam(load, &window_load(windows, x, first, operand.vec4));
+            }
+        }
+        let source = shader.declare(&declarations).build()?;
+        let windows = if a.windows.or(b.windows).is_some() { "windows " } else { "" };
+        Ok(Kernel {
+            label: format!("{} {windows}{}", chosen.name, self.label(&[group])),
+            source: source.to_string(),
+            bindings: [Binding::Uniform(chosen.params)]
+                .into_iter()
+                .chain(self.with_access(ranges, &bounds))
+                .chain([Binding::Uniform(words(&unit))])
+                .collect(),
+            grid: chosen.grid,
+            bytes: self.bytes(&unit) + self.program.vals[a.source].bytes() + self.program.vals[b.source].bytes(),
+            flops: 2 * (c.batch * c.m * c.n * c.k) as u64,
+        })
+    }
+}
+
+/// The body of a load function that finds elements `j..j + 4` of window `first + i` in the image `x`.
+fn window_load(w: &Windows, x: &str, first: &str, vec4: bool) -> String {
+    let ([h, width], [rows, columns], c) = (w.image, w.count, w.channels);
+    let mut text = format!(
+        "{{ let r = {first} + i; let across = r % {columns}u; let q = r / {columns}u; \
+         let down = q % {rows}u; let n = q / {rows}u; "
+    );
+    // The element of lane `e`: variables, then its index and what must hold for it to lie in the image.
+    let mut element = |e: usize| {
+        let (y, above) = along(w, Through::Cut, 0, "down", &format!("kh{e}"));
+        let (x, beside) = along(w, Through::Cut, 1, "across", &format!("kw{e}"));
+        text += &format!(
+            "let c{e} = (j + {e}u) % {c}u; let t{e} = (j + {e}u) / {c}u; let kw{e} = t{e} % {kw}u; let kh{e} = t{e} / {kw}u; \
+             let y{e} = {y}; let x{e} = {x}; ",
+            kw = w.kernel[1]
+        );
+        let inside =
+            [above.map(|c| c.replace('$', &format!("y{e}"))), beside.map(|c| c.replace('$', &format!("x{e}")))];
+        let inside = inside.into_iter().flatten().collect::<Vec<_>>().join(" && ");
+        (format!("((n * {h}u + y{e}) * {width}u + x{e}) * {c}u + c{e}"), inside)
+    };
+    let load = |(index, inside): (String, String), vec4: bool| {
+        let (shift, outside) = match vec4 {
+            true => (" >> 2u", format!("vec4<f32>(bitcast<f32>({}u))", w.outside)),
+            false => ("", format!("bitcast<f32>({}u)", w.outside)),
+        };
+        match inside.is_empty() {
+            true => format!("{x}[({index}){shift}]"),
+            false => format!("select({outside}, {x}[select(0u, {index}, {inside}){shift}], {inside})"),
+        }
+    };
+    if vec4 {
+        let whole = load(element(0), true);
+        return format!("{text}return {whole}; }}");
+    }
+    let four = [0, 1, 2, 3].map(|e| load(element(e), false)).join(", ");
+    format!("{text}return vec4<f32>({four}); }}")
+}

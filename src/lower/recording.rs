@@ -1,0 +1,238 @@
+//! A graph as recorded: which nodes it has, and the structural [`Signature`] that guards purity.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use super::build::Builder;
+use super::program::Program;
+use crate::error::{Place, Result};
+use crate::graph::{Node, Primitive, Spec, Tensor};
+
+/// The structure of a graph, comparable between recordings: one hash a node, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Signature {
+    /// Hash of everything up to the roots.
+    pub hash: u64,
+    nodes: Vec<Trace>,
+}
+
+/// What a signature remembers of a node.
+#[derive(Clone, Debug)]
+struct Trace {
+    hash: u64,
+    place: Place,
+    op: Arc<dyn Primitive>,
+    outputs: Vec<Spec>,
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outputs: Vec<_> = self.outputs.iter().map(ToString::to_string).collect();
+        let (name, attributes) = (self.op.name(), self.op.attributes());
+        if attributes.is_empty() {
+            write!(f, "{name} {}", outputs.join(", "))
+        } else {
+            write!(f, "{name}[{attributes}] {}", outputs.join(", "))
+        }
+    }
+}
+
+impl Signature {
+    /// The first node by which `other` differs from `self`: what it is there, and where it was recorded.
+    pub fn difference(&self, other: &Signature) -> Option<(String, Place)> {
+        if self.hash == other.hash {
+            return None;
+        }
+        let differs = self.nodes.iter().zip(&other.nodes).find(|(a, b)| a.hash != b.hash);
+        Some(match differs {
+            Some((was, now)) => {
+                let (before, after) = (was.to_string(), now.to_string());
+                let same = before == after;
+                let why = if same { format!("{after} changed") } else { format!("{before} became {after}") };
+                (why, now.place.clone())
+            }
+            None => {
+                let longest = if self.nodes.len() > other.nodes.len() { self } else { other };
+                let shared = self.nodes.len().min(other.nodes.len());
+                match longest.nodes.get(shared).or(longest.nodes.last()) {
+                    Some(node) => {
+                        let why = format!("{} nodes became {} ({node})", self.nodes.len(), other.nodes.len());
+                        (why, node.place.clone())
+                    }
+                    None => ("the outputs changed".into(), crate::graph::nowhere()),
+                }
+            }
+        })
+    }
+}
+
+/// How captured tensors enter a signature.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Captures {
+    /// Small host constants by content, others by identity: another tensor in the same place is another step.
+    Identity,
+    /// By shape only, but for the scalars that a program holds.
+    Shape,
+}
+
+/// Constants up to this many elements enter a signature by content.
+const SMALL: usize = 64;
+
+/// A graph as recorded: nodes in order, without their history beyond known values.
+pub struct Recording {
+    nodes: Vec<Arc<Node>>,
+    roots: Vec<(u64, usize)>,
+}
+
+impl Recording {
+    /// Walks back from `roots` to values that are known or stand-ins. Iterative, since chains may be long.
+    pub fn of(roots: &[Tensor]) -> Result<Recording> {
+        let mut seen: HashMap<u64, Arc<Node>> = HashMap::new();
+        let mut stack: Vec<Arc<Node>> = Vec::new();
+        let mut ends = Vec::with_capacity(roots.len());
+        for root in roots {
+            let (node, output) = root.node()?;
+            ends.push((node.number(), output));
+            stack.push(node.clone());
+        }
+        while let Some(node) = stack.pop() {
+            if seen.contains_key(&node.number()) {
+                continue;
+            }
+            if !known(&node) {
+                for input in node.inputs() {
+                    stack.push(input.node()?.0.clone());
+                }
+            }
+            seen.insert(node.number(), node);
+        }
+        let mut nodes: Vec<_> = seen.into_values().collect();
+        nodes.sort_unstable_by_key(|node| node.number());
+        Ok(Recording { nodes, roots: ends })
+    }
+
+    /// The nodes in recording order.
+    pub fn nodes(&self) -> &[Arc<Node>] {
+        &self.nodes
+    }
+
+    /// Values not known that were recorded before node `than` and are read by later ones or wanted as `roots`.
+    pub fn older(&self, than: u64, roots: &[Tensor]) -> Result<Vec<Tensor>> {
+        let late = self.nodes.iter().filter(|node| node.number() >= than && !known(node));
+        let mut found: Vec<Tensor> = Vec::new();
+        for tensor in late.flat_map(|node| node.inputs()).chain(roots.iter().cloned()) {
+            let (node, _) = tensor.node()?;
+            if node.number() < than && !known(node) && !found.iter().any(|other| other.same(&tensor)) {
+                found.push(tensor);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The structure with captured tensors by identity: what must not change between runs of a step.
+    pub fn signature(&self, stand_ins: &HashMap<u64, usize>) -> Signature {
+        let mut nodes = Vec::with_capacity(self.nodes.len());
+        let hash = self.hash(Captures::Identity, stand_ins, &mut |node, hash| {
+            let (place, op, outputs) = (node.place().clone(), node.op().clone(), node.outputs().to_vec());
+            nodes.push(Trace { hash, place, op, outputs });
+        });
+        Signature { hash, nodes }
+    }
+
+    /// Equal for recordings that the same program computes from other leaves.
+    pub fn shape(&self) -> u64 {
+        self.hash(Captures::Shape, &HashMap::new(), &mut |_, _| {})
+    }
+
+    /// The tensors that are leaves of [`program`](Recording::program) without stand-ins, in its order.
+    pub fn leaves(&self) -> Vec<Tensor> {
+        let outputs = |node: &Arc<Node>| (0..node.outputs().len()).map(|output| (node.clone(), output)).collect();
+        let all = self.nodes.iter().filter(|node| known(node)).flat_map(|node| -> Vec<_> { outputs(node) });
+        all.filter(|(node, output)| scalar(node, *output).is_none()).map(|(n, output)| Tensor::of(n, output)).collect()
+    }
+
+    /// Hashes ops, edges, shapes, dtypes, small constants, and the captured tensors as told.
+    fn hash(&self, captures: Captures, stand_ins: &HashMap<u64, usize>, each: &mut dyn FnMut(&Arc<Node>, u64)) -> u64 {
+        let by_content = if captures == Captures::Identity { SMALL } else { 1 };
+        let mut order: HashMap<u64, usize> = HashMap::with_capacity(self.nodes.len());
+        let mut whole = DefaultHasher::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            order.insert(node.number(), index);
+            let mut hasher = DefaultHasher::new();
+            node.op().identify(&mut hasher);
+            node.outputs().hash(&mut hasher);
+            if let Some(stand_in) = stand_ins.get(&node.number()) {
+                ("stand-in", stand_in).hash(&mut hasher);
+            } else if known(node) {
+                for output in 0..node.outputs().len() {
+                    let value = node.value(output);
+                    match value.host {
+                        Some(bits) if bits.len() <= by_content => bits.hash(&mut hasher),
+                        _ if captures == Captures::Identity => node.number().hash(&mut hasher),
+                        _ => "captured".hash(&mut hasher),
+                    }
+                }
+            } else {
+                for input in node.inputs() {
+                    if let Ok((input, output)) = input.node() {
+                        (order.get(&input.number()), output).hash(&mut hasher);
+                    }
+                }
+            }
+            let hash = hasher.finish();
+            hash.hash(&mut whole);
+            each(node, hash);
+        }
+        for (number, output) in &self.roots {
+            (order.get(number), output).hash(&mut whole);
+        }
+        whole.finish()
+    }
+
+    /// Flattens to values. `stand_ins` are leaves even where they hold host data.
+    pub fn program(&self, stand_ins: &HashMap<u64, usize>) -> Result<Program> {
+        let mut builder = Builder::default();
+        for node in &self.nodes {
+            if stand_ins.contains_key(&node.number()) || known(node) {
+                for output in 0..node.outputs().len() {
+                    let id = builder.leaf(node, output, stand_ins.contains_key(&node.number()))?;
+                    builder.ids.insert((node.number(), output), id);
+                }
+                continue;
+            }
+            let mut inputs = Vec::new();
+            let mut specs = Vec::new();
+            for input in node.inputs() {
+                let (input, output) = input.node()?;
+                inputs.push(builder.ids[&(input.number(), output)]);
+                specs.push(input.outputs()[output].clone());
+            }
+            for (output, lowering) in node.op().lower(&specs, node.outputs()).into_iter().enumerate() {
+                let id = builder.lowered(node, output, lowering, &inputs, &specs);
+                builder.ids.insert((node.number(), output), id);
+            }
+        }
+        builder.program.roots = self.roots.iter().map(|root| builder.ids[root]).collect();
+        match builder.defect {
+            Some(defect) => Err(defect),
+            None => Ok(builder.program),
+        }
+    }
+}
+
+fn known(node: &Node) -> bool {
+    (0..node.outputs().len()).all(|output| {
+        let value = node.value(output);
+        value.is_known() || value.placeholder
+    })
+}
+
+/// The bits of a single element known on the host.
+pub(super) fn scalar(node: &Node, output: usize) -> Option<u32> {
+    match node.value(output).host.as_deref() {
+        Some(&[only]) => Some(only),
+        _ => None,
+    }
+}

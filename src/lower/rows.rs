@@ -1,0 +1,217 @@
+//! Row kernels: a workgroup shares each row, which stays in registers between the folds over it.
+//!
+//! A row that one subgroup can hold needs no barrier; others combine the lanes' partial results through workgroup memory,
+//! in an order that does not depend on anything. Rows too long to keep are read again in each pass.
+
+use std::fmt::Write;
+
+use super::emit::{At, Emitter, Keep, Unit, combine, wgsl_type};
+use super::fuse::{Level, Space};
+use super::kernel::{Context, Kernel, Thread, WIDTH};
+use super::program::{Id, Kind};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+
+impl Context<'_> {
+    /// A workgroup for each row. The row's loads stay in registers while it is short enough.
+    pub(super) fn rows(&self, group: usize) -> Result<Kernel> {
+        let space = self.fused.groups[group].space;
+        let Space::Folded { outer, length, .. } = space else {
+            return Err(Error::Validation { why: "a row kernel without rows".into() });
+        };
+        let lanes = if length % 4 == 0 { 4 } else { 1 };
+        let subgroup = self.target.subgroup.filter(|&size| size <= WIDTH && WIDTH.is_multiple_of(size));
+        // One subgroup needs no barrier, and short rows do not fill more.
+        let width = match subgroup {
+            Some(size) if length <= 32 * size as usize => size,
+            _ => WIDTH,
+        };
+        let steps = length.div_ceil(width as usize * lanes);
+        let mut unit = Unit::default();
+        let mut e = Emitter::new(self.program, self.fused, group, &mut unit);
+        let outputs = self.outputs(group).to_vec();
+        let stages = e.stages(&[&self.fused.groups[group].members[..], &outputs[..]].concat());
+        let folds = e.folds(&stages);
+        let full: Vec<Id> = outputs.iter().copied().filter(|&id| self.level(id, space) == Level::Full).collect();
+        let (rows, count) = (e.unit.param(outer as u32), e.unit.param(length as u32));
+        e.line(&format!("let row = min(block, {rows} - 1u);\nlet owned = block < {rows};\nlet base = row * {count};"));
+        let reduced = At { var: "row".into(), level: Level::Reduced };
+        e.reduced = Some((reduced.clone(), 1));
+        let passes = folds.len() + usize::from(!full.is_empty());
+        if steps <= 8 && passes > 1 {
+            e.keep = Some(Keep { step: "j".into(), steps, ..Keep::default() });
+        }
+        let bound = if steps <= 8 { format!("{steps}u") } else { format!("{} + zero", e.unit.param(steps as u32)) };
+        let mut text = String::new();
+        for pass in 0..passes {
+            let now = folds.get(pass).map_or(&[][..], Vec::as_slice);
+            let store = if pass == folds.len() { &full[..] } else { &[] };
+            let sums: Vec<String> = now.iter().map(|_| e.unit.name("f")).collect();
+            for (&fold, sum) in now.iter().zip(&sums) {
+                let (dtype, identity) = (wgsl_type(self.program.vals[fold].dtype, lanes), self.identity(fold));
+                e.line(&format!("var {sum} = {dtype}({identity});"));
+            }
+            e.open();
+            let scale = if lanes == 4 { " * 4u" } else { "" };
+            e.line(&format!("let c = (j * {width}u + lane){scale};\nlet exists = c < {count};"));
+            e.line("let p = select(0u, c, exists);\nlet l = base + p;");
+            e.know("l", &[(length, "p"), (0, "row")]);
+            let at = At { var: "l".into(), level: Level::Full };
+            for (&fold, sum) in now.iter().zip(&sums) {
+                self.accumulate(&mut e, fold, &at, lanes, sum, Some("exists"));
+            }
+            let values: Vec<String> = store.iter().map(|&id| e.value(id, &at, lanes)).collect();
+            if !store.is_empty() {
+                e.line("if (exists && owned) {");
+                for (&id, value) in store.iter().zip(&values) {
+                    e.store(id, &at, lanes, value);
+                }
+                e.line("}");
+            }
+            let body = e.close();
+            e.line(&format!("for (var j = 0u; j < {bound}; j++) {{\n{body}}}"));
+            self.share(&mut e, now, &sums, lanes, width, subgroup, &reduced);
+        }
+        e.line("if (owned && lane == 0u) {");
+        // Reduced values were computed by every lane alike; one stores them.
+        let kept = e.keep.take();
+        let mut tail = Vec::new();
+        for &id in outputs.iter().filter(|&&id| self.level(id, space) == Level::Reduced) {
+            tail.push((id, e.value(id, &reduced, 1)));
+        }
+        for (id, value) in tail {
+            e.store(id, &reduced, 1, &value);
+        }
+        e.line("}");
+        if let Some(keep) = kept {
+            text.push_str(&keep.declarations);
+        }
+        text.push_str(&e.close());
+        self.assemble(unit, &[group], &text, width, outer, Thread::Block)
+    }
+
+    /// Combines the lanes' partial results of a row, so that every lane holds the whole.
+    #[allow(clippy::too_many_arguments)]
+    fn share(
+        &self,
+        e: &mut Emitter,
+        folds: &[Id],
+        sums: &[String],
+        lanes: usize,
+        width: u32,
+        subgroup: Option<u32>,
+        reduced: &At,
+    ) {
+        let reduction = |id: Id| match self.program.vals[id].kind {
+            Kind::Fold(f) => f.reduction,
+            _ => crate::graph::Reduction::Sum,
+        };
+        let mut partial = Vec::new();
+        for (&id, sum) in folds.iter().zip(sums) {
+            let dtype = self.program.vals[id].dtype;
+            let mut one = sum.clone();
+            if lanes == 4 {
+                let low = combine(e.unit, reduction(id), dtype, 1, &format!("{sum}.x"), &format!("{sum}.y"));
+                let low = e.bind("v", &low);
+                let high = combine(e.unit, reduction(id), dtype, 1, &format!("{sum}.z"), &format!("{sum}.w"));
+                let high = e.bind("v", &high);
+                let all = combine(e.unit, reduction(id), dtype, 1, &low, &high);
+                one = e.bind("v", &all);
+            }
+            partial.push(one);
+        }
+        // Partial results go through workgroup memory in rounds of `parts` until each lane can finish alone.
+        let size = subgroup.unwrap_or(8).min(width);
+        for ((&id, one), _) in folds.iter().zip(&mut partial).zip(sums) {
+            if subgroup.is_some() {
+                *one = self.across_subgroup(e, reduction(id), id, one, size);
+            }
+        }
+        if subgroup.is_none() || width > size {
+            let rounds: &[(u32, u32)] = if subgroup.is_some() { &[(0, 0)] } else { &[(width, 8), (0, 0)] };
+            let count = width / size;
+            let names: Vec<String> = folds.iter().map(|_| e.unit.name("shared")).collect();
+            for (&id, name) in folds.iter().zip(&names) {
+                let dtype = wgsl_type(self.program.vals[id].dtype, 1);
+                let length = if subgroup.is_some() { count } else { width };
+                writeln!(e.unit.globals, "var<workgroup> {name}: array<{dtype}, {length}>;").ok();
+            }
+            if rounds.len() == 1 {
+                for (one, name) in partial.iter().zip(&names) {
+                    e.line(&format!("if (lane % {size}u == 0u) {{ {name}[lane / {size}u] = {one}; }}"));
+                }
+                e.line("workgroupBarrier();");
+                for ((&id, one), name) in folds.iter().zip(&mut partial).zip(&names) {
+                    *one = self.serial(e, reduction(id), id, name, "0u", count);
+                }
+            } else {
+                for (one, name) in partial.iter().zip(&names) {
+                    e.line(&format!("{name}[lane] = {one};"));
+                }
+                e.line("workgroupBarrier();");
+                let seconds: Vec<String> = folds.iter().map(|_| e.unit.name("shared")).collect();
+                for ((&id, name), second) in folds.iter().zip(&names).zip(&seconds) {
+                    let dtype = wgsl_type(self.program.vals[id].dtype, 1);
+                    writeln!(e.unit.globals, "var<workgroup> {second}: array<{dtype}, {size}>;").ok();
+                    e.open();
+                    let start = format!("lane * {count}u");
+                    let value = self.serial(e, reduction(id), id, name, &start, count);
+                    e.line(&format!("{second}[lane] = {value};"));
+                    let body = e.close();
+                    e.line(&format!("if (lane < {size}u) {{\n{body}}}"));
+                }
+                e.line("workgroupBarrier();");
+                for ((&id, one), second) in folds.iter().zip(&mut partial).zip(&seconds) {
+                    *one = self.serial(e, reduction(id), id, second, "0u", size);
+                }
+            }
+        }
+        for (&id, one) in folds.iter().zip(&partial) {
+            e.define(id, reduced, 1, one);
+        }
+    }
+
+    fn across_subgroup(
+        &self,
+        e: &mut Emitter,
+        reduction: crate::graph::Reduction,
+        id: Id,
+        one: &str,
+        size: u32,
+    ) -> String {
+        use crate::graph::Reduction;
+        match (reduction, self.program.vals[id].dtype) {
+            (Reduction::Sum, _) => e.bind("v", &format!("subgroupAdd({one})")),
+            (Reduction::Max, DType::I32 | DType::U32) => e.bind("v", &format!("subgroupMax({one})")),
+            (Reduction::Min, DType::I32 | DType::U32) => e.bind("v", &format!("subgroupMin({one})")),
+            // NaN must pass, so the built-in extrema of floats do not serve.
+            (_, dtype) => {
+                let (mut one, mut mask) = (one.to_string(), 1);
+                while mask < size {
+                    let other = e.bind("v", &format!("subgroupShuffleXor({one}, {mask}u)"));
+                    let both = combine(e.unit, reduction, dtype, 1, &one, &other);
+                    one = e.bind("v", &both);
+                    mask *= 2;
+                }
+                one
+            }
+        }
+    }
+
+    /// Combines `count` elements of workgroup memory in order.
+    fn serial(
+        &self,
+        e: &mut Emitter,
+        reduction: crate::graph::Reduction,
+        id: Id,
+        name: &str,
+        start: &str,
+        count: u32,
+    ) -> String {
+        let sum = e.unit.name("f");
+        e.line(&format!("var {sum} = {name}[{start}];"));
+        let both = combine(e.unit, reduction, self.program.vals[id].dtype, 1, &sum, &format!("{name}[{start} + s]"));
+        e.line(&format!("for (var s = 1u; s < {count}u; s++) {{ {sum} = {both}; }}"));
+        e.bind("v", &sum)
+    }
+}
