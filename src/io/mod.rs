@@ -27,7 +27,7 @@ pub fn write(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     put(path.as_ref(), bytes, false)
 }
 
-/// [`write`], keeping the file that was there as [`previous`].
+/// [`write()`], keeping the file that was there as [`previous`].
 pub fn replace(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     put(path.as_ref(), bytes, true)
 }

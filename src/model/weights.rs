@@ -40,7 +40,7 @@ pub enum Layout {
     /// As in PyTorch: "dense.weight", `[out, in]`. Dots in names become slashes. A `weight` is the variable `kernel` of
     /// its layer, with its axes turned (`[out, in, ..window]` to `[..window, in, out]`), or else `gamma` or
     /// `embeddings`, which are laid out alike; `bias` may be `beta`, `running_mean` and `running_var` are the moving
-    /// ones.
+    /// ones. Not covered: transposed and depthwise convolutions, whose axes come in other orders.
     PyTorch,
 }
 
