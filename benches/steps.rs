@@ -5,55 +5,18 @@
 //! the median over blocks. `_read` reads the loss back after every step, `_k16` hands sixteen steps to the device in one
 //! submission. Dispatches and submissions are counted by the device's own counters, and by the Vulkan layer vkcount
 //! where VKCOUNT_FILE names its file. `--plan` prints each plan, `--profile` the time of each dispatch.
+//!
+//! `fit_seed` is what `fit` adds to a step: the model of `step_seed` through `fit`, against the same steps replayed from
+//! batches that lie ready, in blocks that alternate.
 
 use std::time::Instant;
 
-use wengert::layers::{Context, Layer, Network, Variable};
+use wengert::layers::{Conv2D, MaxPooling2D, Network};
 use wengert::metrics;
 use wengert::prelude::*;
 use wengert::random::threefry;
 
 type State = (Variables, Variables, Variables, Vec<Variables>);
-
-#[derive(Debug)]
-struct Conv2D(usize, usize);
-impl Conv2D {
-    fn new(f: usize, k: usize) -> Self {
-        Conv2D(f, k)
-    }
-    fn activation(self, _: &str) -> Self {
-        self
-    }
-}
-impl Layer for Conv2D {
-    fn kind(&self) -> &str {
-        "conv2d"
-    }
-    fn variables(&self, i: &[wengert::graph::Spec]) -> Result<Vec<Variable>> {
-        Ok(vec![
-            Variable::weight("kernel", [self.1, self.1, i[0].shape[3], self.0], "glorot_uniform".into()),
-            Variable::weight("bias", [self.0], "zeros".into()),
-        ])
-    }
-    fn call(&self, i: &[Tensor], c: &mut Context) -> Tensor {
-        (i[0].conv2d(&c.weight(0), &Default::default()) + c.weight(1)).relu()
-    }
-}
-#[derive(Debug)]
-struct MaxPooling2D(usize);
-impl MaxPooling2D {
-    fn new(k: usize) -> Self {
-        MaxPooling2D(k)
-    }
-}
-impl Layer for MaxPooling2D {
-    fn kind(&self) -> &str {
-        "max_pooling2d"
-    }
-    fn call(&self, i: &[Tensor], _: &mut Context) -> Tensor {
-        i[0].max_pool2d(&wengert::ops::Window { kernel: [self.0; 2], stride: [self.0; 2], ..Default::default() })
-    }
-}
 
 /// What a case trains.
 struct Case {
@@ -90,7 +53,7 @@ fn mlp() -> Result<Case> {
     Ok(Case {
         name: "step_mlp",
         network,
-        loss: SparseCategoricalCrossentropy { from_logits: true }.into(),
+        loss: SparseCategoricalCrossentropy { from_logits: true, ..Default::default() }.into(),
         metrics: vec![Metric::from(Mean).named("loss"), metrics::get("accuracy")?],
         optimizer: Adam::default().into(),
         batch: (uniform(1, &[128, 784]), Tensor::new(&labels, [128])),
@@ -112,7 +75,7 @@ fn cnn() -> Result<Case> {
     Ok(Case {
         name: "step_cnn",
         network,
-        loss: SparseCategoricalCrossentropy { from_logits: true }.into(),
+        loss: SparseCategoricalCrossentropy { from_logits: true, ..Default::default() }.into(),
         metrics: vec![Metric::from(Mean).named("loss"), metrics::get("accuracy")?],
         optimizer: Adam::default().into(),
         batch: (uniform(1, &[64, 28, 28, 1]), Tensor::new(&labels, [64])),
@@ -249,6 +212,65 @@ fn run(case: &Case, way: Way, flags: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// The steps of so many epochs through `fit`, and as bare replays.
+fn fit_overhead(case: &Case) -> Result<()> {
+    const EPOCHS: usize = 20;
+    let device = Device::blocking()?;
+    let mut model = Functional::of(case.network.clone())?.on(&device);
+    model.compile(Compile {
+        optimizer: case.optimizer.clone().into(),
+        loss: case.loss.clone().into(),
+        metrics: case.metrics[1..].iter().map(|metric| metric.clone().into()).collect(),
+        ..Compile::default()
+    })?;
+    let (x, y) = (uniform(3, &[1024, 32]), uniform(4, &[1024, 1]));
+    let rows: Vec<usize> = (0..1024).collect();
+    let whole = Data::new((&x, &y))?;
+    let batches: Vec<Batch> = rows.chunks(32).map(|rows| whole.rows(rows)).collect();
+
+    let mut step = Step::new(&device).purity(wengert::step::Purity::Sometimes);
+    let mut state = case.state()?;
+    let f = |state: State, batch: &Batch| case.step(state, &batch.xy()?);
+    let steps = EPOCHS * batches.len();
+    let (mut fitted, mut bare) = (Vec::new(), Vec::new());
+    let (mut read, mut waits) = (0, 0);
+    for round in 0..30 {
+        device.wait_blocking()?;
+        let (counted, started) = (device.stats(), Instant::now());
+        model.fit_blocking((&x, &y), Fit { epochs: EPOCHS, verbose: Verbose::Silent, ..Fit::default() })?;
+        device.wait_blocking()?;
+        let took = started.elapsed().as_secs_f64() * 1e6 / steps as f64;
+        let spent = device.stats() - counted;
+        let started = Instant::now();
+        for batch in batches.iter().cycle().take(steps) {
+            pollster::block_on(device.ready())?;
+            step.run(&mut state, batch, f)?;
+        }
+        device.wait_blocking()?;
+        // The first rounds record and compile.
+        if round >= 3 {
+            fitted.push(took);
+            bare.push(started.elapsed().as_secs_f64() * 1e6 / steps as f64);
+            (read, waits) = (spent.bytes_read, spent.waits);
+        }
+    }
+    let median = |times: &mut Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+    let mut differences: Vec<f64> = fitted.iter().zip(&bare).map(|(fit, bare)| fit - bare).collect();
+    println!(
+        "{{\"case\":\"fit_seed\",\"us_fit\":{:.1},\"us_bare\":{:.1},\"us_overhead\":{:.1},\"n\":{},\"bytes_read_per_epoch\":{},\"waits_per_epoch\":{:.1}}}",
+        median(&mut fitted),
+        median(&mut bare),
+        median(&mut differences),
+        steps * differences.len(),
+        read / EPOCHS as u64,
+        waits as f64 / EPOCHS as f64,
+    );
+    Ok(())
+}
+
 fn main() -> Result<()> {
     // Cargo passes --bench.
     let (flags, names): (Vec<String>, Vec<String>) =
@@ -260,6 +282,9 @@ fn main() -> Result<()> {
                 run(&case, way, &flags)?;
             }
         }
+    }
+    if names.is_empty() || names.iter().any(|name| name == "fit_seed") {
+        fit_overhead(&seed()?)?;
     }
     Ok(())
 }

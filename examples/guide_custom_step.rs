@@ -1,4 +1,4 @@
-//! The guide's first example: a training step of one's own, and still all of `fit`.
+//! The guide, 1 of 4: a training step of one's own, and still all of `fit`. Next: `guide_2_by_hand`.
 //!
 //!     cargo run --release --example guide_custom_step                  natively
 //!     cargo run -p xtask -- web guide_custom_step                       as a page in target/web/

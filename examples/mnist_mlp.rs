@@ -62,7 +62,7 @@ async fn run() -> Result<()> {
     let mut model = Classifier(network);
     model.compile(Compile {
         optimizer: "adam".into(),
-        loss: SparseCategoricalCrossentropy { from_logits: true }.into(),
+        loss: SparseCategoricalCrossentropy { from_logits: true, ..Default::default() }.into(),
         metrics: vec!["accuracy".into()],
         ..Default::default()
     })?;

@@ -63,7 +63,7 @@ async fn run() -> Result<()> {
     let mut model = Classifier(network);
     model.compile(Compile {
         optimizer: "adam".into(),
-        loss: SparseCategoricalCrossentropy { from_logits: true }.into(),
+        loss: SparseCategoricalCrossentropy { from_logits: true, ..Default::default() }.into(),
         metrics: vec!["accuracy".into()],
         ..Compile::default()
     })?;
@@ -75,7 +75,7 @@ async fn run() -> Result<()> {
             Fit { batch_size: 128, epochs: 6, validation_split: 1.0 / 6.0, ..Fit::default() },
         )
         .await?;
-    let options = Evaluate { batch_size: 500, verbose: Verbose::Silent };
+    let options = Evaluate { batch_size: 500, verbose: Verbose::Silent, ..Evaluate::default() };
     let scores = model.evaluate((test.flat(), test.y()), options).await?;
     say(&format!("\ntest accuracy: {:.3}", scores.get("accuracy").unwrap_or(f64::NAN)));
 

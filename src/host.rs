@@ -10,7 +10,8 @@ use crate::error::Result;
 
 /// Runs a program: `fn main() { wengert::main(run()) }`. Natively it blocks, and an error ends the process with its
 /// message and status 1. On a page it goes on in the background, and says how it ended to `wengert_done`, if the page
-/// has such a function.
+/// has such a function. A progress bar that moves is given to `wengert_progress`, if there is one: the line each time, and
+/// the empty text when it is complete and goes to the console.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn main(program: impl Future<Output = Result<()>>) {
     if let Err(error) = pollster::block_on(program) {
@@ -21,23 +22,28 @@ pub fn main(program: impl Future<Output = Result<()>>) {
 
 /// Runs a program: `fn main() { wengert::main(run()) }`. Natively it blocks, and an error ends the process with its
 /// message and status 1. On a page it goes on in the background, and says how it ended to `wengert_done`, if the page
-/// has such a function.
+/// has such a function. A progress bar that moves is given to `wengert_progress`, if there is one: the line each time, and
+/// the empty text when it is complete and goes to the console.
 #[cfg(target_arch = "wasm32")]
 pub fn main(program: impl Future<Output = Result<()>> + 'static) {
-    use wasm_bindgen::{JsCast, JsValue};
-
     wasm_bindgen_futures::spawn_local(async move {
         let verdict = match program.await {
             Ok(()) => "OK".to_string(),
             Err(error) => format!("FAIL {error}"),
         };
-        let page = js_sys::Reflect::get(&js_sys::global(), &"wengert_done".into()).unwrap_or(JsValue::UNDEFINED);
-        match page.dyn_ref::<js_sys::Function>() {
+        match function_of_page("wengert_done") {
             // A page whose function throws has been told all the same.
-            Some(done) => drop(done.call1(&JsValue::NULL, &verdict.into())),
+            Some(done) => drop(done.call1(&wasm_bindgen::JsValue::NULL, &verdict.into())),
             None => say(&verdict),
         }
     });
+}
+
+#[cfg(target_arch = "wasm32")]
+fn function_of_page(name: &str) -> Option<js_sys::Function> {
+    use wasm_bindgen::JsCast;
+
+    js_sys::Reflect::get(&js_sys::global(), &name.into()).ok()?.dyn_into().ok()
 }
 
 /// Writes a line where people look: standard output, or the console of a page.
@@ -57,7 +63,15 @@ pub(crate) fn is_terminal() -> bool {
     return false;
 }
 
-/// Standard output, or the console of a page line by line.
+/// Whether there is a page that shows a line which is redrawn.
+pub(crate) fn page_redraws() -> bool {
+    #[cfg(not(target_arch = "wasm32"))]
+    return false;
+    #[cfg(target_arch = "wasm32")]
+    return function_of_page("wengert_progress").is_some();
+}
+
+/// Standard output; or, line by line, the console of a page, and what begins with a carriage return its redrawn line.
 #[derive(Default)]
 pub(crate) struct Out(#[allow(dead_code)] Vec<u8>);
 
@@ -75,7 +89,15 @@ impl Write for Out {
         #[cfg(target_arch = "wasm32")]
         {
             let text = std::mem::take(&mut self.0);
-            say(String::from_utf8_lossy(&text).trim_end());
+            let text = String::from_utf8_lossy(&text);
+            let redrawn = text.strip_prefix('\r');
+            if let Some(show) = function_of_page("wengert_progress") {
+                // As above.
+                drop(show.call1(&wasm_bindgen::JsValue::NULL, &redrawn.unwrap_or_default().into()));
+            }
+            if redrawn.is_none() {
+                say(text.trim_end());
+            }
             Ok(())
         }
     }

@@ -57,20 +57,28 @@ pub struct Line {
 pub(crate) struct Bound {
     items: Vec<Item>,
     copies: Vec<(Slot, Slot, u64)>,
-    /// Buffers that the bind groups refer to, kept alive.
-    _buffers: Vec<Buffer>,
+    /// Buffers that the bind groups refer to, kept alive: those of the plan's placement, then others.
+    buffers: Vec<Buffer>,
+    temporaries: usize,
     /// What it looks like.
     pub plan: Plan,
 }
 
 impl Bound {
-    /// Binds a compiled program. `given` are the places of leaves and results.
-    pub fn new(device: &Device, compiled: &Compiled, given: &HashMap<Id, Slot>) -> Result<Bound> {
+    /// Binds a compiled program. `given` are the places of leaves and results; `temporaries` are buffers for the plan's
+    /// placement, if there are any already.
+    pub fn new(
+        device: &Device,
+        compiled: &Compiled,
+        given: &HashMap<Id, Slot>,
+        temporaries: &[Buffer],
+    ) -> Result<Bound> {
         let mut slots = given.clone();
-        let mut buffers = Vec::new();
-        for &bytes in &compiled.placement.buffers {
+        let mut buffers = temporaries.to_vec();
+        for &bytes in &compiled.placement.buffers[buffers.len().min(compiled.placement.buffers.len())..] {
             buffers.push(device.alloc(bytes)?);
         }
+        let own = buffers.len();
         for (&id, range) in &compiled.placement.ranges {
             slots.insert(id, Slot { buffer: buffers[range.buffer].clone(), offset: range.offset });
         }
@@ -83,6 +91,7 @@ impl Bound {
         let context = Context {
             program: &compiled.program,
             fused: &compiled.fused,
+            forms: compiled.forms.as_ref().unwrap_or(&compiled.fused),
             wide: &compiled.wide,
             slots: &slots,
             target: &target,
@@ -143,7 +152,12 @@ impl Bound {
             temporaries: compiled.placement.buffers.iter().sum(),
             live: compiled.placement.live,
         };
-        Ok(Bound { items, copies, _buffers: buffers, plan })
+        Ok(Bound { items, copies, buffers, temporaries: own, plan })
+    }
+
+    /// The buffers of its placement, for plans that never run at the same time.
+    pub fn temporaries(&self) -> Vec<Buffer> {
+        self.buffers[..self.temporaries].to_vec()
     }
 
     /// Encodes one replay.

@@ -3,8 +3,11 @@
 //! Floor 5. Deliberately absent: what only a program about the machine or the compiler needs.
 
 #[cfg(not(target_arch = "wasm32"))]
-pub use crate::callbacks::{BackupAndRestore, ModelCheckpoint};
-pub use crate::callbacks::{Callback, CallbackState, EarlyStopping, Hook, LambdaCallback, Run, TerminateOnNaN};
+pub use crate::callbacks::{BackupAndRestore, CSVLogger, ModelCheckpoint, TensorBoard};
+pub use crate::callbacks::{
+    Callback, CallbackState, EarlyStopping, Hook, LambdaCallback, LearningRateScheduler, ReduceLROnPlateau, Run,
+    TerminateOnNaN,
+};
 pub use crate::data::{Batch, Data};
 pub use crate::dtype::DType;
 pub use crate::error::{Error, Result};
@@ -20,7 +23,7 @@ pub use crate::losses::{BinaryCrossentropy, CategoricalCrossentropy, Loss, Spars
 pub use crate::metrics::{Mean, Metric, Observed};
 pub use crate::model::{
     Checkpoint, Compile, Evaluate, Fit, Functional, History, Model, NetworkState, Predict, PredictState, Scores,
-    TestState, Train, TrainState, Verbose,
+    Stream, TestState, Train, TrainState, Verbose,
 };
 pub use crate::ops::{Axes, Keep, Operand, concat, stack};
 pub use crate::optimizers::{Adam, AdamW, Optimizer, RMSprop, SGD};

@@ -48,7 +48,7 @@ pub fn evaluate(device: &Device, tensors: &[Tensor], options: &Options) -> Resul
         given.insert(root, slot.clone());
         results.push(slot);
     }
-    let bound = Bound::new(device, &eager.compiled, &given)?;
+    let bound = Bound::new(device, &eager.compiled, &given, &[])?;
     bound.encode(transfer.encoder());
     transfer.submit()?;
     for (tensor, slot) in wanted.iter().zip(results) {
@@ -115,7 +115,7 @@ impl Eager {
     }
 
     fn compile(recording: &Recording, wanted: &[Tensor], target: &Target, options: &Options) -> Result<Eager> {
-        let mut program = recording.program(&HashMap::new())?;
+        let mut program = recording.program(&HashMap::new(), None)?;
         // The tensors themselves are not kept: they would hold their memory.
         program.leaves.clear();
         let leaf = |(id, val): (Id, &Val)| matches!(val.kind, Kind::Leaf(_)).then_some(id);

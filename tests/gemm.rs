@@ -2,7 +2,7 @@
 //! The families run on whatever adapter is there: workgroup and register tiles need nothing special; subgroup tiles run
 //! where the subgroup size is fixed.
 
-use wengert::gpu::Class;
+use wengert::gpu::{Class, Shader};
 use wengert::lower::Target;
 use wengert::lower::gemm::{Gemm, Operand, Problem, select};
 use wgpu::util::DeviceExt;
@@ -22,14 +22,14 @@ fn gpu() -> Gpu {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
     let adapter = pollster::block_on(instance.request_adapter(&Default::default())).expect("an adapter");
     let info = adapter.get_info();
-    let features = adapter.features() & wgpu::Features::SUBGROUP;
+    let features = adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::SHADER_F16);
     let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
         required_features: features,
         required_limits: adapter.limits(),
         ..Default::default()
     }))
     .expect("a device");
-    let fixed = !features.is_empty() && info.subgroup_min_size == info.subgroup_max_size;
+    let fixed = features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size == info.subgroup_max_size;
     Gpu { device, queue, subgroup: fixed.then_some(info.subgroup_min_size) }
 }
 
@@ -48,16 +48,28 @@ impl Gpu {
     }
 
     fn run(&self, pipeline: &wgpu::ComputePipeline, gemm: &Gemm, a: &[f32], b: &[f32], c_len: usize) -> Vec<f32> {
+        // A value that no product has, so that an element never written is seen; four more to see a write beyond.
+        let c = vec![-777.0f32; c_len.next_multiple_of(4) + 4];
+        let (a, b) = (bytemuck::cast_slice(a), bytemuck::cast_slice(b));
+        bytemuck::cast_slice(&self.run_bytes(pipeline, gemm, a, b, bytemuck::cast_slice(&c))).to_vec()
+    }
+
+    /// Operands and the first content of C as they lie in memory; C afterwards.
+    fn run_bytes(&self, pipeline: &wgpu::ComputePipeline, gemm: &Gemm, a: &[u8], b: &[u8], c: &[u8]) -> Vec<u8> {
+        let length = c.len() as u64;
         let make = |contents: &[u8], usage| {
             self.device.create_buffer_init(&wgpu::util::BufferInitDescriptor { label: None, contents, usage })
         };
         use wgpu::BufferUsages as U;
         let params = make(bytemuck::cast_slice(&gemm.params), U::UNIFORM);
-        let (a, b) = (make(bytemuck::cast_slice(a), U::STORAGE), make(bytemuck::cast_slice(b), U::STORAGE));
-        // A value that no product has, so that an element never written is seen; four more to see a write beyond.
-        let padded = c_len.next_multiple_of(4) + 4;
-        let c = make(bytemuck::cast_slice(&vec![-777.0f32; padded]), U::STORAGE | U::COPY_SRC);
-        let back = make(bytemuck::cast_slice(&vec![0f32; padded]), U::MAP_READ | U::COPY_DST);
+        let (a, b, c) = (make(a, U::STORAGE), make(b, U::STORAGE), make(c, U::STORAGE | U::COPY_SRC));
+        let usage = U::MAP_READ | U::COPY_DST;
+        let back = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: length,
+            usage,
+            mapped_at_creation: false,
+        });
         let entries: Vec<_> = [&params, &a, &b, &c]
             .iter()
             .enumerate()
@@ -77,11 +89,11 @@ impl Gpu {
             let [x, y, z] = gemm.grid;
             pass.dispatch_workgroups(x, y, z);
         }
-        encoder.copy_buffer_to_buffer(&c, 0, &back, 0, padded as u64 * 4);
+        encoder.copy_buffer_to_buffer(&c, 0, &back, 0, length);
         self.queue.submit([encoder.finish()]);
         back.slice(..).map_async(wgpu::MapMode::Read, |r| r.expect("mapped"));
         self.device.poll(wgpu::PollType::wait_indefinitely()).expect("polled");
-        bytemuck::cast_slice(&back.slice(..).get_mapped_range().expect("mapped")).to_vec()
+        back.slice(..).get_mapped_range().expect("mapped").to_vec()
     }
 }
 
@@ -121,7 +133,7 @@ fn problem(c: &Case) -> Problem {
     let (br, bc) = if tb { (n, k) } else { (k, n) };
     let a = operand(ar, ac, ta, c.broadcast[0], c.pad);
     let b = operand(br, bc, tb, c.broadcast[1], c.pad);
-    Problem { batch, m, n, k, a, b }
+    Problem { batch, parts: 1, m, n, k, a, b }
 }
 
 fn check(gpu: &Gpu, target: &Target, cases: &[Case]) {
@@ -214,6 +226,58 @@ fn subgroup_tiles() {
     check(&gpu, &target_of(Class::Cpu, Some(sg)), &cases());
 }
 
+/// The variant that stores f16 and accumulates in f32. Every sum here is exact in f32, so what differs from f64 is the
+/// rounding of the result to f16, by at most one unit: 2^-10. Accumulators of f16 would be far off: from 2048 on they
+/// lose every addend below one, and these sums of up to 2,500 terms get there.
+#[test]
+fn halves_are_stored_and_floats_accumulated() {
+    use half::f16;
+    let gpu = gpu();
+    if !gpu.device.features().contains(wgpu::Features::SHADER_F16) {
+        println!("skipped: this device has no SHADER_F16");
+        return;
+    }
+    let mut targets = vec![target_of(Class::Browser, None), target_of(Class::Discrete, None)];
+    targets.extend(gpu.subgroup.filter(|sg| [4, 8, 16].contains(sg)).map(|sg| target_of(Class::Cpu, Some(sg))));
+    for target in targets {
+        for size in [[1, 33, 68, 2500], [1, 37, 75, 2499], [2, 40, 10, 96], [1, 5, 3, 0]] {
+            for t in [[false, false], [true, false], [false, true], [true, true]] {
+                let p = problem(&Case { size, t, broadcast: [false; 2], pad: 0 });
+                let gemm = select(&p, &target);
+                let source = Shader::new(gemm.source.as_str()).alias("S", "f16").enable("f16").build().unwrap();
+                // Multiples of 1/8 in [1/2, 1]: their products are exact in f32, as are sums of 2,500 of them.
+                let numbers = |n: usize, seed| -> Vec<f16> {
+                    values(n.next_multiple_of(4).max(4), seed)
+                        .iter()
+                        .map(|v| f16::from_f32(0.5 + v.abs() / 2.0))
+                        .collect()
+                };
+                let eighths = |x: Vec<f16>| -> Vec<f16> {
+                    x.iter().map(|v| f16::from_f32((v.to_f32() * 8.0).round() / 8.0)).collect()
+                };
+                let (a, b) = (eighths(numbers(p.batch * p.m * p.k, 1)), eighths(numbers(p.batch * p.n * p.k, 2)));
+                let c_len = p.batch * p.m * p.n;
+                let c = vec![f16::from_f32(-777.0); c_len.next_multiple_of(4) + 4];
+                let bytes = |x: &[f16]| bytemuck::cast_slice::<f16, u8>(x).to_vec();
+                let c = gpu.run_bytes(&gpu.pipeline(&source), &gemm, &bytes(&a), &bytes(&b), &bytes(&c));
+                let c: &[f16] = bytemuck::cast_slice(&c);
+                let at = |x: &[f16], o: &Operand, transposed: bool, z: usize, row: usize, k: usize| {
+                    let (i, j) = if transposed { (k, row) } else { (row, k) };
+                    x[z * o.batch_stride + i * o.ld + j].to_f64()
+                };
+                for (index, got) in c[..c_len].iter().enumerate() {
+                    let (z, i, j) = (index / p.n / p.m, index / p.n % p.m, index % p.n);
+                    let product = |k| at(&a, &p.a, t[0], z, i, k) * at(&b, &p.b, !t[1], z, j, k);
+                    let want: f64 = (0..p.k).map(product).sum();
+                    let error = (got.to_f64() - want).abs();
+                    assert!(error <= want.abs() * 2f64.powi(-10), "{} {p:?}: {got}, want {want}", gemm.name);
+                }
+                assert!(c[c_len..].iter().all(|x| x.to_f32() == -777.0), "{} wrote beyond C", gemm.name);
+            }
+        }
+    }
+}
+
 /// One text serves all sizes of a class, and every text is accepted by naga and has its seams on lines of their own.
 #[test]
 fn text_depends_on_the_class_only() {
@@ -241,6 +305,7 @@ fn text_depends_on_the_class_only() {
 #[test]
 fn grids_stay_within_limits() {
     let p = Problem {
+        parts: 1,
         batch: 70000,
         m: 8,
         n: 8,

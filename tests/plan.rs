@@ -7,13 +7,15 @@ use std::cell::Cell;
 
 use wengert::error::{Error, Result};
 use wengert::gpu::{Device, Stats};
-use wengert::grad::value_and_grad;
+use wengert::grad::{grad, value_and_grad};
 use wengert::graph::{Tensor, Tree};
-use wengert::layers::{Dense, Dropout, Mode, Network, Sequential, Variables};
+use wengert::layers::{Conv2D, Dense, Dropout, Mode, Network, Sequential, Variables};
 use wengert::losses::{Loss, MeanSquaredError, SparseCategoricalCrossentropy};
+use wengert::lower::Options;
 use wengert::metrics::{self, Metric, Observed};
 use wengert::optimizers::{Adam, Optimizer};
 use wengert::random::threefry;
+use wengert::read;
 use wengert::step::{Logs, Purity, Step};
 
 type State = (Variables, Variables, Variables, Vec<Variables>);
@@ -37,7 +39,7 @@ impl Training {
             .add(Dense::new(3));
         Training {
             network: network.network().unwrap(),
-            loss: SparseCategoricalCrossentropy { from_logits: true }.into(),
+            loss: SparseCategoricalCrossentropy { from_logits: true, ..Default::default() }.into(),
             optimizer: Adam { learning_rate: 0.01, ..Adam::default() }.into(),
             metrics: vec![Metric::new(metrics::Mean).named("loss"), metrics::get("accuracy").unwrap()],
         }
@@ -472,4 +474,31 @@ fn logs_stay_readable_while_further_steps_run() {
     for (logs, n) in all.iter().zip([1.0, 2.0, 3.0, 4.0, 5.0]) {
         assert_eq!(logs.read_blocking().unwrap(), [("n".to_string(), n), ("twice".to_string(), 2.0 * n)]);
     }
+}
+
+#[test]
+fn a_convolution_is_a_product_over_windows_that_are_nowhere_written() {
+    let device = device();
+    let network = Sequential::new([16, 16, 4]).add(Conv2D::new(8, 3).activation("relu")).network().unwrap();
+    let (weights, _) = network.init(1).unwrap();
+    let call = |weights: &Variables, x: &Tensor| {
+        Ok(network.call(weights, &[], std::slice::from_ref(x), Mode::Train)?.0.remove(0))
+    };
+    let x = Tensor::new(&threefry::uniform([5, 5], 2 * 16 * 16 * 4, -1.0, 1.0), [2, 16, 16, 4]);
+    let evaluate = |tensors: &[Tensor]| read::evaluate(&device, tensors, &Options::default()).unwrap().unwrap();
+
+    let plan = evaluate(&[call(&weights, &x).unwrap()]);
+    assert_eq!((plan.dispatches(), plan.temporaries), (1, 0), "{plan}");
+    assert!(plan.lines[0].label.contains("windows") && plan.lines[0].label.contains("relu"), "{plan}");
+    let (image, kernel, result) = (2 * 16 * 16 * 4, 3 * 3 * 4 * 8, 2 * 14 * 14 * 8);
+    assert_eq!(plan.lines[0].bytes, 4 * (image + kernel + 8 + result), "{plan}");
+
+    // Forward, the kernel's gradient and the image's: the bias' is a sum.
+    let loss = |(weights, x): &(Variables, Tensor)| Ok(call(weights, x)?.square().sum(..));
+    let (dw, dx) = grad(loss, &(weights, x)).unwrap();
+    let plan = evaluate(&[dw[0].clone(), dw[1].clone(), dx]);
+    println!("{plan}");
+    assert_eq!(plan.lines.iter().filter(|line| line.label.contains("windows")).count(), 3, "{plan}");
+    // The windows of the images would be 4 * 2 * 14 * 14 * 36 bytes, those of the cotangents twice as many.
+    assert!(plan.temporaries < 4 * 2 * 14 * 14 * 36, "{plan}");
 }

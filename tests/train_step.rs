@@ -37,7 +37,7 @@ impl Training {
             .unwrap();
         Training {
             network,
-            loss: SparseCategoricalCrossentropy { from_logits: true }.into(),
+            loss: SparseCategoricalCrossentropy { from_logits: true, ..Default::default() }.into(),
             optimizer: Optimizer::from(Adam { learning_rate: 0.01, ..Adam::default() }).clip(Clip::GlobalNorm(5.0)),
             metrics: vec![Metric::new(metrics::Mean).named("loss"), metrics::get("accuracy").unwrap()],
         }

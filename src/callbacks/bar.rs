@@ -26,10 +26,20 @@ const ERASE_TO_END: &str = "\x1b[K";
 pub enum Style {
     /// One line that is redrawn in place, in colour.
     Terminal,
+    /// The same line without colour, redrawn in place; at the end it goes to the console. For a page that shows it: see
+    /// [`main`](crate::host::main).
+    Page,
     /// The same line without colour, once, at the end: for files, pipes and the console of a browser.
     Plain,
     /// A line without a bar, at the end: Keras' `verbose=2`.
     Brief,
+}
+
+impl Style {
+    /// Whether the line is redrawn before its end.
+    pub fn moves(self) -> bool {
+        matches!(self, Style::Terminal | Style::Page)
+    }
 }
 
 /// How far something is: what a line says, besides the metrics.
@@ -89,8 +99,12 @@ pub fn value(value: f64) -> String {
     if value.abs() > 1e-3 {
         return format!("{value:.4}");
     }
-    // Rust writes 5.0000e-4 where the rest of the world writes 5.0000e-04.
-    let text = format!("{value:.4e}");
+    scientific(value, 4)
+}
+
+/// Rust writes 5.0000e-4 where the rest of the world writes 5.0000e-04.
+pub(super) fn scientific(value: f64, precision: usize) -> String {
+    let text = format!("{value:.precision$e}");
     match text.split_once('e') {
         Some((mantissa, exponent)) => {
             let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));
@@ -150,7 +164,7 @@ impl Bar {
     }
 
     /// After `current` steps, `elapsed` since the start. Names that were not seen before are appended, in alphabetical
-    /// order among themselves. Writes only to a terminal, and not more often than 20 times a second.
+    /// order among themselves. Writes only where the line moves, and not more often than 20 times a second.
     ///
     /// # Errors
     /// Those of `out`.
@@ -168,11 +182,14 @@ impl Bar {
             self.first = Some((elapsed, current));
         }
         let too_soon = self.drawn.is_some_and(|drawn| elapsed.saturating_sub(drawn) < INTERVAL);
-        if self.style != Style::Terminal || too_soon {
+        if !self.style.moves() || too_soon {
             return Ok(());
         }
         self.drawn = Some(elapsed);
-        write!(out, "\r{}{ERASE_TO_END}", line(progress, &self.metrics, true))?;
+        match self.style {
+            Style::Page => write!(out, "\r{}", line(progress, &self.metrics, false))?,
+            _ => write!(out, "\r{}{ERASE_TO_END}", line(progress, &self.metrics, true))?,
+        }
         out.flush()
     }
 
@@ -191,7 +208,7 @@ impl Bar {
         let progress = self.progress(elapsed, true);
         match self.style {
             Style::Terminal => writeln!(out, "\r{}{ERASE_TO_END}", line(progress, &self.metrics, true))?,
-            Style::Plain => writeln!(out, "{}", line(progress, &self.metrics, false))?,
+            Style::Plain | Style::Page => writeln!(out, "{}", line(progress, &self.metrics, false))?,
             Style::Brief => writeln!(out, "{}", brief(progress, &self.metrics))?,
         }
         out.flush()
@@ -253,6 +270,20 @@ mod tests {
                 "\r\x1b[1m16/32\x1b[0m \x1b[32m━━━━━━━━━━\x1b[0m\x1b[37m━━━━━━━━━━\x1b[0m \x1b[1m0s\x1b[0m 17ms/step - loss: 1.0000 - mae: 5.0000e-04\x1b[K",
                 "\r\x1b[1m32/32\x1b[0m \x1b[32m━━━━━━━━━━━━━━━━━━━━\x1b[0m \x1b[1m0s\x1b[0m 17ms/step - loss: 0.2870 - mae: 0.4484\x1b[K",
                 "\r\x1b[1m32/32\x1b[0m \x1b[32m━━━━━━━━━━━━━━━━━━━━\x1b[0m \x1b[1m1s\x1b[0m 17ms/step - loss: 0.2870 - mae: 0.4484 - val_loss: 1.0000e-03\x1b[K\n",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_page_is_redrawn_without_colour() {
+        assert_eq!(
+            epoch_of_32(Style::Page),
+            [
+                "\r 1/32 ━━━━━━━━━━━━━━━━━━━━ 15s 500ms/step - loss: 1.2500 - mae: 0.5000",
+                "",
+                "\r16/32 ━━━━━━━━━━━━━━━━━━━━ 0s 17ms/step - loss: 1.0000 - mae: 5.0000e-04",
+                "\r32/32 ━━━━━━━━━━━━━━━━━━━━ 0s 17ms/step - loss: 0.2870 - mae: 0.4484",
+                "32/32 ━━━━━━━━━━━━━━━━━━━━ 1s 17ms/step - loss: 0.2870 - mae: 0.4484 - val_loss: 1.0000e-03\n",
             ]
         );
     }

@@ -3,12 +3,14 @@
 //! Hooks return futures, since saving or reading waits for the device; the default ones are empty. They get the run,
 //! never the model: what may be changed from outside a step (the learning rate, stopping) has a method, and what a step
 //! froze cannot be changed unnoticed. Deliberately absent: numbers read for every step; [`Run::read_logs`] is there for
-//! callbacks that want to wait.
+//! callbacks that want to wait. The order and the numbers are those of Keras 3: callbacks in the order given and the bar
+//! last, so that it and the history have what callbacks add to the scores; with 16 steps per execution the hooks of
+//! batches come with 0 and 15, 16 and 31, and so on.
 
 use futures::future::{LocalBoxFuture, ready};
 
 use super::state::CallbackState;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::Tensor;
 use crate::model::{Checkpoint, Functional, Scores};
 use crate::step::Logs;
@@ -21,80 +23,91 @@ pub fn nothing<'a>() -> Hook<'a> {
     Box::pin(ready(Ok(())))
 }
 
-/// Something that happens around the steps of `fit`. An error ends the training and is returned by `fit`; the model
-/// keeps its newest complete state, and no further hook is called.
-pub trait Callback {
-    /// Before the first epoch.
-    fn on_train_begin<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
-        let _ = run;
-        nothing()
-    }
+macro_rules! hooks {
+    ($($(#[$doc:meta])+ $hook:ident)*) => {
+        /// Something that happens around the steps of `fit`, `evaluate` and `predict`. An error ends the loop and is
+        /// returned by the entry point; the model keeps its newest complete state, and no further hook is called.
+        pub trait Callback {
+            $($(#[$doc])+
+            fn $hook<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
+                let _ = run;
+                nothing()
+            })*
 
-    /// After the last epoch, or the one that stopped.
-    fn on_train_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
-        let _ = run;
-        nothing()
-    }
+            /// After the hooks of a moment in which a callback asked for a [`checkpoint`](Run::checkpoint). All
+            /// callbacks see it, whoever asked.
+            fn on_checkpoint<'a>(&'a mut self, checkpoint: &'a Checkpoint, run: &'a mut Run<'_>) -> Hook<'a> {
+                let _ = (checkpoint, run);
+                nothing()
+            }
 
-    /// Before an epoch, after the metrics were reset.
-    fn on_epoch_begin<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
-        let _ = run;
-        nothing()
-    }
+            /// What must be in a checkpoint for the callback to go on where it was; nothing for one that remembers
+            /// nothing. Asked before `restore` too, for the kind.
+            fn state(&self) -> Option<CallbackState> {
+                None
+            }
 
-    /// After an epoch and its validation; [`Run::scores`] are the epoch's.
-    fn on_epoch_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
-        let _ = run;
-        nothing()
-    }
-
-    /// Before a submission (of one step, or of as many as are fused).
-    fn on_batch_begin<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
-        let _ = run;
-        nothing()
-    }
-
-    /// After a submission. The device may still be at work on it.
-    fn on_batch_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
-        let _ = run;
-        nothing()
-    }
-
-    /// After the hooks of a moment in which a callback asked for a [`checkpoint`](Run::checkpoint). All callbacks see
-    /// it, whoever asked.
-    fn on_checkpoint<'a>(&'a mut self, checkpoint: &'a Checkpoint, run: &'a mut Run<'_>) -> Hook<'a> {
-        let _ = (checkpoint, run);
-        nothing()
-    }
-
-    /// What must be in a checkpoint for the callback to go on where it was; nothing for one that remembers nothing.
-    /// Asked before `restore` too, for the kind.
-    fn state(&self) -> Option<CallbackState> {
-        None
-    }
-
-    /// Goes on from a state of this kind, after `on_train_begin`.
-    fn restore(&mut self, state: &CallbackState) -> Result<()> {
-        let _ = state;
-        Ok(())
-    }
+            /// Goes on from a state of this kind, after `on_train_begin`. If the training goes on in the middle of an
+            /// epoch, once more after `on_epoch_begin`, which so leaves no trace a second time.
+            fn restore(&mut self, state: &CallbackState) -> Result<()> {
+                let _ = state;
+                Ok(())
+            }
+        }
+    };
 }
 
-/// A training that is going on.
+hooks! {
+    /// Before the first epoch.
+    on_train_begin
+    /// After the last epoch, or the one that stopped.
+    on_train_end
+    /// Before an epoch, after the metrics were reset.
+    on_epoch_begin
+    /// After an epoch and its validation; [`Run::scores`] are the epoch's, and what is added to them goes to the history
+    /// and the bar.
+    on_epoch_end
+    /// Before a submission (of one step, or of as many as are fused); [`Run::batch`] is its first batch.
+    on_batch_begin
+    /// After a submission, of which [`Run::batch`] is the last batch. The device may still be at work on it.
+    on_batch_end
+    /// Before an evaluation, that of `evaluate` or the validation of `fit`, after the metrics were reset.
+    on_test_begin
+    /// After an evaluation, whose scores are [`Run::scores`].
+    on_test_end
+    /// Before a batch of evaluation.
+    on_test_batch_begin
+    /// After a batch of evaluation was submitted.
+    on_test_batch_end
+    /// Before a prediction.
+    on_predict_begin
+    /// After a prediction.
+    on_predict_end
+    /// Before a batch of prediction.
+    on_predict_batch_begin
+    /// After a batch of prediction was submitted.
+    on_predict_batch_end
+}
+
+/// A training, evaluation or prediction that is going on.
 pub struct Run<'m> {
     /// Number of the epoch, from 0.
     pub epoch: usize,
     /// Epochs in all.
     pub epochs: usize,
-    /// Steps of this epoch that were submitted.
+    /// Steps of this epoch, evaluation or prediction that were submitted.
     pub step: usize,
-    /// Steps of an epoch.
+    /// Steps of an epoch, evaluation or prediction; 0 where their number is not known before they end.
     pub steps: usize,
-    /// The newest complete epoch's numbers.
+    /// Number of the batch that a hook is called for, from 0: before a submission its first, afterwards its last.
+    pub batch: usize,
+    /// The newest complete epoch's numbers, or those of an evaluation that ended.
     pub scores: Scores,
-    /// Set to end the training: no further step is taken. The epoch, if one is going on, is still validated and
-    /// reported.
+    /// Set to end what is going on: no further step is taken. An epoch is still validated and reported; a validation is
+    /// finished and ends the training then; an evaluation has the scores of what it has seen.
     pub stop: bool,
+    /// Whether this is the validation of a training.
+    pub validating: bool,
     pub(crate) checkpoint: bool,
     pub(crate) resume: Option<Checkpoint>,
     logs: Logs,
@@ -104,23 +117,37 @@ pub struct Run<'m> {
 impl<'m> Run<'m> {
     pub(crate) fn new(networks: Vec<&'m Functional>, epochs: usize, steps: usize) -> Run<'m> {
         let (scores, logs) = (Scores::default(), Logs::default());
-        Run { epoch: 0, epochs, step: 0, steps, scores, stop: false, checkpoint: false, resume: None, logs, networks }
+        let (stop, validating, checkpoint, resume) = (false, false, false, None);
+        Run { epoch: 0, epochs, step: 0, steps, batch: 0, scores, stop, validating, checkpoint, resume, logs, networks }
+    }
+
+    /// The validation, of so many steps, of this training.
+    pub(crate) fn validation(&self, steps: usize) -> Run<'m> {
+        let run = Run::new(self.networks.clone(), self.epochs, steps);
+        Run { epoch: self.epoch, validating: true, ..run }
     }
 
     pub(crate) fn start_epoch(&mut self, epoch: usize) {
         self.epoch = epoch;
         self.step = 0;
+        self.batch = 0;
         self.logs = Logs::default();
+    }
+
+    pub(crate) fn start_step(&mut self) {
+        self.batch = self.step;
     }
 
     pub(crate) fn finish_step(&mut self, steps: usize, logs: Logs) {
         self.step += steps;
+        self.batch = self.step.saturating_sub(1);
         self.logs = logs;
     }
 
     /// Asks for a checkpoint of the training, which [`on_checkpoint`](Callback::on_checkpoint) gets as soon as all
-    /// callbacks have had this hook. After the last step of an epoch that is when the epoch has ended, so that a
-    /// training never goes on between its last step and its validation.
+    /// callbacks have had this hook. After the last step of an epoch, and in its validation, that is when the epoch has
+    /// ended, so that a training never goes on between its last step and its validation. Outside of a training there
+    /// is nothing to take a checkpoint of.
     pub fn checkpoint(&mut self) {
         self.checkpoint = true;
     }
@@ -143,6 +170,16 @@ impl<'m> Run<'m> {
     /// The networks in training, with their learning rates and variables.
     pub fn networks(&self) -> &[&'m Functional] {
         &self.networks
+    }
+
+    /// A network by its number among [`networks`](crate::model::Model::networks).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there are not so many.
+    pub fn network(&self, index: usize) -> Result<&'m Functional> {
+        self.networks.get(index).copied().ok_or_else(|| Error::Argument {
+            what: format!("there is no network {index} among {}; they count from 0", self.networks.len()),
+        })
     }
 
     /// The learning rate of the first network's optimizer.
@@ -203,7 +240,7 @@ impl Run<'_> {
     /// The variables of all networks as they are after the newest step.
     ///
     /// # Errors
-    /// [`Error::State`](crate::error::Error::State) inside a step.
+    /// [`Error::State`] inside a step.
     pub fn snapshot(&self) -> Result<Snapshot> {
         let of = |network: &&Functional| {
             Ok(network.variables()?.into_iter().map(|(_, tensor)| tensor).enumerate().collect())
@@ -217,62 +254,5 @@ impl Run<'_> {
             network.assign(&network.device().await?, variables)?;
         }
         Ok(())
-    }
-}
-
-/// What a [`LambdaCallback`] calls.
-type Function<'f> = Option<Box<dyn FnMut(&mut Run<'_>) + 'f>>;
-
-/// A callback made of closures that need not wait.
-#[derive(Default)]
-pub struct LambdaCallback<'f> {
-    epoch_begin: Function<'f>,
-    epoch_end: Function<'f>,
-    batch_end: Function<'f>,
-}
-
-impl<'f> LambdaCallback<'f> {
-    /// A callback that does nothing yet.
-    pub fn new() -> LambdaCallback<'f> {
-        LambdaCallback::default()
-    }
-
-    /// Called before each epoch.
-    pub fn on_epoch_begin(mut self, f: impl FnMut(&mut Run<'_>) + 'f) -> Self {
-        self.epoch_begin = Some(Box::new(f));
-        self
-    }
-
-    /// Called after each epoch.
-    pub fn on_epoch_end(mut self, f: impl FnMut(&mut Run<'_>) + 'f) -> Self {
-        self.epoch_end = Some(Box::new(f));
-        self
-    }
-
-    /// Called after each submission.
-    pub fn on_batch_end(mut self, f: impl FnMut(&mut Run<'_>) + 'f) -> Self {
-        self.batch_end = Some(Box::new(f));
-        self
-    }
-}
-
-fn call<'a>(function: &mut Function<'_>, run: &mut Run<'_>) -> Hook<'a> {
-    if let Some(function) = function {
-        function(run);
-    }
-    nothing()
-}
-
-impl Callback for LambdaCallback<'_> {
-    fn on_epoch_begin<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
-        call(&mut self.epoch_begin, run)
-    }
-
-    fn on_epoch_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
-        call(&mut self.epoch_end, run)
-    }
-
-    fn on_batch_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
-        call(&mut self.batch_end, run)
     }
 }

@@ -1,12 +1,14 @@
-//! [`Monitor`]: whether a score got better.
+//! [`Monitor`]: a score by its name, and which way it is better.
 
+use super::rules::Improvement;
 use crate::error::{Error, Result};
 use crate::model::Scores;
 
 /// Which way a score is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Direction {
-    /// Up for names that end in `acc`, `accuracy`, `auc`, `precision` or `recall`, down for all others.
+    /// Told from the name: down for losses, errors, cross-entropies and other distances, up for accuracies, areas under a
+    /// curve, precision, recall, scores and correlations. A name that says neither is refused before the training.
     #[default]
     Auto,
     /// Down.
@@ -15,55 +17,102 @@ pub enum Direction {
     Max,
 }
 
-/// A score and the best it has been.
+const UP: [&str; 12] = [
+    "acc",
+    "accuracy",
+    "auc",
+    "precision",
+    "recall",
+    "specificity",
+    "sensitivity",
+    "score",
+    "iou",
+    "io_u",
+    "correlation",
+    "cosine_similarity",
+];
+const DOWN: [&str; 14] = [
+    "loss",
+    "error",
+    "mae",
+    "mse",
+    "mape",
+    "msle",
+    "rmse",
+    "crossentropy",
+    "divergence",
+    "kld",
+    "poisson",
+    "hinge",
+    "log_cosh",
+    "logcosh",
+];
+
+impl Direction {
+    /// Whether more is better, for a score of this name; `None` where the name does not tell.
+    pub fn up(self, name: &str) -> Option<bool> {
+        match self {
+            Direction::Min => return Some(false),
+            Direction::Max => return Some(true),
+            Direction::Auto => {}
+        }
+        let name = name.strip_prefix("val_").unwrap_or(name);
+        // A second metric of the same name has a number.
+        let name = match name.rsplit_once('_') {
+            Some((name, number)) if number.bytes().all(|b| b.is_ascii_digit()) => name,
+            _ => name,
+        };
+        let ends = |end: &&str| name.strip_suffix(*end).is_some_and(|rest| rest.is_empty() || rest.ends_with('_'));
+        if UP.iter().any(ends) {
+            Some(true)
+        } else if DOWN.iter().any(ends) {
+            Some(false)
+        } else {
+            None
+        }
+    }
+}
+
+/// A score that is watched.
 #[derive(Clone, Debug)]
 pub(super) struct Monitor {
     pub name: String,
     pub direction: Direction,
-    /// What a score must change by at least, to count as better.
     pub min_delta: f64,
-    pub best: Option<f64>,
     warned: bool,
 }
 
 impl Monitor {
     pub fn new(name: &str) -> Monitor {
-        Monitor { name: name.into(), direction: Direction::Auto, min_delta: 0.0, best: None, warned: false }
+        Monitor { name: name.into(), direction: Direction::Auto, min_delta: 0.0, warned: false }
     }
 
-    /// Whether these scores are better than the best so far, which they become then; `None` for an epoch that was not
-    /// validated and so may lack the score. A NaN is never better.
-    pub fn better(&mut self, scores: &Scores) -> Result<Option<bool>> {
-        let Some(score) = scores.get(&self.name) else {
-            let known: Vec<&str> = scores.iter().map(|(name, _)| name).collect();
-            let what = format!("there is no score \"{}\" to monitor; there are {}", self.name, known.join(", "));
-            if !self.name.starts_with("val_") {
-                return Err(Error::Argument { what });
-            }
-            if !std::mem::replace(&mut self.warned, true) {
-                log::warn!("{what}; is there validation data?");
-            }
-            return Ok(None);
+    /// What counts as better.
+    pub fn improvement(&self) -> Result<Improvement> {
+        let Some(up) = self.direction.up(&self.name) else {
+            let what =
+                format!("whether more of \"{}\" is better cannot be told from its name; set a direction", self.name);
+            return Err(Error::Argument { what });
         };
-        let delta = self.min_delta.abs();
-        let better = match self.best {
-            None => !score.is_nan(),
-            Some(best) if self.up() => score > best + delta,
-            Some(best) => score < best - delta,
-        };
-        if better {
-            self.best = Some(score);
+        if self.min_delta.is_nan() {
+            return Err(Error::NonFinite { what: format!("a min_delta for \"{}\"", self.name) });
         }
-        Ok(Some(better))
+        Ok(Improvement { up, min_delta: self.min_delta })
     }
 
-    fn up(&self) -> bool {
-        match self.direction {
-            Direction::Min => false,
-            Direction::Max => true,
-            Direction::Auto => {
-                ["acc", "accuracy", "auc", "precision", "recall"].iter().any(|end| self.name.ends_with(end))
-            }
+    /// The score; `None` for an epoch that was not validated and so may lack it.
+    pub fn score(&mut self, scores: &Scores) -> Result<Option<f64>> {
+        if let Some(score) = scores.get(&self.name) {
+            return Ok(Some(score));
         }
+        let known: Vec<&str> = scores.iter().map(|(name, _)| name).collect();
+        let what = format!("there is no score \"{}\" to monitor; there are {}", self.name, known.join(", "));
+        if !self.name.starts_with("val_") {
+            return Err(Error::Argument { what });
+        }
+        if !std::mem::replace(&mut self.warned, true) {
+            log::warn!("{what}; is there validation data?");
+        }
+        Ok(None)
     }
 }

@@ -1,12 +1,13 @@
-//! [`EarlyStopping`] and [`TerminateOnNaN`]: callbacks that end a training.
+//! [`EarlyStopping`]: ends a training that does not get better.
+//!
+//! Deliberately absent: the decision, which is [`Stopping`]'s, and weights on the host; the best ones stay on the device.
 
-use super::callback::{Callback, Hook, Run, Snapshot};
-use super::latest::Latest;
+use super::callback::{Callback, Hook, Run, Snapshot, nothing};
 use super::monitor::{Direction, Monitor};
-use super::nothing;
+use super::rules::{Improvement, Stopping};
 use super::state::CallbackState;
-use crate::error::Result;
-use crate::model::Scores;
+use crate::error::{Error, Result};
+use crate::host::say;
 
 /// Stops when a score has not become better for some epochs.
 ///
@@ -17,10 +18,10 @@ use crate::model::Scores;
 /// ```
 pub struct EarlyStopping {
     monitor: Monitor,
-    patience: usize,
+    rule: Stopping,
     restore: bool,
-    waited: usize,
-    best: Option<(usize, Option<Snapshot>)>,
+    verbose: bool,
+    snapshot: Option<Snapshot>,
     stopped: Option<usize>,
 }
 
@@ -28,13 +29,15 @@ impl EarlyStopping {
     /// Watches a score ("val_loss"), with a patience of 0: the first epoch that is not better is the last.
     pub fn new(monitor: &str) -> EarlyStopping {
         let monitor = Monitor::new(monitor);
-        EarlyStopping { monitor, patience: 0, restore: false, waited: 0, best: None, stopped: None }
+        // Which way is better is settled when the training begins.
+        let rule = Stopping::new(Improvement { up: false, min_delta: 0.0 });
+        EarlyStopping { monitor, rule, restore: false, verbose: false, snapshot: None, stopped: None }
     }
 
     /// Epochs without a better score that are still tolerated, as Keras counts them: training stops at the end of the
     /// `patience`-th one.
     pub fn patience(mut self, epochs: usize) -> Self {
-        self.patience = epochs;
+        self.rule.patience = epochs;
         self
     }
 
@@ -50,9 +53,28 @@ impl EarlyStopping {
         self
     }
 
-    /// Gives all networks their weights of the best epoch at the end, whether or not it ended early.
+    /// A score to be better than: epochs that are not use up the patience, even if each is better than the last.
+    pub fn baseline(mut self, score: f64) -> Self {
+        self.rule.baseline = Some(score);
+        self
+    }
+
+    /// The first epoch, from 0, that is looked at.
+    pub fn start_from_epoch(mut self, epoch: usize) -> Self {
+        self.rule.start_from_epoch = epoch;
+        self
+    }
+
+    /// Gives all networks their weights of the best epoch at the end, whether or not it ended early. They are kept on
+    /// the device, so it holds the weights twice.
     pub fn restore_best_weights(mut self) -> Self {
         self.restore = true;
+        self
+    }
+
+    /// Says when it stops and what it restores.
+    pub fn verbose(mut self) -> Self {
+        self.verbose = true;
         self
     }
 
@@ -63,115 +85,77 @@ impl EarlyStopping {
 
     /// The best epoch, from 0, and its score.
     pub fn best(&self) -> Option<(usize, f64)> {
-        Some((self.best.as_ref()?.0, self.monitor.best?))
+        self.rule.best()
+    }
+
+    fn look(&mut self, run: &mut Run<'_>) -> Result<()> {
+        let Some(score) = self.monitor.score(&run.scores)? else { return Ok(()) };
+        let verdict = self.rule.observe(run.epoch, score);
+        if verdict.keep && self.restore {
+            // The old one goes first, so that its memory is there for the new one.
+            self.snapshot = None;
+            self.snapshot = Some(run.snapshot()?);
+        }
+        if verdict.stop {
+            self.stopped = Some(run.epoch);
+            run.stop = true;
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self, run: &Run<'_>) -> Result<()> {
+        if let Some(epoch) = self.stopped.filter(|_| self.verbose) {
+            say(&format!("Epoch {}: early stopping", epoch + 1));
+        }
+        // The snapshot is let go, so that its memory is not held as long as the callback.
+        let Some(snapshot) = self.snapshot.take() else { return Ok(()) };
+        if let Some(epoch) = self.rule.kept().filter(|_| self.verbose) {
+            say(&format!("Restoring model weights from the end of the best epoch: {}.", epoch + 1));
+        }
+        run.restore(&snapshot).await
     }
 }
 
 impl Callback for EarlyStopping {
     fn on_train_begin<'a>(&'a mut self, _: &'a mut Run<'_>) -> Hook<'a> {
-        (self.waited, self.best, self.stopped, self.monitor.best) = (0, None, None, None);
-        nothing()
-    }
-
-    fn on_epoch_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
         Box::pin(async move {
-            let Some(better) = self.monitor.better(&run.scores)? else { return Ok(()) };
-            if better {
-                let snapshot = if self.restore { Some(run.snapshot()?) } else { None };
-                self.best = Some((run.epoch, snapshot));
-                self.waited = 0;
-                return Ok(());
+            if self.rule.baseline.is_some_and(f64::is_nan) {
+                return Err(Error::NonFinite { what: "the baseline of early stopping".into() });
             }
-            self.waited += 1;
-            if self.waited >= self.patience {
-                self.stopped = Some(run.epoch);
-                run.stop = true;
-            }
+            self.rule.improvement = self.monitor.improvement()?;
+            self.rule.reset();
+            (self.snapshot, self.stopped) = (None, None);
             Ok(())
         })
     }
 
+    fn on_epoch_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
+        Box::pin(async move { self.look(run) })
+    }
+
     fn state(&self) -> Option<CallbackState> {
-        let (best_epoch, snapshot) = match &self.best {
-            Some((epoch, snapshot)) => (Some(*epoch), snapshot.as_ref()),
-            None => (None, None),
-        };
         let state = CallbackState::new("early_stopping")
-            .with_count("waited", self.waited)
-            .with("best", self.monitor.best)
-            .with_count("best_epoch", best_epoch)
+            .with_count("waited", self.rule.waited)
+            .with("best", self.rule.best.map(|best| best.1))
+            .with_count("best_epoch", self.rule.best.map(|best| best.0))
+            .with_count("kept_epoch", self.rule.kept)
             .with_count("stopped_epoch", self.stopped);
-        Some(state.with_tensors(snapshot.map(Snapshot::tensors).unwrap_or_default()))
+        Some(state.with_tensors(self.snapshot.as_ref().map(Snapshot::tensors).unwrap_or_default()))
     }
 
     fn restore(&mut self, state: &CallbackState) -> Result<()> {
-        self.waited = state.count("waited").unwrap_or(0);
-        self.monitor.best = state.number("best");
-        self.best = state.count("best_epoch").map(|epoch| (epoch, Snapshot::of(state)));
+        self.rule.waited = state.count("waited").unwrap_or(0);
+        self.rule.best = state.count("best_epoch").zip(state.number("best"));
+        self.rule.kept = state.count("kept_epoch");
         self.stopped = state.count("stopped_epoch");
+        self.snapshot = Snapshot::of(state).filter(|_| self.restore);
         Ok(())
     }
 
     fn on_train_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
-        Box::pin(async move {
-            // The snapshot is let go, so that its memory is not held as long as the callback.
-            match self.best.as_mut().and_then(|(_, snapshot)| snapshot.take()) {
-                Some(snapshot) => run.restore(&snapshot).await,
-                None => Ok(()),
-            }
-        })
-    }
-}
-
-/// Stops when a log is not a finite number: during an epoch soon after, without waiting for each step.
-#[derive(Default)]
-pub struct TerminateOnNaN {
-    latest: Latest,
-    found: Option<(usize, String)>,
-}
-
-impl TerminateOnNaN {
-    /// Watches all logs.
-    pub fn new() -> TerminateOnNaN {
-        TerminateOnNaN::default()
-    }
-
-    /// The epoch, from 0, in which it was found, and the name of the log.
-    pub fn found(&self) -> Option<(usize, &str)> {
-        self.found.as_ref().map(|(epoch, name)| (*epoch, name.as_str()))
-    }
-}
-
-fn not_finite(scores: &Scores) -> Option<String> {
-    scores.iter().find(|(_, value)| !value.is_finite()).map(|(name, _)| name.to_string())
-}
-
-impl Callback for TerminateOnNaN {
-    fn on_epoch_begin<'a>(&'a mut self, _: &'a mut Run<'_>) -> Hook<'a> {
-        self.latest = Latest::default();
-        nothing()
-    }
-
-    fn on_batch_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
-        Box::pin(async move {
-            let name = not_finite(self.latest.look(run)?);
-            self.note(name, run);
-            Ok(())
-        })
-    }
-
-    fn on_epoch_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
-        let name = not_finite(&run.scores);
-        self.note(name, run);
-        nothing()
-    }
-}
-
-impl TerminateOnNaN {
-    fn note(&mut self, name: Option<String>, run: &mut Run<'_>) {
-        let Some(name) = name.filter(|_| !run.stop) else { return };
-        log::warn!("{name} is not finite in epoch {}; training stops", run.epoch + 1);
-        self.found = Some((run.epoch, name));
-        run.stop = true;
+        if self.stopped.is_none() && self.snapshot.is_none() {
+            return nothing();
+        }
+        Box::pin(self.end(run))
     }
 }

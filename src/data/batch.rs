@@ -1,23 +1,25 @@
 //! [`Batch`]: the inputs, targets and weights that a step gets.
 //!
 //! A plain structure with public fields, so that a model with several inputs or none of the targets is an ordinary
-//! case; the accessors are for the usual one. Deliberately absent: names of inputs, which belong to the model.
+//! case; the accessors are for the usual one. Deliberately absent: names of inputs and outputs, which belong to the
+//! model; [`by_name`](crate::model::Train::by_name) puts named tensors into its order.
 
 use crate::error::{Error, Result};
 use crate::graph::{Tensor, Tree};
 
 /// Rows to train or evaluate on: every tensor has one row for each sample along its first axis.
 ///
-/// Made from `x`, `(x, y)` or `(x, y, sample_weight)`, by reference or by value; `(inputs, targets)` as two vectors
-/// serves models with several of them.
+/// Made from `x`, `(x, y)` or `(x, y, sample_weight)`, by reference or by value; the same as vectors serves models with
+/// several inputs or outputs.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// What the model is called with.
     pub inputs: Vec<Tensor>,
     /// What the loss compares the predictions to; empty for prediction and for losses of the inputs alone.
     pub targets: Vec<Tensor>,
-    /// How much each sample counts in the loss and in weighted metrics, shape `[rows]` or broadcastable to the loss.
-    pub sample_weight: Option<Tensor>,
+    /// How much each sample counts in the loss and in weighted metrics, shape `[rows]` or that of the loss's values:
+    /// none, one for all outputs, or one for each.
+    pub sample_weights: Vec<Tensor>,
 }
 
 impl Batch {
@@ -49,7 +51,15 @@ impl Batch {
     /// As for [`xy`](Batch::xy).
     pub fn xyw(&self) -> Result<(Tensor, Tensor, Option<Tensor>)> {
         let (x, y) = self.xy()?;
-        Ok((x, y, self.sample_weight.clone()))
+        Ok((x, y, self.weight_of(0).cloned()))
+    }
+
+    /// The sample weights for an output, if there are any: its own, or the only ones.
+    pub fn weight_of(&self, output: usize) -> Option<&Tensor> {
+        match self.sample_weights.as_slice() {
+            [all] => Some(all),
+            each => each.get(output),
+        }
     }
 
     /// Number of rows: the length of the first input's first axis, 0 without inputs.
@@ -68,16 +78,12 @@ impl Tree for Batch {
     fn visit(&self, f: &mut dyn FnMut(&Tensor)) {
         self.inputs.visit(f);
         self.targets.visit(f);
-        self.sample_weight.visit(f);
+        self.sample_weights.visit(f);
     }
 
     fn map(&self, f: &mut dyn FnMut(&Tensor) -> Tensor) -> Batch {
         // Fields are evaluated as written, which is the order of `visit`.
-        Batch {
-            inputs: self.inputs.map(f),
-            targets: self.targets.map(f),
-            sample_weight: Tree::map(&self.sample_weight, f),
-        }
+        Batch { inputs: self.inputs.map(f), targets: self.targets.map(f), sample_weights: self.sample_weights.map(f) }
     }
 }
 
@@ -95,13 +101,13 @@ impl From<Tensor> for Batch {
 
 impl From<(Tensor, Tensor)> for Batch {
     fn from((x, y): (Tensor, Tensor)) -> Batch {
-        Batch { inputs: vec![x], targets: vec![y], sample_weight: None }
+        Batch { inputs: vec![x], targets: vec![y], ..Batch::default() }
     }
 }
 
 impl From<(Tensor, Tensor, Tensor)> for Batch {
     fn from((x, y, weight): (Tensor, Tensor, Tensor)) -> Batch {
-        Batch { inputs: vec![x], targets: vec![y], sample_weight: Some(weight) }
+        Batch { inputs: vec![x], targets: vec![y], sample_weights: vec![weight] }
     }
 }
 
@@ -125,7 +131,19 @@ impl From<(&Tensor, &Tensor, &Tensor)> for Batch {
 
 impl From<(Vec<Tensor>, Vec<Tensor>)> for Batch {
     fn from((inputs, targets): (Vec<Tensor>, Vec<Tensor>)) -> Batch {
-        Batch { inputs, targets, sample_weight: None }
+        Batch { inputs, targets, ..Batch::default() }
+    }
+}
+
+impl From<(Vec<Tensor>, Vec<Tensor>, Vec<Tensor>)> for Batch {
+    fn from((inputs, targets, sample_weights): (Vec<Tensor>, Vec<Tensor>, Vec<Tensor>)) -> Batch {
+        Batch { inputs, targets, sample_weights }
+    }
+}
+
+impl From<Vec<Tensor>> for Batch {
+    fn from(inputs: Vec<Tensor>) -> Batch {
+        Batch { inputs, ..Batch::default() }
     }
 }
 
@@ -169,7 +187,7 @@ mod tests {
         let batch = Batch {
             inputs: vec![rows(1), rows(2)],
             targets: vec![rows(3)],
-            sample_weight: Some(Tensor::new(&[1.0; 4], [4])),
+            sample_weights: vec![Tensor::new(&[1.0; 4], [4])],
         };
         let mut mapped = Vec::new();
         let copy = batch.map(&mut |t| {

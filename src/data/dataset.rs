@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::dtype::DType;
 use crate::error::{Error, Place, Result};
 use crate::graph::{Spec, Tensor, here};
 
@@ -16,7 +17,7 @@ use super::Batch;
 pub struct Data {
     inputs: Vec<Column>,
     targets: Vec<Column>,
-    sample_weight: Option<Column>,
+    sample_weights: Vec<Column>,
     first: usize,
     len: usize,
 }
@@ -44,7 +45,7 @@ impl Data {
         };
         let inputs = named("the input", &whole.inputs)?;
         let targets = named("the target", &whole.targets)?;
-        let weight = named("the sample weight", whole.sample_weight.as_slice())?;
+        let weight = named("the sample weight", &whole.sample_weights)?;
 
         let Some((first_name, first)) = inputs.first() else {
             return Err(Error::Data { what: "a data set needs at least one input".into() });
@@ -64,7 +65,7 @@ impl Data {
         Ok(Data {
             inputs: columns(inputs).collect(),
             targets: columns(targets).collect(),
-            sample_weight: columns(weight).next(),
+            sample_weights: columns(weight).collect(),
             first: 0,
             len,
         })
@@ -93,7 +94,7 @@ impl Data {
         Batch {
             inputs: self.inputs.iter().map(gather).collect(),
             targets: self.targets.iter().map(gather).collect(),
-            sample_weight: self.sample_weight.as_ref().map(gather),
+            sample_weights: self.sample_weights.iter().map(gather).collect(),
         }
     }
 
@@ -116,6 +117,51 @@ impl Data {
         }
         let part = |first, len| Data { first: self.first + first, len, ..self.clone() };
         Ok((part(0, at), part(at, self.len - at)))
+    }
+}
+
+impl Data {
+    /// The same rows, each weighed by its class, as Keras' `class_weight` does: the class is the target rounded to an
+    /// integer, or the place of the largest one where a row has several; classes that are not listed weigh 1.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there are sample weights already, not one target, or more than one class in a row of it.
+    pub fn class_weighted(mut self, weights: &[(usize, f64)]) -> Result<Data> {
+        let refused = |what: &str| Err(Error::Argument { what: format!("class_weight: {what}") });
+        if !self.sample_weights.is_empty() {
+            return refused("the data has sample weights; give either, or multiply the sample weights yourself");
+        }
+        let [target] = self.targets.as_slice() else {
+            return refused(match self.targets.len() {
+                0 => "there are no targets; give (x, y)",
+                _ => "it is for one target; give sample weights, which there may be one of for each",
+            });
+        };
+        if target.spec.shape.rank() > 2 {
+            return refused("a target must be [rows], [rows, 1] or one-hot [rows, classes]; give sample weights");
+        }
+        let number = |bits: u32| match target.spec.dtype {
+            DType::F32 => f64::from(f32::from_bits(bits)),
+            DType::I32 => f64::from(bits as i32),
+            DType::U32 | DType::Bool => f64::from(bits),
+        };
+        let weight = |row: &[u32]| {
+            let class = match row {
+                // Ties go to the even number, as in NumPy.
+                [one] => number(*one).round_ties_even(),
+                several => {
+                    let larger =
+                        |best: usize, i: usize| if number(several[i]) > number(several[best]) { i } else { best };
+                    (0..several.len()).fold(0, larger) as f64
+                }
+            };
+            weights.iter().find(|(of, _)| *of as f64 == class).map_or(1.0, |(_, weight)| *weight) as f32
+        };
+        // Of all rows, also of those that are not in this part: columns are shared by the parts and start together.
+        let rows = target.bits.len() / target.width.max(1);
+        let bits = (0..rows).map(|row| weight(&target.bits[row * target.width..][..target.width]).to_bits()).collect();
+        self.sample_weights = vec![Column { bits, spec: Spec::new([rows], DType::F32), width: 1 }];
+        Ok(self)
     }
 }
 
@@ -159,7 +205,6 @@ impl Column {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dtype::DType;
 
     /// n rows of [i, -i] and the label i.
     fn numbered(n: usize) -> Batch {
@@ -198,9 +243,45 @@ mod tests {
     fn weights_come_along_and_inputs_may_be_alone() {
         let x = Tensor::new(&[1.0, 2.0, 3.0], [3]);
         let data = Data::new((&x, &x, &Tensor::new(&[0.5, 1.0, 2.0], [3]))).unwrap();
-        assert_eq!(data.rows(&[2, 0]).sample_weight.unwrap().shape(), [2].into());
+        assert_eq!(data.rows(&[2, 0]).sample_weights[0].shape(), [2].into());
         let data = Data::new(&x).unwrap();
         assert_eq!((data.len(), data.rows(&[0]).targets.len()), (3, 0));
+    }
+
+    #[test]
+    fn classes_weigh_their_rows() {
+        let weights = [(0, 0.5), (2, 4.0)];
+        let of = |y: Tensor, rows: &[usize]| {
+            let x = Tensor::new(&vec![0.0; y.dim(0)], [y.dim(0)]);
+            let batch = Data::new((x, y)).unwrap().class_weighted(&weights).unwrap().rows(rows);
+            let (node, output) = batch.sample_weights[0].node().unwrap();
+            node.value(output).host.unwrap().iter().map(|&bits| f32::from_bits(bits)).collect::<Vec<f32>>()
+        };
+        let expected = [0.5, 1.0, 4.0, 1.0];
+        assert_eq!(of(Tensor::new(&[0, 1, 2, 3], [4]), &[0, 1, 2, 3]), expected);
+        assert_eq!(of(Tensor::new(&[0.2, 0.9, 2.0, -1.0], [4, 1]), &[0, 1, 2, 3]), expected);
+        let one_hot = [0.9, 0.1, 0.0, 0.0, 1.0, 0.0, 0.0, 0.4, 0.6, 0.2, 0.3, 0.3];
+        assert_eq!(of(Tensor::new(&one_hot, [4, 3]), &[3, 2, 1, 0]), [1.0, 4.0, 1.0, 0.5]);
+        // A part of a set weighs its own rows.
+        let data = Data::new(numbered(4)).unwrap().split(0.5).unwrap().1.class_weighted(&weights).unwrap();
+        let weight = data.rows(&[0]).sample_weights[0].clone();
+        let (node, output) = weight.node().unwrap();
+        assert_eq!(node.value(output).host.unwrap()[0], 4f32.to_bits());
+        // What cannot be weighed by class.
+        let x = Tensor::new(&[1.0; 2], [2]);
+        let cube = Tensor::new(&[1.0; 8], [2, 2, 2]);
+        let refused = [
+            (Batch::from((&x, &x, &x)), "sample weights"),
+            (Batch::from(&x), "no targets"),
+            (Batch::from((vec![x.clone()], vec![x.clone(), x.clone()])), "one target"),
+            (Batch::from((&x, &cube)), "one-hot"),
+        ];
+        for (batch, about) in refused {
+            match Data::new(batch).unwrap().class_weighted(&weights) {
+                Err(Error::Argument { what }) => assert!(what.contains(about), "{what}"),
+                other => panic!("an error about {about} was expected, got {other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod opaque;
 mod pipeline;
 mod profile;
 mod read;
-mod shader;
+pub mod shader;
 mod staging;
 mod stats;
 #[cfg(all(test, not(target_arch = "wasm32")))]
@@ -35,7 +35,7 @@ pub(crate) use encoder::Encoder;
 pub(crate) use opaque::Opaque;
 pub(crate) use pipeline::{Access, BindGroup, Pipeline};
 pub(crate) use read::Reading;
-pub(crate) use shader::Shader;
+pub use shader::Shader;
 pub use stats::Stats;
 
 /// Shared ownership: wgpu's objects are `Send + Sync` natively and neither in a browser.

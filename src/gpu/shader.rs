@@ -13,24 +13,23 @@ use crate::error::{Error, Result};
 /// A kernel's text under specialisation. The first mistake is kept and returned by [`Shader::build`], so that
 /// rewrites chain.
 #[derive(Clone, Debug)]
-pub(crate) struct Shader {
+pub struct Shader {
     text: String,
     wrong: Option<String>,
 }
 
 impl Shader {
+    /// A kernel's text as it is in its file.
     pub fn new(text: impl Into<String>) -> Shader {
         Shader { text: text.into(), wrong: None }
     }
 
     /// Gives `const name` another value. A declared type stays.
-    #[cfg_attr(not(test), allow(dead_code))] // the kernels of today are written out by tile and need seams alone
     pub fn constant(self, name: &str, value: &str) -> Shader {
         self.rewrite(|code| assigned(code, "const", name), value)
     }
 
     /// Gives `alias name` another type.
-    #[cfg_attr(not(test), allow(dead_code))] // as above
     pub fn alias(self, name: &str, ty: &str) -> Shader {
         self.rewrite(|code| assigned(code, "alias", name), ty)
     }
@@ -55,6 +54,12 @@ impl Shader {
         }
         self.text.push_str(text.trim_end());
         self.text.push('\n');
+        self
+    }
+
+    /// Enables an extension of the language, such as `f16`, on top, where WGSL wants it.
+    pub fn enable(mut self, extension: &str) -> Shader {
+        self.text.insert_str(0, &format!("enable {extension};\n"));
         self
     }
 
@@ -172,7 +177,6 @@ fn find(code: &[u8], keyword: &str, name: &str) -> Option<usize> {
 }
 
 /// The value in `keyword name ... = value;`.
-#[cfg_attr(not(test), allow(dead_code))]
 fn assigned(code: &[u8], keyword: &str, name: &str) -> Place {
     let after = find(code, keyword, name).ok_or_else(|| format!("there is no `{keyword} {name}` to replace"))?;
     let broken = || format!("`{keyword} {name}` has no `= value;`");
@@ -181,6 +185,15 @@ fn assigned(code: &[u8], keyword: &str, name: &str) -> Place {
     let value = &code[equals + 1..end];
     let blanks = value.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
     Ok((equals + 1 + blanks.min(1), end))
+}
+
+/// The declaration `fn name(...) ... {...}` in a text, from `fn` to its closing brace.
+pub fn function<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let code = blank(text);
+    let (_, end) = function_body(&code, name).ok()?;
+    let name_end = find(&code, "fn", name)?;
+    let start = code[..name_end - name.len()].windows(2).rposition(|pair| pair == b"fn")?;
+    Some(&text[start..end])
 }
 
 /// The body of `fn name(...) {...}`, braces included.
@@ -240,6 +253,24 @@ fn loaded(i: u32) -> T { const TILE = 3u; return load(i + TILE); }
         assert!(text.starts_with(KERNEL.lines().next().unwrap()), "{text}");
         assert!(text.contains("/* alias T = i32; /* nested */ fn load(i: u32) -> T { return 0; } */"), "{text}");
         assert!(text.contains("const TILE = 3u;"), "{text}");
+    }
+
+    #[test]
+    fn a_function_is_found_whole() {
+        let load = function(KERNEL, "load").unwrap();
+        assert!(
+            load.starts_with("fn load(i: u32) -> T { // } not the end\n") && load.ends_with("data[0];\n}"),
+            "{load}"
+        );
+        assert!(function(KERNEL, "main").unwrap().ends_with("loaded(id.x);\n}"));
+        assert_eq!(function(KERNEL, "loa"), None);
+        assert_eq!(function(KERNEL, "TILE"), None);
+    }
+
+    #[test]
+    fn an_extension_is_enabled_before_anything_else() {
+        let text = Shader::new(KERNEL).alias("T", "f16").enable("f16").build().unwrap();
+        assert!(text.starts_with("enable f16;\n// const TILE"), "{text}");
     }
 
     #[test]

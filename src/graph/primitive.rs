@@ -112,7 +112,7 @@ pub enum Lowering {
 pub struct Map {
     /// The expression.
     pub text: &'static str,
-    /// Functions the expression calls, in the same dialect.
+    /// A WGSL text with the functions that the expression calls, in the same dialect; only those are taken from it.
     pub helpers: &'static str,
     /// Worth keeping rather than computing twice (transcendental).
     pub heavy: bool,

@@ -22,20 +22,58 @@ pub struct Activation {
     function: Result<Arc<dyn Unary>, Error>,
 }
 
-const KNOWN: [&str; 8] = ["linear", "relu", "gelu", "silu", "sigmoid", "tanh", "softmax", "softplus"];
+const KNOWN: [&str; 22] = [
+    "linear",
+    "relu",
+    "gelu",
+    "gelu_tanh",
+    "silu",
+    "sigmoid",
+    "tanh",
+    "softmax",
+    "log_softmax",
+    "softplus",
+    "softsign",
+    "elu",
+    "celu",
+    "selu",
+    "leaky_relu",
+    "relu6",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_tanh",
+    "mish",
+    "log_sigmoid",
+    "exponential",
+];
 
 impl Activation {
-    /// The activation of a name; `gelu` is the tanh form, `softmax` runs over the last axis.
+    /// The activation of a name, with Keras' defaults: `gelu` is the exact form, by erf, and `gelu_tanh` its
+    /// approximation; `leaky_relu` has the slope 0.2, `elu` and `celu` the alpha 1; `softmax` and `log_softmax` run over
+    /// the last axis. Another slope is a function of one's own: `Activation::function("leaky", |x| x.leaky_relu(0.01))`.
     pub fn new(name: &str) -> Activation {
         let function: fn(&Tensor) -> Tensor = match plain(name).as_str() {
             "linear" => |x| x.clone(),
             "relu" => |x| x.relu(),
             "gelu" => |x| x.gelu(),
+            "gelutanh" => |x| x.gelu_tanh(),
             "silu" | "swish" => |x| x.silu(),
             "sigmoid" => |x| x.sigmoid(),
             "tanh" => |x| x.tanh(),
             "softmax" => |x| x.softmax(-1),
+            "logsoftmax" => |x| x.log_softmax(-1),
             "softplus" => |x| x.softplus(),
+            "softsign" => |x| x.softsign(),
+            "elu" | "celu" => |x| x.elu(1.0),
+            "selu" => |x| x.selu(),
+            "leakyrelu" => |x| x.leaky_relu(0.2),
+            "relu6" => |x| x.clip(0.0, 6.0),
+            "hardsigmoid" => |x| x.hard_sigmoid(),
+            "hardsilu" | "hardswish" => |x| x * x.hard_sigmoid(),
+            "hardtanh" => |x| x.clip(-1.0, 1.0),
+            "mish" => |x| x.mish(),
+            "logsigmoid" => |x| -(-x).softplus(),
+            "exponential" => |x| x.exp(),
             _ => {
                 let error = Error::UnknownName { kind: "activation", name: name.into(), known: KNOWN.to_vec() };
                 return Activation { name: name.into(), function: Err(error) };

@@ -7,28 +7,70 @@
 //! output shapes (they are found by recording `call` on stand-ins), and a training flag that a layer keeps.
 
 mod activation;
+mod attention;
+mod batch_norm;
+mod check;
+mod conv;
 mod dense;
 mod dropout;
+mod embedding;
+mod function;
+mod gru;
+mod images;
+#[cfg(test)]
+mod kinds_tests;
+mod lstm;
 mod merge;
+mod nested;
 mod network;
+mod normalization;
+mod pooling;
+mod rectifiers;
+mod recurrent;
 mod reshape;
+mod separable;
 mod sequential;
+mod spatial;
 mod summary;
 mod symbolic;
 #[cfg(test)]
 mod tests;
+mod variants;
+mod wrappers;
 
 pub use activation::{Activation, Unary};
+pub use attention::{Attention, MultiHeadAttention, ScoreMode};
+pub use batch_norm::BatchNormalization;
+pub use conv::{Conv1D, Conv1DTranspose, Conv2D, Conv2DTranspose, Convolution, TransposedConvolution};
 pub use dense::Dense;
-pub use dropout::Dropout;
-pub use merge::{Add, Concatenate};
+pub use dropout::{Dropout, SpatialDropout1D, SpatialDropout2D};
+pub use embedding::Embedding;
+pub use function::{Identity, Lambda, Rescaling, Several};
+pub use gru::{GRU, GRUCell};
+pub use images::{Cropping2D, Interpolation, UpSampling2D, ZeroPadding2D};
+pub use lstm::{LSTM, LSTMCell};
+pub use merge::{Add, Average, Concatenate, Dot, Maximum, Minimum, Multiply, Subtract};
 pub use network::Network;
-pub use reshape::{Flatten, Reshape};
+pub use normalization::{GroupNormalization, LayerNormalization, RMSNormalization, UnitNormalization};
+pub use pooling::{
+    AveragePooling, AveragePooling1D, AveragePooling2D, GlobalAveragePooling, GlobalAveragePooling1D,
+    GlobalAveragePooling2D, GlobalMaxPooling, GlobalMaxPooling1D, GlobalMaxPooling2D, MaxPooling, MaxPooling1D,
+    MaxPooling2D,
+};
+pub use rectifiers::{ELU, LeakyReLU, PReLU, ReLU, Softmax};
+pub use recurrent::{Cell, Recurrent, SimpleRNN, SimpleRNNCell};
+pub use reshape::{Flatten, Permute, RepeatVector, Reshape};
+pub use separable::{
+    DepthwiseConv1D, DepthwiseConv2D, DepthwiseConvolution, SeparableConv1D, SeparableConv2D, SeparableConvolution,
+};
 pub use sequential::Sequential;
+pub use spatial::{Padding, Size};
 pub use symbolic::{Input, Inputs, LayerRef, Symbolic, input};
+pub use variants::Which;
+pub use wrappers::{Bidirectional, MergeMode, TimeDistributed};
 
 use std::fmt::Debug;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -167,6 +209,14 @@ pub trait Layer: Debug + MaybeSend + MaybeSync + 'static {
         LayerRef::from(self).named(name)
     }
 
+    /// The layer with variables that the optimizer leaves alone, see [`LayerRef::frozen`].
+    fn frozen(self) -> LayerRef
+    where
+        Self: Sized,
+    {
+        LayerRef::from(self).frozen()
+    }
+
     /// The layer as a handle: all calls of it use the same variables.
     fn shared(self) -> LayerRef
     where
@@ -182,6 +232,7 @@ pub struct Context {
     mode: Mode,
     weights: Variables,
     states: Variables,
+    pub(super) frozen: bool,
     error: Option<Error>,
 }
 
@@ -189,12 +240,18 @@ impl Context {
     /// A context for one call of one layer: its trainable and its non-trainable variables, each in the order of
     /// [`Layer::variables`].
     pub fn new(mode: Mode, weights: Variables, states: Variables) -> Context {
-        Context { mode, weights, states, error: None }
+        Context { mode, weights, states, frozen: false, error: None }
     }
 
     /// What the pass is for.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Whether the layer is frozen: nobody trains its weights, so running statistics must stay as they are and be used,
+    /// whatever the mode. Dropout and the like follow the mode alone.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
     }
 
     /// The layer's trainable variable `i`; poisoned if there is none.
@@ -232,6 +289,18 @@ impl Context {
             }
         };
         self.error.get_or_insert(error);
+    }
+
+    /// A context for a layer within this one, which has a part of its variables; an index beyond them is none.
+    fn part(&self, weights: Range<usize>, states: Range<usize>) -> Context {
+        let part = |of: &[Tensor], range: Range<usize>| of.get(range).unwrap_or_default().to_vec();
+        Context {
+            mode: self.mode,
+            weights: part(&self.weights, weights),
+            states: part(&self.states, states),
+            frozen: self.frozen,
+            error: None,
+        }
     }
 
     /// The non-trainable variables after the call, or the first error of setting them.

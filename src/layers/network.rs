@@ -6,7 +6,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::symbolic::{Source, entry};
@@ -17,36 +16,65 @@ use crate::random::threefry;
 use crate::shape::Shape;
 
 /// One layer and where its variables lie.
+#[derive(Clone)]
 pub(super) struct Entry {
     pub name: Arc<str>,
     pub layer: LayerRef,
+    /// As the layer asks for them.
     pub variables: Vec<Variable>,
-    /// Indices into the network's trainable tensors.
+    /// Whether the optimizer leaves all of them alone.
+    pub frozen: bool,
+    /// Where those lie that the layer wants trained: among the trainable tensors of the network, unless frozen.
     weights: Vec<usize>,
-    /// Indices into the network's non-trainable tensors.
+    /// Where the others lie among the network's non-trainable tensors.
     states: Vec<usize>,
 }
 
 /// A tensor of the network: an input or the output of a call.
+#[derive(Clone)]
 pub(super) struct Port {
     pub name: Arc<str>,
     /// With a batch of 1.
     pub spec: Spec,
+    /// What it was built from.
+    pub symbolic: Symbolic,
 }
 
 /// One call of a layer; it makes port `inputs.len() of the network + its own index`.
+#[derive(Clone)]
 pub(super) struct Call {
     pub layer: usize,
     pub inputs: Vec<usize>,
 }
 
+#[derive(Clone)]
 pub(super) struct Graph {
     pub inputs: usize,
     pub ports: Vec<Port>,
     pub calls: Vec<Call>,
     pub layers: Vec<Entry>,
-    outputs: Vec<usize>,
+    pub outputs: Vec<usize>,
     variables: Vec<Variable>,
+}
+
+impl Graph {
+    /// Numbers the variables: in the order of the layers, in one list those that are trained and in another the rest.
+    pub fn place_variables(&mut self) {
+        self.variables.clear();
+        let mut counts = [0, 0];
+        for entry in &mut self.layers {
+            (entry.weights, entry.states) = (Vec::new(), Vec::new());
+            for variable in &entry.variables {
+                let name = format!("{}/{}", entry.name, variable.name);
+                let trainable = variable.trainable && !entry.frozen;
+                self.variables.push(Variable { name, trainable, ..variable.clone() });
+                let list = if variable.trainable { &mut entry.weights } else { &mut entry.states };
+                let count = &mut counts[usize::from(!trainable)];
+                list.push(*count);
+                *count += 1;
+            }
+        }
+    }
 }
 
 /// A graph of layers from inputs to outputs. Cheap to clone.
@@ -67,12 +95,12 @@ pub(super) struct Graph {
 /// ```
 #[derive(Clone)]
 pub struct Network {
-    name: Arc<str>,
+    pub(super) name: Arc<str>,
     pub(super) graph: Arc<Graph>,
 }
 
 /// The name for a layer of `kind`, Keras' way: the first is bare, the next is numbered 1.
-fn unique(kind: &str, taken: &mut HashSet<Arc<str>>) -> Arc<str> {
+pub(super) fn unique(kind: &str, taken: &mut HashSet<Arc<str>>) -> Arc<str> {
     let mut name: Arc<str> = kind.into();
     let mut number = 0;
     while !taken.insert(name.clone()) {
@@ -92,7 +120,7 @@ fn reach(inputs: &[Symbolic], outputs: &[Symbolic]) -> Result<Vec<Symbolic>> {
             continue;
         }
         match &x.0.source {
-            Source::Input => {
+            Source::Input { .. } => {
                 let what = "an output is computed from an input that is not among the network's inputs; list it";
                 return Err(Error::Argument { what: what.into() });
             }
@@ -140,13 +168,25 @@ impl Network {
                 named.push(layer);
             }
         }
+        for input in inputs {
+            if let Source::Input { name: Some(name) } = &input.0.source
+                && !taken.insert(name.clone())
+            {
+                let what =
+                    format!("an input is named {name}, and so is another input or a layer; names must be unique");
+                return Err(Error::Argument { what });
+            }
+        }
         let mut port_of: HashMap<u64, usize> = HashMap::new();
         for input in inputs {
             if port_of.insert(input.0.number, graph.ports.len()).is_some() {
                 return Err(Error::Argument { what: "an input is listed twice".into() });
             }
-            let name = unique("input_layer", &mut taken);
-            graph.ports.push(Port { spec: input.0.spec.clone()?, name });
+            let name = match &input.0.source {
+                Source::Input { name: Some(name) } => name.clone(),
+                _ => unique("input_layer", &mut taken),
+            };
+            graph.ports.push(Port { spec: input.0.spec.clone()?, name, symbolic: input.clone() });
         }
         for call in &calls {
             let Source::Call { layer, inputs, variables } = &call.0.source else { continue };
@@ -161,6 +201,7 @@ impl Network {
                         name,
                         layer: layer.clone(),
                         variables: variables.clone(),
+                        frozen: layer.is_frozen(),
                         weights: Vec::new(),
                         states: Vec::new(),
                     });
@@ -174,22 +215,12 @@ impl Network {
                 return Err(Error::State { what });
             }
             port_of.insert(call.0.number, graph.ports.len());
-            graph.ports.push(Port { name: entry.name.clone(), spec });
+            graph.ports.push(Port { name: entry.name.clone(), spec, symbolic: call.clone() });
             // Every input was created, and so numbered, before the call.
             graph.calls.push(Call { layer: index, inputs: inputs.iter().map(|x| port_of[&x.0.number]).collect() });
         }
         graph.outputs = outputs.iter().map(|x| port_of[&x.0.number]).collect();
-        let mut counts = [0, 0];
-        for entry in &mut graph.layers {
-            for variable in &entry.variables {
-                let name = format!("{}/{}", entry.name, variable.name);
-                graph.variables.push(Variable { name, ..variable.clone() });
-                let list = if variable.trainable { &mut entry.weights } else { &mut entry.states };
-                let count = &mut counts[usize::from(!variable.trainable)];
-                list.push(*count);
-                *count += 1;
-            }
-        }
+        graph.place_variables();
         Ok(Network { name: "functional".into(), graph: Arc::new(graph) })
     }
 
@@ -259,6 +290,19 @@ impl Network {
         inputs: &[Tensor],
         mode: Mode,
     ) -> Result<(Vec<Tensor>, Variables)> {
+        self.run(trainable, non_trainable, inputs, mode, false)
+    }
+
+    /// [`call`](Network::call), of a network that is a layer of another, which may have frozen it.
+    #[track_caller]
+    pub(super) fn run(
+        &self,
+        trainable: &[Tensor],
+        non_trainable: &[Tensor],
+        inputs: &[Tensor],
+        mode: Mode,
+        frozen: bool,
+    ) -> Result<(Vec<Tensor>, Variables)> {
         self.check_variables(trainable, true)?;
         self.check_variables(non_trainable, false)?;
         self.check_inputs(inputs)?;
@@ -267,7 +311,9 @@ impl Network {
         for call in &self.graph.calls {
             let entry = &self.graph.layers[call.layer];
             let pick = |from: &[Tensor], at: &[usize]| at.iter().map(|&i| from[i].clone()).collect();
-            let mut context = Context::new(mode, pick(trainable, &entry.weights), pick(&states, &entry.states));
+            let weights = if entry.frozen { pick(&states, &entry.weights) } else { pick(trainable, &entry.weights) };
+            let mut context = Context::new(mode, weights, pick(&states, &entry.states));
+            context.frozen = frozen || entry.frozen;
             let inputs: Vec<_> = call.inputs.iter().map(|&port| ports[port].clone()).collect();
             let _scope = Scope::enter(&entry.name);
             ports.push(entry.layer.layer().call(&inputs, &mut context));
@@ -340,38 +386,5 @@ impl fmt::Debug for Network {
             .field("outputs", &self.output_shapes())
             .field("layers", &self.graph.layers.len())
             .finish()
-    }
-}
-
-/// A network with one output is a layer, so that networks nest.
-impl Layer for Network {
-    fn kind(&self) -> &str {
-        &self.name
-    }
-
-    fn accepts(&self) -> RangeInclusive<usize> {
-        self.graph.inputs..=self.graph.inputs
-    }
-
-    fn variables(&self, _: &[Spec]) -> Result<Vec<Variable>> {
-        Ok(self.graph.variables.clone())
-    }
-
-    fn call(&self, inputs: &[Tensor], context: &mut Context) -> Tensor {
-        match Network::call(self, context.weights(), context.states(), inputs, context.mode()) {
-            Ok((mut outputs, states)) => {
-                for (i, state) in states.into_iter().enumerate() {
-                    context.set_state(i, state);
-                }
-                match (outputs.pop(), outputs.is_empty()) {
-                    (Some(output), true) => output,
-                    _ => {
-                        let what = format!("{} has not one output, so it cannot be a layer", self.name);
-                        Tensor::poisoned(Error::Argument { what })
-                    }
-                }
-            }
-            Err(error) => Tensor::poisoned(error),
-        }
     }
 }

@@ -20,11 +20,12 @@ use crate::shape::Shape;
 pub struct LayerRef {
     layer: Arc<dyn Layer>,
     name: Option<Arc<str>>,
+    frozen: bool,
 }
 
 impl<L: Layer> From<L> for LayerRef {
     fn from(layer: L) -> LayerRef {
-        LayerRef { layer: Arc::new(layer), name: None }
+        LayerRef { layer: Arc::new(layer), name: None, frozen: false }
     }
 }
 
@@ -49,6 +50,17 @@ impl LayerRef {
     pub fn named(mut self, name: &str) -> LayerRef {
         self.name = Some(name.into());
         self
+    }
+
+    /// The same layer with variables that the optimizer leaves alone: Keras' `trainable=False`.
+    pub fn frozen(mut self) -> LayerRef {
+        self.frozen = true;
+        self
+    }
+
+    /// Whether it was built frozen.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
     }
 
     /// Whether both are the same layer, not only an equal one.
@@ -108,7 +120,7 @@ impl LayerRef {
 
 /// Where a symbolic tensor comes from.
 pub(super) enum Source {
-    Input,
+    Input { name: Option<Arc<str>> },
     Call { layer: LayerRef, inputs: Vec<Symbolic>, variables: Vec<Variable> },
 }
 
@@ -134,7 +146,22 @@ impl Symbolic {
     /// An input whose batch entries have this shape and dtype.
     pub fn input(shape: impl Into<Shape>, dtype: DType) -> Symbolic {
         let shape = [&[1], shape.into().dims()].concat();
-        Symbolic::new(Source::Input, Ok(Spec::new(shape, dtype)))
+        Symbolic::new(Source::Input { name: None }, Ok(Spec::new(shape, dtype)))
+    }
+
+    /// The same input under a name, by which data can be given to it: `Input([32]).named("query")`. An output has the
+    /// name of its layer; naming it here is an error that [`Network::new`](super::Network::new) returns.
+    pub fn named(&self, name: &str) -> Symbolic {
+        match &self.0.source {
+            Source::Input { .. } => Symbolic::new(Source::Input { name: Some(name.into()) }, self.0.spec.clone()),
+            Source::Call { layer, inputs, variables } => {
+                let what = format!(
+                    "only inputs are named so; an output is called like its layer: Dense::new(1).named({name:?}).on(..)"
+                );
+                let (layer, inputs, variables) = (layer.clone(), inputs.clone(), variables.clone());
+                Symbolic::new(Source::Call { layer, inputs, variables }, Err(Error::Argument { what }))
+            }
+        }
     }
 
     /// The shape of one batch entry; an error if a layer was given what does not fit.

@@ -106,6 +106,36 @@ fn activations_by_name_and_by_function() {
     assert!((apply("sigmoid".into())[2] - 1.0 / (1.0 + (-2f64).exp())).abs() < 1e-12);
     assert!((apply("softplus".into())[1] - 2f64.ln()).abs() < 1e-12);
     assert_eq!(apply(Activation::function("double", |x: &Tensor| x * 2.0)), [-2., 0., 4.]);
+    // At -1, 0 and 2, by the formulas of Keras.
+    let (e, phi) = (1f64.exp(), [0.158_655_253_931_457_05, 0.977_249_868_051_820_8]);
+    let mish = |x: f64| x * x.exp().ln_1p().tanh();
+    let tanh_form =
+        |x: f64| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh());
+    let by_hand: [(&str, [f64; 3]); 13] = [
+        ("gelu", [-phi[0], 0.0, 2.0 * phi[1]]),
+        ("gelu_tanh", [tanh_form(-1.0), 0.0, tanh_form(2.0)]),
+        ("softsign", [-0.5, 0.0, 2.0 / 3.0]),
+        ("elu", [1.0 / e - 1.0, 0.0, 2.0]),
+        ("celu", [1.0 / e - 1.0, 0.0, 2.0]),
+        ("selu", [1.050_700_987_355_480_5 * 1.673_263_242_354_377_2 * (1.0 / e - 1.0), 0.0, 2.101_401_974_710_961]),
+        ("leaky_relu", [f64::from(-0.2f32), 0.0, 2.0]),
+        ("relu6", [0.0, 0.0, 2.0]),
+        ("hard_sigmoid", [1.0 / 3.0, 0.5, 5.0 / 6.0]),
+        ("hard_swish", [-1.0 / 3.0, 0.0, 5.0 / 3.0]),
+        ("hard_tanh", [-1.0, 0.0, 1.0]),
+        ("mish", [mish(-1.0), 0.0, mish(2.0)]),
+        ("log_sigmoid", [-e.ln_1p(), -(2f64.ln()), -(-2f64).exp().ln_1p()]),
+    ];
+    for (name, wanted) in by_hand {
+        let got = apply(name.into());
+        assert!(
+            got.iter().zip(wanted).all(|(got, wanted)| (got - wanted).abs() < 1e-12),
+            "{name}: {got:?}, {wanted:?}"
+        );
+    }
+    let sum_of_exp = |name: &str| apply(name.into()).iter().map(|x| x.exp()).sum::<f64>();
+    assert!((sum_of_exp("log_softmax") - 1.0).abs() < 1e-12);
+    assert!((apply("exponential".into())[2] - e * e).abs() < 1e-12);
     for name in ["linear", "relu", "gelu", "silu", "sigmoid", "tanh", "softmax", "softplus"] {
         let network = Sequential::new([3]).add(Activation::new(name)).network().unwrap();
         assert_eq!(output(&network, std::slice::from_ref(&x)).unwrap().shape(), [1, 3].into());

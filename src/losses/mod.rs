@@ -2,23 +2,35 @@
 //!
 //! Floor 3. A [`Loss`] is a function from targets and predictions to one value for each sample (a mean over the last
 //! axis, or a sum over classes) and a [`Reduction`] of these values. The usual ones are structs with public options
-//! that become a `Loss` through `From`. Formulas, clipping and weights are Keras'. Deliberately absent: broadcasting of
-//! targets against predictions, which turns `[32]` against `[32, 1]` into a `[32, 32]` that trains to nonsense.
+//! that become a `Loss` through `From`; each is one row of a table (`table.rs`). Formulas, clipping and weights are
+//! Keras'. Deliberately absent: broadcasting of targets against predictions, which turns `[32]` against `[32, 1]` into a
+//! `[32, 32]` that trains to nonsense.
 
 mod crossentropy;
+mod hinge;
 mod regression;
+pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use crossentropy::labels;
-pub use crossentropy::{BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy};
-pub(crate) use regression::last_mean;
-pub use regression::{MeanAbsoluteError, MeanSquaredError};
+pub use crossentropy::{
+    BinaryCrossentropy, BinaryFocalCrossentropy, CategoricalCrossentropy, KLDivergence, SparseCategoricalCrossentropy,
+};
+pub(crate) use crossentropy::{labels, no_classes};
+pub use hinge::{CategoricalHinge, Hinge, SquaredHinge};
+pub use regression::{
+    CosineSimilarity, Huber, LogCosh, MeanAbsoluteError, MeanAbsolutePercentageError, MeanSquaredError,
+    MeanSquaredLogarithmicError, Poisson,
+};
+pub(crate) use regression::{cosine, last_mean};
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::choice::{Choice, Registered, plain};
+use table::{Named, find};
+
+use crate::choice::{Choice, Registered};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Tensor, here};
@@ -32,7 +44,7 @@ impl<F: Fn(&Tensor, &Tensor) -> Tensor + MaybeSend + MaybeSync> Pairwise for F {
 /// How values per sample become the loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reduction {
-    /// Their weighted sum over their number, whatever the weights.
+    /// Their weighted sum over their number, whatever the weights. Keras' "mean" is the same.
     #[default]
     SumOverBatchSize,
     /// Their weighted sum.
@@ -41,6 +53,21 @@ pub enum Reduction {
     MeanWithSampleWeight,
     /// The weighted values themselves.
     None,
+}
+
+impl FromStr for Reduction {
+    type Err = Error;
+
+    /// Keras' names: "sum_over_batch_size" and "mean", "sum", "mean_with_sample_weight", "none".
+    fn from_str(name: &str) -> Result<Reduction> {
+        const ROWS: [Named<Reduction>; 4] = [
+            (&["sum_over_batch_size", "mean"], || Reduction::SumOverBatchSize),
+            (&["sum"], || Reduction::Sum),
+            (&["mean_with_sample_weight"], || Reduction::MeanWithSampleWeight),
+            (&["none"], || Reduction::None),
+        ];
+        find("reduction", ROWS.iter().copied(), name)
+    }
 }
 
 /// Small enough to change nothing, large enough that its logarithm exists in f32: Keras' epsilon.
@@ -53,6 +80,9 @@ pub struct Loss {
     pub name: Arc<str>,
     /// Values per sample of targets and predictions.
     pub function: Arc<dyn Pairwise>,
+    /// Which of these values count, as bools or weights of their shape; all do where this is absent. The others are
+    /// left out of sums and of what means divide by.
+    pub counts: Option<Arc<dyn Pairwise>>,
     /// What becomes of them.
     pub reduction: Reduction,
 }
@@ -63,7 +93,13 @@ pub type LossChoice = Choice<Loss>;
 impl Loss {
     /// A loss of one's own: `f(&y, &y_pred)` gives one value for each sample.
     pub fn new(name: &str, f: impl Pairwise + 'static) -> Loss {
-        Loss { name: name.into(), function: Arc::new(f), reduction: Reduction::default() }
+        Loss { name: name.into(), function: Arc::new(f), counts: None, reduction: Reduction::default() }
+    }
+
+    /// The same loss over those values only for which `f(&y, &y_pred)` holds.
+    pub fn counting(mut self, f: impl Pairwise + 'static) -> Loss {
+        self.counts = Some(Arc::new(f));
+        self
     }
 
     /// The same loss with another reduction.
@@ -78,27 +114,31 @@ impl Loss {
         (self.function)(y, y_pred)
     }
 
+    /// What counts, as f32.
+    #[track_caller]
+    pub(crate) fn counted(&self, y: &Tensor, y_pred: &Tensor) -> Option<Tensor> {
+        self.counts.as_ref().map(|counts| counts(y, y_pred).cast(DType::F32))
+    }
+
     /// The loss: a scalar, unless the reduction is [`Reduction::None`].
     ///
     /// `sample_weight` is `[batch]` or has the shape of the values per sample; it multiplies them.
     #[track_caller]
     pub fn call(&self, y: &Tensor, y_pred: &Tensor, sample_weight: Option<&Tensor>) -> Tensor {
-        let values = self.values(y, y_pred);
-        let count = values.shape().numel().max(1) as f64;
-        let Some(weight) = sample_weight else {
-            return match self.reduction {
-                Reduction::None => values,
-                Reduction::Sum => values.sum(..),
-                Reduction::SumOverBatchSize | Reduction::MeanWithSampleWeight => values.sum(..) / count,
-            };
+        let (values, counts) = (self.values(y, y_pred), self.counted(y, y_pred));
+        let number = values.shape().numel().max(1) as f64;
+        let weight = weights(&values, sample_weight, counts.as_ref());
+        let weighted = match &weight {
+            Some(weight) => values * weight,
+            None => values,
         };
-        let weight = weight_like(weight, &values);
-        let weighted = &values * &weight;
-        match self.reduction {
-            Reduction::None => weighted,
-            Reduction::Sum => weighted.sum(..),
-            Reduction::SumOverBatchSize => weighted.sum(..) / count,
-            Reduction::MeanWithSampleWeight => divide_no_nan(&weighted.sum(..), &weight.sum(..)),
+        match (self.reduction, weight, counts) {
+            (Reduction::None, ..) => weighted,
+            (Reduction::Sum, ..) => weighted.sum(..),
+            (Reduction::MeanWithSampleWeight, Some(by), _) | (Reduction::SumOverBatchSize, _, Some(by)) => {
+                divide_no_nan(&weighted.sum(..), &by.sum(..))
+            }
+            (Reduction::MeanWithSampleWeight | Reduction::SumOverBatchSize, ..) => weighted.sum(..) / number,
         }
     }
 }
@@ -109,27 +149,15 @@ impl fmt::Debug for Loss {
     }
 }
 
-const KNOWN: [&str; 8] = [
-    "mean_squared_error",
-    "mse",
-    "mean_absolute_error",
-    "mae",
-    "binary_crossentropy",
-    "bce",
-    "categorical_crossentropy",
-    "sparse_categorical_crossentropy",
-];
+/// The table: names, and the loss of each with Keras' defaults.
+pub(crate) fn rows() -> impl Iterator<Item = Named<Loss>> + Clone {
+    let tables = [regression::ROWS, crossentropy::ROWS, std::slice::from_ref(&crossentropy::SPARSE), hinge::ROWS];
+    tables.into_iter().flatten().copied()
+}
 
 /// The loss of a name, with Keras' defaults; case and underscores do not matter.
 pub fn get(name: &str) -> Result<Loss> {
-    Ok(match plain(name).as_str() {
-        "meansquarederror" | "mse" => MeanSquaredError.into(),
-        "meanabsoluteerror" | "mae" => MeanAbsoluteError.into(),
-        "binarycrossentropy" | "bce" => BinaryCrossentropy::default().into(),
-        "categoricalcrossentropy" => CategoricalCrossentropy::default().into(),
-        "sparsecategoricalcrossentropy" => SparseCategoricalCrossentropy::default().into(),
-        _ => return Err(Error::UnknownName { kind: "loss", name: name.into(), known: KNOWN.to_vec() }),
-    })
+    find("loss", rows(), name)
 }
 
 impl Registered for Loss {
@@ -143,30 +171,6 @@ impl<F: Pairwise + 'static> From<F> for Choice<Loss> {
     fn from(f: F) -> Choice<Loss> {
         Choice::Object(Loss::new("loss", f))
     }
-}
-
-/// The usual conversions of a struct of options.
-macro_rules! loss {
-    ($($loss:ident $name:literal)*) => {$(
-        impl From<$loss> for Loss {
-            fn from(options: $loss) -> Loss {
-                Loss::new($name, move |y: &Tensor, y_pred: &Tensor| options.values(y, y_pred))
-            }
-        }
-
-        impl From<$loss> for Choice<Loss> {
-            fn from(options: $loss) -> Choice<Loss> {
-                Choice::Object(options.into())
-            }
-        }
-    )*};
-}
-loss! {
-    MeanSquaredError "mean_squared_error"
-    MeanAbsoluteError "mean_absolute_error"
-    BinaryCrossentropy "binary_crossentropy"
-    CategoricalCrossentropy "categorical_crossentropy"
-    SparseCategoricalCrossentropy "sparse_categorical_crossentropy"
 }
 
 /// Targets as f32 in the shape of the predictions: `[batch]` and `[batch, 1]` are the same, anything else is refused.
@@ -183,7 +187,9 @@ pub(crate) fn align(op: &str, y: &Tensor, y_pred: &Tensor) -> (Tensor, Tensor) {
         let shape = if short.rank() == 1 { long } else { short };
         (y.reshape(shape), y_pred.reshape(shape))
     } else {
-        let why = "targets and predictions must have the same shape; they do not broadcast".into();
+        let why = "targets and predictions must have the same shape; they do not broadcast, and class numbers go \
+                   with the sparse forms"
+            .into();
         let error = Tensor::poisoned(Error::Shape { op: op.into(), inputs: vec![a, b], why, place: here() });
         (error.clone(), error)
     }
@@ -210,6 +216,15 @@ pub(crate) fn weight_like(weight: &Tensor, values: &Tensor) -> Tensor {
         return Tensor::poisoned(Error::Shape { op: "sample_weight".into(), inputs, why, place: here() });
     }
     weight.reshape(dims).broadcast_to(&target)
+}
+
+/// Weights in the shape of `values`: those of the samples, and 0 for what does not count. None is 1 everywhere.
+#[track_caller]
+pub(crate) fn weights(values: &Tensor, weight: Option<&Tensor>, counts: Option<&Tensor>) -> Option<Tensor> {
+    match (weight.map(|weight| weight_like(weight, values)), counts) {
+        (Some(weight), Some(counts)) => Some(weight * counts),
+        (weight, counts) => weight.or(counts.cloned()),
+    }
 }
 
 /// `a / b`, and 0 where `b` is 0.

@@ -90,7 +90,7 @@ fn categorical_crossentropies_agree() {
     let expected = [row([1., 2., 3.], 2), row([0., -1., 0.5], 0)];
     let hot = t(&[0., 0., 1., 1., 0., 0.], [2, 3]);
     let dense = CategoricalCrossentropy { from_logits: true, ..Default::default() };
-    let sparse = SparseCategoricalCrossentropy { from_logits: true };
+    let sparse = SparseCategoricalCrossentropy { from_logits: true, ..Default::default() };
     close(&dense.values(&hot, &x), &expected);
     close(&CategoricalCrossentropy::default().values(&hot, &x.softmax(-1)), &expected);
     // Probabilities that do not sum to 1 are scaled.
@@ -118,7 +118,7 @@ fn categorical_crossentropies_agree() {
 #[test]
 fn sequences_have_one_label_for_each_position() {
     let x = t(&[0., 1., 2., 3., 5., 4., 0., 0.], [2, 2, 2]);
-    let loss = SparseCategoricalCrossentropy { from_logits: true };
+    let loss = SparseCategoricalCrossentropy { from_logits: true, ..Default::default() };
     let values_ = loss.values(&Tensor::new(&[0i32, 1, 0, 1], [2, 2]), &x);
     assert_eq!(values_.shape(), [2, 2].into());
     let up = (1.0 + 1f64.exp()).ln();
@@ -134,7 +134,7 @@ fn certain_mistakes_cost_a_finite_amount() {
     let logits = BinaryCrossentropy { from_logits: true, ..Default::default() };
     close(&logits.values(&t(&[1., 0.], [1, 2]), &t(&[-1e4, 1e4], [1, 2])), &[1e4]);
     let masked = t(&[0., f32::MIN, 1.], [1, 3]);
-    let sparse = SparseCategoricalCrossentropy { from_logits: true };
+    let sparse = SparseCategoricalCrossentropy { from_logits: true, ..Default::default() };
     close(&sparse.values(&t(&[2.], [1]), &masked), &[(1.0 + (-1f64).exp()).ln()]);
 }
 
@@ -142,7 +142,8 @@ fn certain_mistakes_cost_a_finite_amount() {
 fn gradients_of_logits_are_probability_minus_target() {
     let x = t(&[0., 0., 2., -1.], [2, 2]);
     let labels = Tensor::new(&[1i32, 0], [2]);
-    let loss = Loss::from(SparseCategoricalCrossentropy { from_logits: true }).reduction(Reduction::Sum);
+    let loss =
+        Loss::from(SparseCategoricalCrossentropy { from_logits: true, ..Default::default() }).reduction(Reduction::Sum);
     let slope = grad(|x: &Tensor| Ok(loss.call(&labels, x, None)), &x).unwrap();
     let p = 1.0 / (1.0 + (-3f64).exp());
     close(&slope, &[0.5, -0.5, p - 1.0, 1.0 - p]);
@@ -165,7 +166,7 @@ fn names_and_choices() {
     ] {
         assert_eq!(&*get(name).unwrap().name, full);
     }
-    for name in KNOWN {
+    for name in rows().flat_map(|(names, _)| names) {
         get(name).unwrap();
     }
     let message = get("msw").unwrap_err().to_string();
@@ -182,8 +183,35 @@ fn names_and_choices() {
 #[test]
 fn a_poisoned_prediction_keeps_its_own_error() {
     let bad = Tensor::ones([2, 3]).matmul(&Tensor::ones([2, 3]));
-    for name in KNOWN {
+    for name in rows().flat_map(|(names, _)| names) {
         let message = get(name).unwrap().call(&Tensor::ones([2, 3]), &bad, None).ok().unwrap_err().to_string();
         assert!(message.starts_with("matmul: "), "{name}: {message}");
     }
+}
+
+#[test]
+fn what_is_ignored_reaches_neither_loss_nor_gradient() {
+    let options = SparseCategoricalCrossentropy { from_logits: true, ignore_class: Some(255) };
+    let (y, x) = (Tensor::new(&[1i32, 255], [2]), t(&[0., 0., f32::NAN, f32::INFINITY], [2, 2]));
+    // The mean is over what counts.
+    let loss = Loss::from(options);
+    close(&loss.call(&y, &x, None), &[2f64.ln()]);
+    close(&grad(|x: &Tensor| Ok(loss.call(&y, x, None)), &x).unwrap(), &[0.5, -0.5, 0., 0.]);
+    close(&loss.call(&Tensor::new(&[255i32, 255], [2]), &x, None), &[0.]);
+}
+
+#[test]
+fn a_vector_of_zeros_has_a_finite_cosine_and_gradient() {
+    let loss = Loss::from(CosineSimilarity);
+    let (y, zero) = (t(&[1., 0.], [1, 2]), t(&[0., 0.], [1, 2]));
+    close(&loss.call(&y, &zero, None), &[0.]);
+    close(&grad(|x: &Tensor| Ok(loss.call(&y, x, None) * 1e-7), &zero).unwrap(), &[-1., 0.]);
+}
+
+#[test]
+fn reductions_have_names() {
+    assert_eq!("mean".parse::<Reduction>().unwrap(), Reduction::SumOverBatchSize);
+    assert_eq!("none".parse::<Reduction>().unwrap(), Reduction::None);
+    let message = "average".parse::<Reduction>().unwrap_err().to_string();
+    assert!(message.starts_with("unknown reduction \"average\"; known: sum_over_batch_size, mean, sum, "), "{message}");
 }

@@ -14,18 +14,24 @@ use crate::graph::{Contraction, Fold, Lowering, Map, Node, Reduction, Spec, Tens
 
 type Key = (Kind, Vec<Id>, DType, usize);
 
-/// Sums of fewer terms are not split where they belong to a product.
-const TERMS: usize = 4096;
-/// Split products have about so many partial results, ...
+/// Sums of fewer terms are not split.
+const LONG: usize = 4096;
+/// Split sums have at most so many parts, ...
+const PARTS: usize = 256;
+/// ... about so many partial results in all, ...
 const RESULTS: usize = 1 << 16;
-/// ... each the sum of so many terms at least.
+/// ... each of so many products at least, or ...
 const STRETCH: usize = 512;
+/// ... of so many terms.
+const TERMS: usize = 32;
 
 #[derive(Default)]
 pub(super) struct Builder {
     pub program: Program,
     pub ids: HashMap<(u64, usize), Id>,
-    seen: HashMap<Key, Id>,
+    pub seen: HashMap<Key, Id>,
+    /// How values came about in a program of the same graph for other sizes, whose splits are to be kept.
+    pub model: Option<Vec<Kind>>,
     /// The first thing an op got wrong.
     pub defect: Option<Error>,
 }
@@ -73,7 +79,6 @@ impl Builder {
         let size = (spec.dtype, spec.shape.numel());
         match lowering {
             Lowering::View(op) => self.view(&op, inputs[0], &specs[0], size, node),
-            Lowering::Fold(fold) if fold.length == 1 => inputs[0],
             Lowering::Fold(fold) => self.fold(fold, inputs[0], size, node),
             Lowering::Map(map) => self.push(Kind::Map(map), inputs.to_vec(), size, node),
             Lowering::Window(windows, through) => {
@@ -123,43 +128,20 @@ impl Builder {
         self.push(Kind::View(view), vec![source], size, node)
     }
 
-    /// A long product with few results would leave the device idle: it becomes several, whose results are added up.
+    /// A long product with few results would leave the device idle: it becomes a product along stretches of K, whose
+    /// results are added up.
     fn product(&mut self, c: Contraction, [a, b]: [Id; 2], size: (DType, usize), node: &Node) -> Id {
-        let results = c.batch * c.m * c.n;
-        let most = (RESULTS / results.max(1)).min(c.k / STRETCH);
-        let parts = [64, 49, 32, 25, 16, 8, 7, 5, 4, 3, 2]
-            .into_iter()
-            .find(|&parts| parts <= most && c.k.is_multiple_of(parts));
-        if let (1, TERMS.., Some(parts)) = (c.batch, c.k, parts)
-            && let Some(a) = self.stretches(a, [c.m, c.k], 1, parts, node)
-            && let Some(b) = self.stretches(b, [c.k, c.n], 0, parts, node)
-        {
-            let part = Contraction { batch: parts, k: c.k / parts, ..c };
-            let partial = self.push(Kind::Contraction(part), vec![a, b], (size.0, parts * results), node);
-            let sum = Fold { reduction: Reduction::Sum, outer: 1, length: parts, inner: results };
-            return self.push(Kind::Fold(sum), vec![partial], size, node);
-        }
         let a = self.operand(a, (c.batch, c.m, c.k), node);
         let b = self.operand(b, (c.batch, c.k, c.n), node);
-        self.push(Kind::Contraction(c), vec![a, b], size, node)
-    }
-
-    /// A matrix as `parts` matrices side by side along an axis, if that is a view that products read as it lies.
-    fn stretches(&mut self, id: Id, shape: [usize; 2], axis: usize, parts: usize, node: &Node) -> Option<Id> {
-        let mut split = shape.to_vec();
-        split[axis] /= parts;
-        let sizes = (parts, split[0], split[1]);
-        split.insert(axis, parts);
-        let order = if axis == 0 { vec![0, 1, 2] } else { vec![1, 0, 2] };
-        let val = &self.program.vals[id];
-        let (source, view) = match &val.kind {
-            Kind::View(view) => (val.inputs[0], view.then(&ViewOp::Reshape(shape.into()))?),
-            _ => (id, View::whole(&shape.into())),
+        let results = c.batch * c.m * c.n;
+        let parts = match self.alike() {
+            Some(&Kind::Contraction(_, parts)) => parts,
+            _ if c.batch == 1 && results > 0 && c.k >= LONG => (RESULTS / results).min(c.k / STRETCH).clamp(1, PARTS),
+            _ => 1,
         };
-        let view = view.then(&ViewOp::Reshape(split.into()))?.then(&ViewOp::Permute(order))?;
-        let size = (val.dtype, val.numel);
-        let id = if view.is_identity() { source } else { self.push(Kind::View(view), vec![source], size, node) };
-        self.program.matrix(id, sizes).is_some().then_some(id)
+        let product = self.push(Kind::Contraction(c, parts), vec![a, b], (size.0, parts * results), node);
+        let sum = Fold { reduction: Reduction::Sum, outer: 1, length: parts, inner: results };
+        if parts == 1 { product } else { self.push(Kind::Fold(sum, 1), vec![product], size, node) }
     }
 
     /// An operand of a product must be a matrix whose rows or columns lie dense; any other view of it is copied first.
@@ -193,17 +175,23 @@ impl Builder {
         self.push_as("copy", Kind::Map(map), vec![id], size, node)
     }
 
-    /// A long fold to few results would leave the device idle: it becomes two, the first of many partial results.
+    /// A long fold to few results would leave the device idle: it becomes one along stretches of its length, and one over
+    /// the results of those.
     fn fold(&mut self, fold: Fold, source: Id, size: (DType, usize), node: &Node) -> Id {
         let results = fold.outer * fold.inner;
-        let split = (results > 0 && results < 256 && fold.length >= 8192)
-            .then(|| [256, 128, 64, 32, 125, 100, 49, 25].into_iter().find(|parts| fold.length.is_multiple_of(*parts)))
-            .flatten();
-        let Some(parts) = split else {
-            return self.push(Kind::Fold(fold), vec![source], size, node);
+        let parts = match self.alike() {
+            Some(&Kind::Fold(_, parts)) => parts,
+            _ if fold.length == 1 => return source,
+            _ if results > 0 && fold.length >= LONG => (RESULTS / results).min(fold.length / TERMS).clamp(1, PARTS),
+            _ => 1,
         };
-        let first = Fold { outer: fold.outer * parts, length: fold.length / parts, ..fold };
-        let partial = self.push(Kind::Fold(first), vec![source], (size.0, results * parts), node);
-        self.push(Kind::Fold(Fold { length: parts, ..fold }), vec![partial], size, node)
+        let folded = self.push(Kind::Fold(fold, parts), vec![source], (size.0, parts * results), node);
+        let rest = Fold { length: parts, ..fold };
+        if parts == 1 { folded } else { self.push(Kind::Fold(rest, 1), vec![folded], size, node) }
+    }
+
+    /// How the next value came about in the program that this one is to be like.
+    fn alike(&self) -> Option<&Kind> {
+        self.model.as_ref()?.get(self.program.vals.len())
     }
 }

@@ -13,6 +13,7 @@ use std::fmt::Write;
 use super::fuse::{Fused, Level, Space};
 use super::program::{Id, Kind, Program};
 use crate::dtype::DType;
+use crate::gpu::shader;
 use crate::graph::Reduction;
 
 /// How a dispatch touches one tensor.
@@ -72,25 +73,20 @@ impl Unit {
         }
     }
 
-    /// Adds helper functions, each once per lane count.
-    pub fn help(&mut self, text: &str, lanes: usize) {
-        for function in split_functions(text) {
-            let expanded = dialect(function, &[], lanes);
-            let name = expanded.trim_start().trim_start_matches("fn ").split('(').next().unwrap_or("").to_string();
-            self.helpers.entry(name).or_insert(expanded);
+    /// Adds the functions of a helper file that `caller` calls, and those that they call, each once per lane count.
+    pub fn help(&mut self, file: &str, caller: &str, lanes: usize) {
+        let words = caller.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for name in words.filter(|word| word.ends_with("_T")) {
+            let unique = dialect(name, &[], lanes);
+            if self.helpers.contains_key(&unique) {
+                continue;
+            }
+            if let Some(function) = shader::function(file, name) {
+                self.helpers.insert(unique, dialect(function, &[], lanes));
+                self.help(file, function, lanes);
+            }
         }
     }
-}
-
-/// The functions of a helper text, one by one.
-fn split_functions(text: &str) -> Vec<&str> {
-    let mut starts: Vec<usize> = text
-        .match_indices("fn ")
-        .map(|(at, _)| at)
-        .filter(|&at| at == 0 || text.as_bytes()[at - 1].is_ascii_whitespace())
-        .collect();
-    starts.push(text.len());
-    starts.windows(2).map(|pair| text[pair[0]..pair[1]].trim_end()).collect()
 }
 
 /// The WGSL type of a value.
@@ -140,17 +136,15 @@ pub fn dialect(text: &str, args: &[String], lanes: usize) -> String {
 }
 
 /// NaN is tested by bits: WGSL may assume that it does not exist. Both operands' NaN pass.
-pub const EXTREMA: &str = "\
-fn nan_T(x: T) -> B { return (bitcast<U>(x) & U(0x7fffffffu)) > U(0x7f800000u); }
-fn max_T(a: T, b: T) -> T { return select(b, a, (a > b) | nan_T(a)); }
-fn min_T(a: T, b: T) -> T { return select(b, a, (a < b) | nan_T(a)); }";
+pub const EXTREMA: &str = include_str!("../../shaders/extrema.wgsl");
 
 /// `a` combined with `b`.
 pub fn combine(unit: &mut Unit, reduction: Reduction, dtype: DType, lanes: usize, a: &str, b: &str) -> String {
     let extremum = |unit: &mut Unit, name: &str| {
         if dtype == DType::F32 {
-            unit.help(EXTREMA, lanes);
-            format!("{name}_{lanes}({a}, {b})")
+            let call = format!("{name}_T($0, $1)");
+            unit.help(EXTREMA, &call, lanes);
+            dialect(&call, &[a.into(), b.into()], lanes)
         } else {
             format!("{name}({a}, {b})")
         }
@@ -303,7 +297,7 @@ impl<'a> Emitter<'a> {
             }
             Kind::Map(map) => {
                 let args: Vec<String> = val.inputs.iter().map(|&input| self.value(input, at, lanes)).collect();
-                self.unit.help(map.helpers, lanes);
+                self.unit.help(map.helpers, map.text, lanes);
                 let text = dialect(map.text, &args, lanes);
                 if text == args.first().map_or("", String::as_str) {
                     return text;
@@ -364,7 +358,7 @@ impl<'a> Emitter<'a> {
                 self.value(table, &At { var: source, level: Level::Other }, lanes)
             }
             // Defined by the phase before anything reads them; reaching this line would be a defect of the passes.
-            Kind::Leaf(_) | Kind::Fold(_) | Kind::Contraction(_) => {
+            Kind::Leaf(_) | Kind::Fold(..) | Kind::Contraction(..) => {
                 let defect = format!("{} is not available at {at:?}", val.name);
                 self.unit.defect.get_or_insert(defect);
                 format!("{}(0)", wgsl_type(val.dtype, lanes))
@@ -420,7 +414,7 @@ impl<'a> Emitter<'a> {
             0
         } else {
             let below = val.inputs.iter().map(|&input| self.stage(input, stages)).max().unwrap_or(0);
-            below + usize::from(matches!(val.kind, Kind::Fold(_)))
+            below + usize::from(matches!(val.kind, Kind::Fold(..)))
         };
         stages.insert(id, stage);
         stage
@@ -430,7 +424,7 @@ impl<'a> Emitter<'a> {
     pub fn folds(&self, stages: &HashMap<Id, usize>) -> Vec<Vec<Id>> {
         let mut folds: Vec<Vec<Id>> = Vec::new();
         let members: BTreeSet<Id> = self.fused.groups[self.group].members.iter().copied().collect();
-        for id in members.into_iter().filter(|&id| matches!(self.program.vals[id].kind, Kind::Fold(_))) {
+        for id in members.into_iter().filter(|&id| matches!(self.program.vals[id].kind, Kind::Fold(..))) {
             let stage = stages.get(&id).copied().unwrap_or(1);
             folds.resize(folds.len().max(stage), Vec::new());
             folds[stage - 1].push(id);

@@ -9,18 +9,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::program::{Id, Kind, Program};
-use crate::graph::{Contraction, View};
+use super::program::{Id, Kind, Program, Val};
+use crate::graph::{Contraction, Fold, View};
 
 /// What the threads of a group run over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Space {
     /// So many elements, all alike.
     Elements(usize),
-    /// Folds of `[outer, length, inner]` to `[outer, inner]`, and maps before and after them.
-    Folded { outer: usize, length: usize, inner: usize },
-    /// A matrix product, and maps over its result.
-    Product(Contraction),
+    /// Folds of `[outer, length, inner]` to `[outer, parts, inner]`, and maps before and after them.
+    Folded { outer: usize, length: usize, inner: usize, parts: usize },
+    /// A matrix product along stretches of K, and maps over its result.
+    Product(Contraction, usize),
 }
 
 /// At which of a space's two indices a value lives.
@@ -39,15 +39,15 @@ impl Space {
     pub fn full(self) -> usize {
         match self {
             Space::Elements(n) => n,
-            Space::Folded { outer, length, inner } => outer * length * inner,
-            Space::Product(c) => c.batch * c.m * c.n,
+            Space::Folded { outer, length, inner, .. } => outer * length * inner,
+            Space::Product(c, parts) => parts * c.batch * c.m * c.n,
         }
     }
 
     /// Elements at the reduced level, where there is one.
     pub fn reduced(self) -> Option<usize> {
         match self {
-            Space::Folded { outer, inner, .. } => Some(outer * inner),
+            Space::Folded { outer, inner, parts, .. } => Some(outer * parts * inner),
             _ => None,
         }
     }
@@ -55,14 +55,14 @@ impl Space {
     /// Multiply-adds or elements touched: what decides whether a group is small.
     pub fn work(self) -> usize {
         match self {
-            Space::Product(c) => c.batch * c.m * c.n * c.k.max(1),
+            Space::Product(c, _) => c.batch * c.m * c.n * c.k.max(1),
             _ => self.full(),
         }
     }
 
     fn join(self, other: Space) -> Option<Space> {
         match (self, other) {
-            (a, b) if a == b && !matches!(a, Space::Product(_)) => Some(a),
+            (a, b) if a == b && !matches!(a, Space::Product(..)) => Some(a),
             (Space::Elements(n), s) | (s, Space::Elements(n)) if n == s.full() || s.reduced() == Some(n) => Some(s),
             _ => None,
         }
@@ -96,8 +96,8 @@ impl Fused {
     }
 }
 
-/// Merging looks only this far along the tape, so that compiling stays linear in long chains.
-const CHUNK: usize = 512;
+/// A kernel computes values that lie at most so far apart on the tape, so that compiling stays linear in long chains.
+const REACH: usize = 512;
 /// Values recomputed for one stored value.
 const CONE: usize = 48;
 /// Values one kernel computes.
@@ -115,7 +115,7 @@ pub fn through(view: &View, source_numel: usize, numel: usize, level: Level, spa
     if view.is_identity() && source_numel == numel {
         return level;
     }
-    if let (Level::Full, Space::Folded { outer, length, inner }) = (level, space)
+    if let (Level::Full, Space::Folded { outer, length, inner, parts: 1 }) = (level, space)
         && view.inside.is_none()
         && view.offset == 0
         && source_numel == outer * inner
@@ -143,15 +143,9 @@ pub fn reads(
     let mut seen = HashSet::new();
     let val = &program.vals[member];
     let below = match val.kind {
-        Kind::Fold(fold) => match space {
-            Space::Folded { outer, length, inner }
-                if (fold.outer, fold.length, fold.inner) == (outer, length, inner) && level == Level::Reduced =>
-            {
-                Level::Full
-            }
-            _ => Level::Other,
-        },
-        Kind::Contraction(_) | Kind::Gather { .. } | Kind::Window(..) => Level::Other,
+        Kind::Fold(fold, parts) if space == folded(fold, parts) && level == Level::Reduced => Level::Full,
+        Kind::Fold(..) => Level::Other,
+        Kind::Contraction(..) | Kind::Gather { .. } | Kind::Window(..) => Level::Other,
         _ => level,
     };
     let mut stack: Vec<(Id, Level)> = val.inputs.iter().map(|&input| (input, below)).collect();
@@ -174,6 +168,20 @@ pub fn reads(
     found
 }
 
+/// The space of a value alone.
+pub fn space(val: &Val) -> Space {
+    match val.kind {
+        Kind::Fold(fold, parts) => folded(fold, parts),
+        Kind::Contraction(c, parts) => Space::Product(c, parts),
+        _ => Space::Elements(val.numel),
+    }
+}
+
+/// The space of a fold.
+pub fn folded(fold: Fold, parts: usize) -> Space {
+    Space::Folded { outer: fold.outer, length: fold.length, inner: fold.inner, parts }
+}
+
 /// For each group the groups whose results it reads.
 pub fn dependencies(program: &Program, fused: &Fused) -> Vec<BTreeSet<usize>> {
     let stop = |id: Id| fused.is_member(id);
@@ -189,7 +197,7 @@ pub fn dependencies(program: &Program, fused: &Fused) -> Vec<BTreeSet<usize>> {
 pub fn level(program: &Program, member: Id, space: Space) -> Level {
     let val = &program.vals[member];
     match val.kind {
-        Kind::Fold(_) => Level::Reduced,
+        Kind::Fold(..) => Level::Reduced,
         _ if val.numel == space.full() => Level::Full,
         _ => Level::Reduced,
     }
@@ -213,7 +221,7 @@ fn stored(program: &Program, fuse: bool) -> Vec<bool> {
                     readers[input] += readers[id];
                     spread[input] |= spread[id] || vals[id].numel > vals[input].numel;
                 }
-                Kind::Contraction(_) => {
+                Kind::Contraction(..) => {
                     readers[input] += 1;
                     let mut source = input;
                     while let Kind::View(_) | Kind::Window(..) = vals[source].kind {
@@ -240,7 +248,7 @@ fn stored(program: &Program, fuse: bool) -> Vec<bool> {
             Kind::Scalar(_) => ((0, 0, false), false),
             Kind::Leaf(_) => ((0, 1, false), false),
             Kind::View(_) | Kind::Window(..) => (below, false),
-            Kind::Fold(_) | Kind::Contraction(_) => (below, true),
+            Kind::Fold(..) | Kind::Contraction(..) => (below, true),
             Kind::Iota { .. } => ((1, 0, false), wanted[id] || !fuse),
             Kind::Map(_) | Kind::Gather { .. } => {
                 let heavy = matches!(&val.kind, Kind::Map(map) if map.heavy);
@@ -258,7 +266,7 @@ fn stored(program: &Program, fuse: bool) -> Vec<bool> {
         stored[id] = keep;
         behind[id] = readers[id] == 1
             && match val.kind {
-                Kind::Fold(_) | Kind::Contraction(_) => true,
+                Kind::Fold(..) | Kind::Contraction(..) => true,
                 Kind::Map(_) | Kind::View(_) => {
                     !keep && val.inputs.iter().any(|&input| behind[input] && vals[input].numel == val.numel)
                 }
@@ -284,12 +292,8 @@ pub fn fuse(program: &Program, fuse: bool, cap: usize) -> Fused {
     };
     program.roots.iter().for_each(|&root| work.root[root] = true);
     for (id, val) in program.vals.iter().enumerate().filter(|(id, _)| stored[*id]) {
-        let space = match val.kind {
-            Kind::Fold(f) => Space::Folded { outer: f.outer, length: f.length, inner: f.inner },
-            Kind::Contraction(c) => Space::Product(c),
-            _ => Space::Elements(val.numel),
-        };
-        let level = if matches!(val.kind, Kind::Fold(_)) { Level::Reduced } else { Level::Full };
+        let space = space(val);
+        let level = if matches!(val.kind, Kind::Fold(..)) { Level::Reduced } else { Level::Full };
         let needs: BTreeSet<Id> =
             reads(program, &|id| stored[id], id, level, space).into_iter().map(|(id, _)| id).collect();
         needs.iter().for_each(|&need| work.readers[need].push(id));
@@ -325,12 +329,12 @@ impl Merger<'_> {
     fn merge(&mut self) {
         self.merge_producers(false);
         // Siblings that read some tensor in common (sharing a scalar saves nothing) and run over the same space.
-        let mut by_space: BTreeMap<(usize, usize, usize, usize), Vec<usize>> = BTreeMap::new();
+        let mut by_space: BTreeMap<[usize; 5], Vec<usize>> = BTreeMap::new();
         for (&key, draft) in &self.groups {
             let space = match draft.space {
-                Space::Elements(n) => (n, 0, 0, 0),
-                Space::Folded { outer, length, inner } => (0, outer, length, inner),
-                Space::Product(_) => continue,
+                Space::Elements(n) => [n, 0, 0, 0, 0],
+                Space::Folded { outer, length, inner, parts } => [0, outer, length, inner, parts],
+                Space::Product(..) => continue,
             };
             by_space.entry(space).or_default().push(key);
         }
@@ -356,7 +360,7 @@ impl Merger<'_> {
             'again: while let Some(draft) = self.groups.get(&consumer) {
                 let producers: BTreeSet<usize> = draft.needs.iter().filter_map(|&id| self.of[id]).collect();
                 for producer in producers.into_iter().rev().filter(|&p| p != consumer) {
-                    let product = matches!(self.groups[&producer].space, Space::Product(_));
+                    let product = matches!(self.groups[&producer].space, Space::Product(..));
                     if product == products && self.try_merge(producer, consumer) {
                         continue 'again;
                     }
@@ -413,15 +417,15 @@ impl Merger<'_> {
         let Some(space) = a.space.join(b.space) else { return false };
         let size = a.members.len() + b.members.len();
         let (low, high) = (a.members[0].min(b.members[0]), *a.members.iter().chain(&b.members).max().unwrap_or(&0));
-        if size > MEMBERS || low / CHUNK != high / CHUNK {
+        if size > MEMBERS || high - low > REACH {
             return false;
         }
         // A product only ever takes maps of its own result behind it.
-        if matches!(b.space, Space::Product(_)) {
+        if matches!(b.space, Space::Product(..)) {
             return false;
         }
-        if let Space::Folded { outer, length, inner } = space {
-            let threads = if inner == 1 && length > 32 { outer * 64 } else { outer * inner };
+        if let Space::Folded { outer, length, inner, parts } = space {
+            let threads = outer * parts * if inner == 1 && length > 32 { 64 } else { inner };
             if a.space != b.space && threads < PARALLEL && space.full() > 8 * PARALLEL {
                 return false;
             }
@@ -445,13 +449,17 @@ impl Merger<'_> {
         let merged = Draft { space, members, needs };
         let inside: HashSet<Id> = merged.members.iter().copied().collect();
         let written = merged.members.iter().filter(|&&m| self.read_outside(m, &inside)).count();
-        let read = self.leaves(&merged).len();
+        let leaves = self.leaves(&merged);
+        // Numbers that are computed for the step alone lie together among the small temporaries: one buffer for all.
+        let number = |&&id: &&Id| self.program.vals[id].numel == 1 && self.stored[id] && !self.root[id];
+        let numbers = leaves.iter().filter(number).count();
+        let read = leaves.len() - numbers.saturating_sub(1);
         if read + written > self.cap {
             return false;
         }
         // A product repeats its epilogue for every element of a register tile: a bias, a mask and a residual pay, an
         // optimizer's update does not.
-        if matches!(space, Space::Product(_)) && (read > 2 + EPILOGUE || written > EPILOGUE) {
+        if matches!(space, Space::Product(..)) && (read > 2 + EPILOGUE || written > EPILOGUE) {
             return false;
         }
         for &member in &merged.members {

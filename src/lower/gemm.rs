@@ -10,6 +10,7 @@
 
 use super::Target;
 use super::gemm_text::{self, Layout};
+use super::program::product_stretch;
 use crate::gpu::Class;
 
 /// One operand as it lies in memory.
@@ -25,10 +26,12 @@ pub struct Operand {
     pub vec4: bool,
 }
 
-/// C[b, m, n] = sum over k of A[b, m, k] B[b, k, n]; C is dense.
+/// C[b, m, n] = sum over k of A[b, m, k] B[b, k, n]; C is dense. Of a product in several parts (of a batch of one) part
+/// `b` sums a stretch of K.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub batch: usize,
+    pub parts: usize,
     pub m: usize,
     pub n: usize,
     pub k: usize,
@@ -45,7 +48,8 @@ pub struct Gemm {
     pub source: String,
     /// Workgroups; 0 in x when C is empty.
     pub grid: [u32; 3],
-    /// Uniform words: batch, m, n, k, lda, ldb, batch stride of A, of B, tiles along n, along m, in all, 0.
+    /// Uniform words: batch, m, n, k, lda, ldb, batch stride of A, of B, tiles along n, along m, in all, length of
+    /// a stretch of K or 0.
     pub params: Vec<u32>,
     /// The epilogue seam is `store_c` (vec4) rather than `store_c1`.
     pub stores_vec4: bool,
@@ -100,7 +104,7 @@ impl Tile {
         const SCALAR: f64 = 60.0;
         let price = |v4| if v4 { LOAD } else { SCALAR };
         let (rows, cols) = self.extent();
-        let tiles = p.m.div_ceil(rows) * p.n.div_ceil(cols) * p.batch;
+        let tiles = p.m.div_ceil(rows) * p.n.div_ceil(cols) * p.batch * p.parts;
         // vec4 loads of A, of B and multiply-adds per k; vec4 stores
         let (a, b, fma) = match self {
             Tile::Subgroup { sg, tm, tn } => {
@@ -115,7 +119,7 @@ impl Tile {
             Tile::Workgroup { .. } => (0.0, 0.0, 1.0),
         };
         let invocations = if let Tile::Register { wx, wy, .. } = self { wx * wy } else { 1 } as f64;
-        let per_tile = p.k as f64 * (a * price(l.a4) + b * price(l.b4) + fma) + fma * price(l.c4) + 1000.0;
+        let per_tile = (p.k / p.parts) as f64 * (a * price(l.a4) + b * price(l.b4) + fma) + fma * price(l.c4) + 1000.0;
         // Two workgroups at least, so that two cores have work.
         per_tile * invocations * (tiles.max(2) as f64)
     }
@@ -141,7 +145,7 @@ fn candidates(target: &Target, p: &Problem) -> Vec<Tile> {
             [(8, 8), (8, 4), (4, 4)].map(|(tm, tn)| Tile::Register { wx: 8, wy: 8, tm, tn }).to_vec()
         }
         (Class::Integrated | Class::Discrete | Class::Virtual | Class::Other, _) => {
-            let large = p.batch * p.m.div_ceil(64) * p.n.div_ceil(64) >= 64;
+            let large = p.batch * p.parts * p.m.div_ceil(64) * p.n.div_ceil(64) >= 64;
             let small = Tile::Workgroup { bm: 32, bn: 32, bk: 16, tm: 4, tn: 4 };
             vec![if large { Tile::Workgroup { bm: 64, bn: 64, bk: 16, tm: 8, tn: 4 } } else { small }]
         }
@@ -157,18 +161,36 @@ fn flat_grid(total: usize) -> [u32; 3] {
 
 /// The kernel for a problem on a target.
 pub fn select(problem: &Problem, target: &Target) -> Gemm {
+    select_like(problem, problem, target)
+}
+
+/// The kernel for a problem, with the tile that is best for another one: so that a last, smaller batch needs no kernel
+/// of its own.
+pub fn select_like(problem: &Problem, like: &Problem, target: &Target) -> Gemm {
     let p = problem;
-    let layout =
-        Layout { ta: p.a.transposed, tb: p.b.transposed, a4: p.a.vec4, b4: p.b.vec4, c4: p.n.is_multiple_of(4) };
-    let tile = candidates(target, p)
+    let layout_of = |p: &Problem| Layout {
+        ta: p.a.transposed,
+        tb: p.b.transposed,
+        a4: p.a.vec4,
+        b4: p.b.vec4,
+        c4: p.n.is_multiple_of(4),
+    };
+    let layout = layout_of(p);
+    let like = if layout_of(like) == layout { like } else { p };
+    let tile = candidates(target, like)
         .into_iter()
-        .min_by(|x, y| x.cost(p, &layout).total_cmp(&y.cost(p, &layout)))
+        .min_by(|x, y| x.cost(like, &layout).total_cmp(&y.cost(like, &layout)))
         .expect("every class lists a tile");
     let (rows, cols) = tile.extent();
     let (tiles_m, tiles_n) = (p.m.div_ceil(rows), p.n.div_ceil(cols));
-    let total = tiles_m * tiles_n * p.batch;
-    let words =
-        [[p.batch, p.m, p.n, p.k], [p.a.ld, p.b.ld, p.a.batch_stride, p.b.batch_stride], [tiles_n, tiles_m, total, 0]];
+    let matrices = p.batch * p.parts;
+    let total = tiles_m * tiles_n * matrices;
+    let stretch = if p.parts == 1 { 0 } else { product_stretch(p.k, p.parts) };
+    let words = [
+        [matrices, p.m, p.n, p.k],
+        [p.a.ld, p.b.ld, p.a.batch_stride, p.b.batch_stride],
+        [tiles_n, tiles_m, total, stretch],
+    ];
     let kind = |t: bool| if t { "t" } else { "n" };
     let ragged = if p.a.vec4 && p.b.vec4 && layout.c4 { "" } else { " ragged" };
     Gemm {

@@ -7,6 +7,9 @@
 //! `store_c`/`store_c1` are the only functions that touch a storage buffer, so their bodies and the bindings can be
 //! replaced. A line starting with `fn` never continues.
 //!
+//! Two aliases separate storage from arithmetic: bindings hold `S`, seams take and return `A`, accumulators and workgroup
+//! memory are `A`. Both are f32; `gpu::Shader` makes the variant that stores f16 and still accumulates in f32.
+//!
 //! What a seam may rely on: `i` is always inside the stored matrix, `j` is a multiple of 4 inside it, and only those of the
 //! elements `j..j+4` that lie inside are used; what a load returns for the others is ignored. A store is called once per
 //! element of C, never outside it.
@@ -46,18 +49,23 @@ macro_rules! put {
 
 /// Bindings and default seams.
 fn header(l: &Layout, what: &str) -> String {
-    let ty = |v4| if v4 { "vec4<f32>" } else { "f32" };
+    let ty = |v4| if v4 { "vec4<S>" } else { "S" };
     let load = |x: &str, v4: bool, ld: &str, first: &str| {
         let at = format!("s.{first} + i * s.{ld} + j");
         match v4 {
-            true => format!("return {x}[({at}) >> 2u];"),
-            false => format!("let o = {at}; return vec4<f32>({x}[o], {x}[o + 1u], {x}[o + 2u], {x}[o + 3u]);"),
+            true => format!("return vec4<A>({x}[({at}) >> 2u]);"),
+            false => {
+                format!("let o = {at}; return vec4<A>(A({x}[o]), A({x}[o + 1u]), A({x}[o + 2u]), A({x}[o + 3u]));")
+            }
         }
     };
     let mut s = format!(
-        "// C[z, m, n] = sum over k of A[z, m, k] B[z, k, n], f32. {what}\n\
+        "// C[z, m, n] = sum over k of A[z, m, k] B[z, k, n]. {what}\n\
+         // Stored as S, accumulated in A: S alone may become f16, and then the text needs `enable f16;` on top.\n\
+         alias S = f32;\n\
+         alias A = f32;\n\
          // A is stored {}, B {}; C is dense [batch, M, N].\n\
-         // p: (batch, M, N, K), (lda, ldb, batch stride of A, of B), (tiles along N, tiles along M, tiles in all, 0)\n\
+         // p: (batch, M, N, K), (lda, ldb, batch stride of A, of B), (tiles along N, tiles along M, tiles in all, length of a stretch of K or 0)\n\
          @group(0) @binding(0) var<uniform> p: array<vec4<u32>, 3>;\n\
          @group(0) @binding(1) var<storage, read> a: array<{}>;\n\
          @group(0) @binding(2) var<storage, read> b: array<{}>;\n\
@@ -70,16 +78,15 @@ fn header(l: &Layout, what: &str) -> String {
         ty(l.b4),
         ty(l.c4),
     );
-    put!(s, "fn load_a(z: u32, i: u32, j: u32) -> vec4<f32> {{ {} }}\n", load("a", l.a4, "x", "z"));
-    put!(s, "fn load_b(z: u32, i: u32, j: u32) -> vec4<f32> {{ {} }}\n", load("b", l.b4, "y", "w"));
+    put!(s, "fn load_a(z: u32, i: u32, j: u32) -> vec4<A> {{ {} }}\n", load("a", l.a4, "x", "z"));
+    put!(s, "fn load_b(z: u32, i: u32, j: u32) -> vec4<A> {{ {} }}\n", load("b", l.b4, "y", "w"));
     let at = "(z * p[0].y + i) * p[0].z + j";
     if l.c4 {
-        put!(s, "fn store_c(z: u32, i: u32, j: u32, v: vec4<f32>) {{ c[({at}) >> 2u] = v; }}\n");
-        s +=
-            "fn put(z: u32, i: u32, j: u32, v: vec4<f32>) { if (i < p[0].y && j < p[0].z) { store_c(z, i, j, v); } }\n";
+        put!(s, "fn store_c(z: u32, i: u32, j: u32, v: vec4<A>) {{ c[({at}) >> 2u] = vec4<S>(v); }}\n");
+        s += "fn put(z: u32, i: u32, j: u32, v: vec4<A>) { if (i < p[0].y && j < p[0].z) { store_c(z, i, j, v); } }\n";
     } else {
-        put!(s, "fn store_c1(z: u32, i: u32, j: u32, v: f32) {{ c[{at}] = v; }}\n");
-        s += "fn put(z: u32, i: u32, j: u32, v: vec4<f32>) { if (i < p[0].y) { let n = p[0].z; if (j < n) { store_c1(z, i, j, v.x); } if (j + 1u < n) { store_c1(z, i, j + 1u, v.y); } if (j + 2u < n) { store_c1(z, i, j + 2u, v.z); } if (j + 3u < n) { store_c1(z, i, j + 3u, v.w); } } }\n";
+        put!(s, "fn store_c1(z: u32, i: u32, j: u32, v: A) {{ c[{at}] = S(v); }}\n");
+        s += "fn put(z: u32, i: u32, j: u32, v: vec4<A>) { if (i < p[0].y) { let n = p[0].z; if (j < n) { store_c1(z, i, j, v.x); } if (j + 1u < n) { store_c1(z, i, j + 1u, v.y); } if (j + 2u < n) { store_c1(z, i, j + 2u, v.z); } if (j + 3u < n) { store_c1(z, i, j + 3u, v.w); } } }\n";
     }
     s
 }
@@ -90,8 +97,9 @@ fn entry(threads: usize, lane: &str, tile_m: usize, tile_n: usize) -> String {
     format!(
         "@compute @workgroup_size({threads})\n\
          fn main(@builtin(workgroup_id) w: vec3<u32>, @builtin(num_workgroups) g: vec3<u32>, @builtin({lane}) l: u32) {{\n\
-         let M = p[0].y; let N = p[0].z; let K = p[0].w + (g.z - 1u);\n\
+         let M = p[0].y; let N = p[0].z;\n\
          let t = w.x + w.y * g.x; let per = p[2].x * p[2].y; let z = min(t / per, p[0].x - 1u); let ti = t % per;\n\
+         let kf = z * p[2].w; let K = select(p[0].w, min(p[0].w, kf + p[2].w), p[2].w != 0u) + (g.z - 1u);\n\
          s = vec4<u32>(p[1].x, p[1].y, z * p[1].z, z * p[1].w);\n\
          let mt = select(M, (ti / p[2].x) * {tile_m}u, t < p[2].z); let nt = (ti % p[2].x) * {tile_n}u;\n\
          let Mc = M - 1u; let Nc = N - 1u; let M4 = Mc & 0xfffffffcu; let N4 = Nc & 0xfffffffcu;\n"
@@ -151,7 +159,7 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
     }
     for i in 0..tm {
         for v in 0..vs {
-            put!(s, "var c{i}_{v} = vec4<f32>();");
+            put!(s, "var c{i}_{v} = vec4<A>();");
         }
         s.push('\n');
     }
@@ -168,7 +176,7 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
     };
     let accumulate = |s: &mut String, q: usize, comp: &str| {
         for i in 0..tm {
-            put!(s, "{{ let x = vec4<f32>({}); ", value(i, q, comp));
+            put!(s, "{{ let x = vec4<A>({}); ", value(i, q, comp));
             for v in 0..vs {
                 put!(s, "c{i}_{v} = fma(x, b{v}, c{i}_{v}); ");
             }
@@ -183,7 +191,7 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
     };
     if l.ta && !l.tb {
         // Both contiguous across K: one k at a time, no tail.
-        s.push_str("for (var k = 0u; k < K; k++) {\n");
+        s.push_str("for (var k = kf; k < K; k++) {\n");
         for r in 0..regs {
             put!(s, "let a{r}_0 = load_a(z, k, r{r}); ");
         }
@@ -192,7 +200,7 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
         s.push_str("}\n");
     } else {
         let tail = !l.k4();
-        put!(s, "let Ke = {};\nfor (var k = 0u; k < Ke; k += 4u) {{\n", if tail { "K & 0xfffffffcu" } else { "K" });
+        put!(s, "let Ke = {};\nfor (var k = kf; k < Ke; k += 4u) {{\n", if tail { "K & 0xfffffffcu" } else { "K" });
         for r in 0..regs {
             match l.ta {
                 true => {
@@ -218,7 +226,7 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
             s.push_str("{ ");
             if l.tb {
                 for v in 0..vs {
-                    put!(s, "let b{v} = vec4<f32>(q{v}_0.{x}, q{v}_1.{x}, q{v}_2.{x}, q{v}_3.{x}); ");
+                    put!(s, "let b{v} = vec4<A>(q{v}_0.{x}, q{v}_1.{x}, q{v}_2.{x}, q{v}_3.{x}); ");
                 }
                 s.push('\n');
             } else {
@@ -229,7 +237,7 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
         }
         s.push_str("}\n");
         if tail {
-            s.push_str("for (var k = Ke; k < K; k++) { let e = k - Ke;\n");
+            s.push_str("for (var k = max(Ke, kf); k < K; k++) { let e = k - Ke;\n");
             for r in 0..regs {
                 match l.ta {
                     true => put!(s, "let a{r}_0 = load_a(z, k, r{r}); "),
@@ -238,7 +246,7 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
             }
             if l.tb {
                 for v in 0..vs {
-                    put!(s, "let b{v} = vec4<f32>(");
+                    put!(s, "let b{v} = vec4<A>(");
                     for e in 0..4 {
                         put!(s, "load_b(z, j{v}_{e}, Ke)[e]{}", if e < 3 { ", " } else { "); " });
                     }
@@ -283,7 +291,7 @@ pub(super) fn subgroup_narrow(l: &Layout, sg: usize, vs: usize, tn: usize) -> St
     }
     for v in 0..vs {
         for n in 0..tn {
-            put!(s, "var c{v}_{n} = vec4<f32>();");
+            put!(s, "var c{v}_{n} = vec4<A>();");
         }
         s.push('\n');
     }
@@ -297,14 +305,14 @@ pub(super) fn subgroup_narrow(l: &Layout, sg: usize, vs: usize, tn: usize) -> St
     };
     let accumulate = |s: &mut String, value: &dyn Fn(usize) -> String| {
         for n in 0..tn {
-            put!(s, "{{ let y = vec4<f32>({}); ", value(n));
+            put!(s, "{{ let y = vec4<A>({}); ", value(n));
             for v in 0..vs {
                 put!(s, "c{v}_{n} = fma(x{v}, y, c{v}_{n}); ");
             }
             s.push_str("}\n");
         }
     };
-    put!(s, "let Ke = K - K % {block}u;\nfor (var k = 0u; k < Ke; k += {block}u) {{\n");
+    put!(s, "let Ke = K - K % {block}u;\nfor (var k = kf; k < Ke; k += {block}u) {{\n");
     for r in 0..regs {
         match l.tb {
             true => put!(s, "let b{r} = load_b(z, j{r}, k); "),
@@ -322,7 +330,7 @@ pub(super) fn subgroup_narrow(l: &Layout, sg: usize, vs: usize, tn: usize) -> St
         for v in 0..vs {
             match l.ta {
                 true => put!(s, "let x{v} = load_a(z, k + {q}u, i{v}); "),
-                false => put!(s, "let x{v} = vec4<f32>(q{v}_0.{x}, q{v}_1.{x}, q{v}_2.{x}, q{v}_3.{x}); "),
+                false => put!(s, "let x{v} = vec4<A>(q{v}_0.{x}, q{v}_1.{x}, q{v}_2.{x}, q{v}_3.{x}); "),
             };
         }
         s.push('\n');
@@ -335,7 +343,7 @@ pub(super) fn subgroup_narrow(l: &Layout, sg: usize, vs: usize, tn: usize) -> St
             s.push_str("}\n");
         }
     }
-    s += "}\nfor (var k = Ke; k < K; k++) { let kb = k & 0xfffffffcu; let e = k & 3u;\n";
+    s += "}\nfor (var k = max(Ke, kf); k < K; k++) { let kb = k & 0xfffffffcu; let e = k & 3u;\n";
     for r in 0..regs {
         match l.tb {
             true => put!(s, "let b{r} = load_b(z, j{r}, kb)[e]; "),
@@ -348,7 +356,7 @@ pub(super) fn subgroup_narrow(l: &Layout, sg: usize, vs: usize, tn: usize) -> St
     for v in 0..vs {
         match l.ta {
             true => put!(s, "let x{v} = load_a(z, k, i{v}); "),
-            false => put!(s, "let x{v} = vec4<f32>(q{v}_0[e], q{v}_1[e], q{v}_2[e], q{v}_3[e]); "),
+            false => put!(s, "let x{v} = vec4<A>(q{v}_0[e], q{v}_1[e], q{v}_2[e], q{v}_3[e]); "),
         };
     }
     s.push('\n');
@@ -361,7 +369,7 @@ pub(super) fn subgroup_narrow(l: &Layout, sg: usize, vs: usize, tn: usize) -> St
         for (e, x) in XYZW.iter().enumerate() {
             for n in (0..tn).step_by(4) {
                 let quad: Vec<String> = (n..n + 4).map(|n| format!("c{v}_{n}.{x}")).collect();
-                put!(s, "put(z, m{v} + {e}u, nt + {n}u, vec4<f32>({}));\n", quad.join(", "));
+                put!(s, "put(z, m{v} + {e}u, nt + {n}u, vec4<A>({}));\n", quad.join(", "));
             }
         }
     }
@@ -378,20 +386,20 @@ pub(super) fn workgroup(l: &Layout, bm: usize, bn: usize, bk: usize, tm: usize, 
     let (pitch_a, pitch_b) = (if l.ta { bm / 4 } else { bk / 4 + 1 }, bn / 4);
     put!(
         s,
-        "var<workgroup> sa: array<vec4<f32>, {}>;\nvar<workgroup> sb: array<vec4<f32>, {}>;\n",
+        "var<workgroup> sa: array<vec4<A>, {}>;\nvar<workgroup> sb: array<vec4<A>, {}>;\n",
         if l.ta { bk * pitch_a } else { bm * pitch_a },
         bk * pitch_b
     );
-    s += "fn below(j: u32, n: u32, v: vec4<f32>) -> vec4<f32> { return select(vec4<f32>(), v, vec4<u32>(j, j + 1u, j + 2u, j + 3u) < vec4<u32>(n)); }\n";
+    s += "fn below(j: u32, n: u32, v: vec4<A>) -> vec4<A> { return select(vec4<A>(), v, vec4<u32>(j, j + 1u, j + 2u, j + 3u) < vec4<u32>(n)); }\n";
     s += &entry(threads, "local_invocation_index", bm, bn);
     put!(s, "let lx = l % {tx}u; let ly = l / {tx}u; let Kc = max(K, 1u) - 1u; let K4 = Kc & 0xfffffffcu;\n");
     for i in 0..tm {
         for v in 0..vs {
-            put!(s, "var c{i}_{v} = vec4<f32>();");
+            put!(s, "var c{i}_{v} = vec4<A>();");
         }
         s.push('\n');
     }
-    put!(s, "for (var k0 = 0u; k0 < K; k0 += {bk}u) {{\n");
+    put!(s, "for (var k0 = kf; k0 < K; k0 += {bk}u) {{\n");
     // Stage: `n` pieces spread over the threads; a piece beyond the last is skipped. Values beyond K become zero.
     let stage = |s: &mut String, n: usize, body: &str| {
         for first in (0..n).step_by(threads) {
@@ -403,7 +411,7 @@ pub(super) fn workgroup(l: &Layout, bm: usize, bn: usize, bk: usize, tm: usize, 
     };
     let body = match l.ta {
         true => format!(
-            "let r = o / {0}u; let q = o % {0}u; let k = k0 + r; sa[r * {0}u + q] = select(vec4<f32>(), load_a(z, min(k, Kc), min(mt + q * 4u, M4)), k < K);",
+            "let r = o / {0}u; let q = o % {0}u; let k = k0 + r; sa[r * {0}u + q] = select(vec4<A>(), load_a(z, min(k, Kc), min(mt + q * 4u, M4)), k < K);",
             bm / 4
         ),
         false => format!(
@@ -421,12 +429,12 @@ pub(super) fn workgroup(l: &Layout, bm: usize, bn: usize, bk: usize, tm: usize, 
             put!(body, "let w{e} = below(k, K, load_b(z, min(n + {e}u, Nc), min(k, K4)));\n");
         }
         for (e, x) in XYZW.iter().enumerate() {
-            put!(body, "sb[(q * 4u + {e}u) * {pitch_b}u + r] = vec4<f32>(w0.{x}, w1.{x}, w2.{x}, w3.{x});\n");
+            put!(body, "sb[(q * 4u + {e}u) * {pitch_b}u + r] = vec4<A>(w0.{x}, w1.{x}, w2.{x}, w3.{x});\n");
         }
         stage(&mut s, bn * bk / 16, &body);
     } else {
         let body = format!(
-            "let r = o / {pitch_b}u; let q = o % {pitch_b}u; let k = k0 + r; sb[o] = select(vec4<f32>(), load_b(z, min(k, Kc), min(nt + q * 4u, N4)), k < K);"
+            "let r = o / {pitch_b}u; let q = o % {pitch_b}u; let k = k0 + r; sb[o] = select(vec4<A>(), load_b(z, min(k, Kc), min(nt + q * 4u, N4)), k < K);"
         );
         stage(&mut s, bn * bk / 4, &body);
     }
@@ -450,8 +458,8 @@ pub(super) fn workgroup(l: &Layout, bm: usize, bn: usize, bk: usize, tm: usize, 
         s.push('\n');
         for i in 0..tm {
             match l.ta {
-                true => put!(s, "{{ let x = vec4<f32>(a{}.{}); ", i / 4, XYZW[i % 4]),
-                false => put!(s, "{{ let x = vec4<f32>(a{i}.{x}); "),
+                true => put!(s, "{{ let x = vec4<A>(a{}.{}); ", i / 4, XYZW[i % 4]),
+                false => put!(s, "{{ let x = vec4<A>(a{i}.{x}); "),
             };
             for v in 0..vs {
                 put!(s, "c{i}_{v} = fma(x, b{v}, c{i}_{v}); ");

@@ -13,7 +13,7 @@ use super::Target;
 use super::emit::{At, Emitter, Unit, combine, wgsl_type};
 use super::fuse::{Fused, Level, Space};
 use super::pack::Wide;
-use super::program::{Id, Kind, Program};
+use super::program::{Id, Kind, Program, fold_stretch, product_stretch};
 use super::schedule::Job;
 use crate::error::Result;
 use crate::gpu::{Access, Range};
@@ -51,6 +51,9 @@ pub struct Context<'a> {
     pub program: &'a Program,
     /// The groups.
     pub fused: &'a Fused,
+    /// The same groups in the plan whose kernels are to be used again, which decide the form of each kernel: lanes,
+    /// threads, tiles. Those of `fused` itself, unless this is a plan for a smaller batch.
+    pub forms: &'a Fused,
     /// Groups that stand for several.
     pub wide: &'a HashMap<usize, Wide>,
     /// Where each stored or given value lies.
@@ -94,14 +97,15 @@ impl Context<'_> {
         match job {
             Job::Single(group) => {
                 let space = self.fused.groups[*group].space;
-                if let Space::Product(c) = space {
-                    return self.product(*group, c);
+                if let Space::Product(c, parts) = space {
+                    return self.product(*group, c, parts);
                 }
-                if is_cooperative(space) {
+                if is_cooperative(self.forms.groups[*group].space) {
                     return self.rows(*group);
                 }
-                let (body, items) = self.threads(&mut unit, *group, self.lanes(*group), "t");
-                let width = if items >= 1 << 16 { WIDE } else { WIDTH };
+                let lanes = self.lanes(*group);
+                let (body, items) = self.threads(&mut unit, *group, lanes, "t");
+                let width = if self.items(*group, lanes, self.forms) >= 1 << 16 { WIDE } else { WIDTH };
                 let end = unit.param(items as u32);
                 let body = format!("if (t < {end}) {{\n{body}}}\n");
                 self.assemble(unit, &groups, &body, width, items.div_ceil(width as usize), Thread::Global)
@@ -144,11 +148,21 @@ impl Context<'_> {
     }
 
     fn lanes(&self, group: usize) -> usize {
-        match self.fused.groups[group].space {
-            Space::Elements(n) if n >= 16 || self.wide.contains_key(&group) => 4,
-            Space::Folded { inner, .. } if inner % 4 == 0 && inner > 0 => 4,
-            _ => 1,
-        }
+        let quads = |space: Space| match space {
+            // What lies behind the last element of a tensor is padding.
+            Space::Elements(n) => n >= 16 || self.wide.contains_key(&group),
+            Space::Folded { inner, .. } => inner % 4 == 0 && inner > 0,
+            Space::Product(..) => false,
+        };
+        let (own, form) = (self.fused.groups[group].space, self.forms.groups[group].space);
+        if quads(form) && (quads(own) || matches!(own, Space::Elements(_))) { 4 } else { 1 }
+    }
+
+    /// How many threads a group takes.
+    fn items(&self, group: usize, lanes: usize, of: &Fused) -> usize {
+        let space = of.groups[group].space;
+        let n = self.wide.get(&group).map_or(space.full(), |wide| wide.elements);
+        space.reduced().unwrap_or(n).div_ceil(lanes)
     }
 
     /// The body of a group as threads, for the item in variable `item`, and how many items there are.
@@ -156,21 +170,14 @@ impl Context<'_> {
         let space = self.fused.groups[group].space;
         let mut e = Emitter::new(self.program, self.fused, group, unit);
         match space {
-            Space::Elements(n) => {
-                let n = self.wide.get(&group).map_or(n, |wide| wide.elements);
+            Space::Elements(_) => {
                 let var = if lanes == 4 { e.bind("e", &format!("{item} * 4u")) } else { item.to_string() };
                 self.finish(&mut e, group, &At { var, level: Level::Full }, lanes);
-                (e.close(), n.div_ceil(lanes))
             }
-            Space::Product(c) => {
-                self.serial_product(&mut e, group, c, item);
-                (e.close(), space.full())
-            }
-            Space::Folded { outer, length, inner } => {
-                self.thread_fold(&mut e, group, (outer, length, inner), lanes, item);
-                (e.close(), (outer * inner).div_ceil(lanes))
-            }
+            Space::Product(c, parts) => self.serial_product(&mut e, group, c, parts, item),
+            Space::Folded { .. } => self.thread_fold(&mut e, group, lanes, item),
         }
+        (e.close(), self.items(group, lanes, self.fused))
     }
 
     /// Computes and stores all outputs at one index; every load comes before the first store.
@@ -184,39 +191,45 @@ impl Context<'_> {
         }
     }
 
-    fn serial_product(&self, e: &mut Emitter, group: usize, c: Contraction, item: &str) {
+    /// A product small enough for a region: a thread for each result.
+    fn serial_product(&self, e: &mut Emitter, group: usize, c: Contraction, parts: usize, item: &str) {
         let Some(product) = self.product_member(group) else { return };
         let [a, b] = self.program.vals[product].inputs[..] else { return };
         let [m, n, k] = [c.m, c.n, c.k].map(|size| e.unit.param(size as u32));
         let row = e.bind("i", &format!("{item} / {n}"));
         let column = e.bind("i", &format!("{item} - {row} * {n}"));
-        let matrix = if c.batch == 1 { None } else { Some(e.bind("i", &format!("{row} / {m}"))) };
-        match &matrix {
-            Some(matrix) => {
-                let i = e.bind("i", &format!("{row} - {matrix} * {m}"));
-                e.know(item, &[(c.n, &column), (c.m, &i), (0, matrix)]);
+        let (mut left, mut right) = (row.clone(), column.clone());
+        let (mut first, mut last) = ("0u".to_string(), k.clone());
+        if c.batch * parts == 1 {
+            e.know(item, &[(c.n, &column), (0, &row)]);
+        } else {
+            let matrix = e.bind("i", &format!("{row} / {m}"));
+            let i = e.bind("i", &format!("{row} - {matrix} * {m}"));
+            e.know(item, &[(c.n, &column), (c.m, &i), (0, &matrix)]);
+            if parts > 1 {
+                let stretch = e.unit.param(product_stretch(c.k, parts) as u32);
+                first = e.bind("i", &format!("{matrix} * {stretch}"));
+                last = format!("min({first} + {stretch}, {k})");
+                left = i;
+            } else {
+                right = e.bind("i", &format!("{matrix} * {k} * {n} + {column}"));
             }
-            None => e.know(item, &[(c.n, &column), (0, &row)]),
         }
-        let left = e.bind("i", &format!("{row} * {k}"));
-        let right = match &matrix {
-            Some(matrix) => e.bind("i", &format!("{matrix} * {k} * {n} + {column}")),
-            None => column.clone(),
-        };
+        left = e.bind("i", &format!("{left} * {k}"));
         let sum = e.unit.name("f");
         e.line(&format!("var {sum} = 0.0;"));
         e.open();
         let x = e.bind("i", &format!("{left} + k"));
         let y = e.bind("i", &format!("{right} + k * {n}"));
-        e.know(&x, &[(c.k, "k"), (0, &row)]);
-        if matrix.is_none() {
+        if c.batch * parts == 1 {
+            e.know(&x, &[(c.k, "k"), (0, &row)]);
             e.know(&y, &[(c.n, &column), (0, "k")]);
         }
         let x = e.value(a, &At { var: x, level: Level::Other }, 1);
         let y = e.value(b, &At { var: y, level: Level::Other }, 1);
         e.line(&format!("{sum} += {x} * {y};"));
         let body = e.close();
-        e.line(&format!("for (var k = 0u; k < {k} + zero; k++) {{\n{body}}}"));
+        e.line(&format!("for (var k = {first}; k < {last} + zero; k++) {{\n{body}}}"));
         let at = At { var: item.to_string(), level: Level::Full };
         e.define(product, &at, 1, &sum);
         self.finish(e, group, &at, 1);
@@ -224,36 +237,46 @@ impl Context<'_> {
 
     pub(super) fn product_member(&self, group: usize) -> Option<Id> {
         let members = &self.fused.groups[group].members;
-        members.iter().copied().find(|&id| matches!(self.program.vals[id].kind, Kind::Contraction(_)))
+        members.iter().copied().find(|&id| matches!(self.program.vals[id].kind, Kind::Contraction(..)))
     }
 
     /// Each thread owns a result (four neighbours with four lanes) and loops over its elements, once for each stage
     /// of folds and once more for elements that depend on the last.
-    fn thread_fold(&self, e: &mut Emitter, group: usize, space: (usize, usize, usize), lanes: usize, item: &str) {
-        let (outer, length, inner) = space;
+    fn thread_fold(&self, e: &mut Emitter, group: usize, lanes: usize, item: &str) {
         let space = self.fused.groups[group].space;
+        let Space::Folded { outer, length, inner, parts } = space else { return };
         let result = if lanes == 4 { e.bind("o", &format!("{item} * 4u")) } else { item.to_string() };
         let count = e.unit.param(length as u32);
-        // What the result's index and the elements' are made of.
-        let mut axes: Vec<(usize, String)> = vec![(length, "k".into()), (0, result.clone())];
-        let (base, step) = if inner == 1 {
-            (e.bind("i", &format!("{result} * {count}")), None)
+        // The result's index as row, stretch and column, and what the index of an element is made of.
+        let by = e.unit.param(inner as u32);
+        let (mut block, mut column) = (None, None);
+        if inner == 1 {
+            block = Some(result.clone());
+        } else if outer * parts == 1 {
+            column = Some(result.clone());
         } else {
-            let by = e.unit.param(inner as u32);
-            let base = if outer == 1 {
-                axes = vec![(inner, result.clone()), (0, "k".into())];
-                result.clone()
-            } else {
-                let block = e.bind("i", &format!("{result} / {by}"));
-                let column = e.bind("i", &format!("{result} - {block} * {by}"));
-                e.know(&result, &[(inner, &column), (0, &block)]);
-                let base = e.bind("i", &format!("{block} * {count} * {by} + {column}"));
-                axes = vec![(inner, column), (length, "k".into()), (0, block)];
-                base
-            };
-            (base, Some(by))
-        };
-        let axes: Vec<(usize, &str)> = axes.iter().map(|(length, name)| (*length, name.as_str())).collect();
+            let row = e.bind("i", &format!("{result} / {by}"));
+            let within = e.bind("i", &format!("{result} - {row} * {by}"));
+            e.know(&result, &[(inner, &within), (0, &row)]);
+            (block, column) = (Some(row), Some(within));
+        }
+        let (mut first, mut last) = ("0u".to_string(), count.clone());
+        if parts > 1 {
+            let stretch = e.unit.param(fold_stretch(length, parts) as u32);
+            let all = e.unit.param(parts as u32);
+            let at = block.unwrap_or_default();
+            let row = e.bind("i", &format!("{at} / {all}"));
+            first = e.bind("i", &format!("({at} - {row} * {all}) * {stretch}"));
+            last = format!("min({first} + {stretch}, {count})");
+            block = Some(row);
+        }
+        let mut terms: Vec<String> = block.iter().map(|block| format!("{block} * {count} * {by}")).collect();
+        terms.extend(column.clone());
+        let base = e.bind("i", &terms.join(" + "));
+        let mut axes: Vec<(usize, &str)> = column.iter().map(|column| (inner, column.as_str())).collect();
+        axes.push((if block.is_some() { length } else { 0 }, "k"));
+        axes.extend(block.iter().map(|block| (0, block.as_str())));
+        let step = (inner > 1).then(|| by.clone());
         let reduced = At { var: result, level: Level::Reduced };
         e.reduced = Some((reduced.clone(), lanes));
         let outputs = self.outputs(group).to_vec();
@@ -286,7 +309,7 @@ impl Context<'_> {
                 e.store(id, &at, lanes, value);
             }
             let body = e.close();
-            e.line(&format!("for (var k = 0u; k < {count} + zero; k++) {{\n{body}}}"));
+            e.line(&format!("for (var k = {first}; k < {last} + zero; k++) {{\n{body}}}"));
             for (&fold, sum) in now.iter().zip(&sums) {
                 let value = e.bind("v", sum);
                 e.define(fold, &reduced, lanes, &value);
@@ -297,7 +320,7 @@ impl Context<'_> {
 
     pub(super) fn identity(&self, fold: Id) -> &'static str {
         match self.program.vals[fold].kind {
-            Kind::Fold(f) => f.reduction.identity(self.program.vals[fold].dtype),
+            Kind::Fold(f, _) => f.reduction.identity(self.program.vals[fold].dtype),
             _ => "0",
         }
     }
@@ -305,7 +328,7 @@ impl Context<'_> {
     /// Combines the element at `at` into `sum`, where `exists` holds.
     pub(super) fn accumulate(&self, e: &mut Emitter, fold: Id, at: &At, lanes: usize, sum: &str, exists: Option<&str>) {
         let val = &self.program.vals[fold];
-        let Kind::Fold(f) = val.kind else { return };
+        let Kind::Fold(f, _) = val.kind else { return };
         let mut x = e.value(val.inputs[0], at, lanes);
         if let Some(exists) = exists {
             let dtype = wgsl_type(val.dtype, lanes);

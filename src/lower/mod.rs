@@ -61,7 +61,7 @@ use program::{Id, Program};
 use schedule::Schedule;
 
 /// What a program is compiled for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// Leaves of the state with the values that replace them; a leaf that stays is not listed.
     pub replaces: Vec<(Id, Id)>,
@@ -78,6 +78,10 @@ pub struct Compiled {
     pub program: Program,
     /// Which kernel computes which.
     pub fused: Fused,
+    /// The kernels of the larger batch whose forms these have, if it is not the first of its kind.
+    pub forms: Option<Fused>,
+    /// What it was compiled for.
+    pub request: Request,
     /// Kernels that stand for several.
     pub wide: HashMap<usize, Wide>,
     /// Leaves of the state that must lie one behind the other.
@@ -140,10 +144,59 @@ fn finish(
     };
     let lives = place::Lives { fixed: &fixed, kept: &kept, reads: &reads };
     let placement = place::place(&program, &fused, &schedule, &temporaries, &lives, options.strategy);
-    Compiled { wide: packs.wide, layouts, copies, placement, program, fused, schedule }
+    let request = request.clone();
+    Compiled { wide: packs.wide, layouts, copies, placement, program, fused, forms: None, request, schedule }
 }
 
 impl Compiled {
+    /// The same kernels for the same graph with a smaller batch; `None` if that is not what `program` is. Nothing is
+    /// decided anew, temporaries included, so that a last partial batch needs neither pipelines nor memory.
+    pub fn smaller(&self, program: Program, request: &Request) -> Option<Compiled> {
+        let same = self.request == *request
+            && self.program.roots == program.roots
+            && self.program.vals.len() == program.vals.len()
+            && self.program.vals.iter().zip(&program.vals).all(|(a, b)| a.is_like(b));
+        if !same {
+            return None;
+        }
+        let mut fused = self.fused.clone();
+        let stop = |id: Id| fused.group_of[id].is_some();
+        let mut spaces = Vec::with_capacity(fused.groups.len());
+        for (index, group) in fused.groups.iter().enumerate() {
+            // A group that stands for several has the members of all.
+            if self.wide.contains_key(&index) {
+                if group.members.iter().any(|&m| program.vals[m].numel != self.program.vals[m].numel) {
+                    return None;
+                }
+                spaces.push(group.space);
+                continue;
+            }
+            let own = |&m: &Id| fuse::space(&program.vals[m]);
+            let space = match group.space {
+                fuse::Space::Elements(_) => own(&group.members[0]),
+                _ => group.members.iter().map(own).find(|space| !matches!(space, fuse::Space::Elements(_)))?,
+            };
+            // Everything must be read at the index it was read at.
+            for &m in &group.members {
+                let reads = |p: &Program, s| fuse::reads(p, &stop, m, fuse::level(p, m, s), s);
+                if reads(&self.program, group.space) != reads(&program, space) {
+                    return None;
+                }
+                let (level, before) = (fuse::level(&program, m, space), fuse::level(&self.program, m, group.space));
+                let numel = if level == fuse::Level::Full { space.full() } else { space.reduced()? };
+                if level != before || program.vals[m].numel != numel {
+                    return None;
+                }
+            }
+            spaces.push(space);
+        }
+        for (group, space) in fused.groups.iter_mut().zip(spaces) {
+            group.space = space;
+        }
+        let forms = self.forms.as_ref().unwrap_or(&self.fused).clone();
+        Some(Compiled { program, fused, forms: Some(forms), ..self.clone() })
+    }
+
     /// Itself, or an error where the device cannot hold or index what the kernels run over.
     fn within(self, target: &Target) -> Result<Compiled> {
         for group in &self.fused.groups {

@@ -5,7 +5,7 @@
 
 use super::bindings::Bound;
 use super::emit::{At, Emitter, Unit};
-use super::fuse::Level;
+use super::fuse::{Level, Space};
 use super::gemm;
 use super::index::along;
 use super::kernel::{Binding, Context, Kernel, helpers, uniform, words};
@@ -17,7 +17,7 @@ use crate::graph::{Contraction, Through, Windows};
 
 impl Context<'_> {
     /// A tuned matrix product whose store seam holds the group's maps.
-    pub(super) fn product(&self, group: usize, c: Contraction) -> Result<Kernel> {
+    pub(super) fn product(&self, group: usize, c: Contraction, parts: usize) -> Result<Kernel> {
         let defect = || Error::Validation { why: "a product kernel without a product".into() };
         let product = self.product_member(group).ok_or_else(defect)?;
         let inputs = &self.program.vals[product].inputs;
@@ -40,15 +40,13 @@ impl Context<'_> {
                     && (if m.transposed { rows } else { columns }).is_multiple_of(4),
             },
         };
-        let problem = gemm::Problem {
-            batch: c.batch,
-            m: c.m,
-            n: c.n,
-            k: c.k,
-            a: operand(&a, c.m, c.k),
-            b: operand(&b, c.k, c.n),
+        let (x, y) = (operand(&a, c.m, c.k), operand(&b, c.k, c.n));
+        let problem = |c: Contraction| gemm::Problem { batch: c.batch, parts, m: c.m, n: c.n, k: c.k, a: x, b: y };
+        let like = match self.forms.groups[group].space {
+            Space::Product(form, _) => problem(form),
+            _ => problem(c),
         };
-        let chosen = gemm::select(&problem, self.target);
+        let chosen = gemm::select_like(&problem(c), &like, self.target);
         let lanes = if chosen.stores_vec4 { 4 } else { 1 };
         let mut unit = Unit::default();
         let mut e = Emitter::new(self.program, self.fused, group, &mut unit);
@@ -56,7 +54,7 @@ impl Context<'_> {
         e.line(&format!("let e = (z * {m} + i) * {n} + j;"));
         let at = At { var: "e".into(), level: Level::Full };
         e.define(product, &at, lanes, "v");
-        match c.batch {
+        match c.batch * parts {
             1 => e.know("e", &[(c.n, "j"), (0, "i")]),
             _ => e.know("e", &[(c.n, "j"), (c.m, "i"), (0, "z")]),
         }
@@ -72,7 +70,7 @@ impl Context<'_> {
             vec4,
             declared: true,
         };
-        let mut bounds = vec![bound(&a, "a", problem.a.vec4), bound(&b, "b", problem.b.vec4)];
+        let mut bounds = vec![bound(&a, "a", x.vec4), bound(&b, "b", y.vec4)];
         let accessors = self.accessors(&mut unit, &mut bounds, false)?;
         let seam = if chosen.stores_vec4 { "store_c" } else { "store_c1" };
         let mut text = chosen.source.clone();
@@ -94,11 +92,9 @@ impl Context<'_> {
         let text: String =
             text.lines().filter(|line| !line.contains("> c: array")).fold(String::new(), |t, l| t + l + "\n");
         let mut shader = Shader::new(text).seam(seam, &format!("{{\n{body}}}"));
-        for (load, x, first, operand, matrix) in
-            [("load_a", "a", "s.z", problem.a, &a), ("load_b", "b", "s.w", problem.b, &b)]
-        {
+        for (load, name, first, operand, matrix) in [("load_a", "a", "s.z", x, &a), ("load_b", "b", "s.w", y, &b)] {
             if let Some(windows) = &matrix.windows {
-                shader = shader.seam(load, &window_load(windows, x, first, operand.vec4));
+                shader = shader.seam(load, &window_load(windows, name, first, operand.vec4));
             }
         }
         let source = shader.declare(&declarations).build()?;
@@ -140,13 +136,13 @@ fn window_load(w: &Windows, x: &str, first: &str, vec4: bool) -> String {
         (format!("((n * {h}u + y{e}) * {width}u + x{e}) * {c}u + c{e}"), inside)
     };
     let load = |(index, inside): (String, String), vec4: bool| {
-        let (shift, outside) = match vec4 {
-            true => (" >> 2u", format!("vec4<f32>(bitcast<f32>({}u))", w.outside)),
-            false => ("", format!("bitcast<f32>({}u)", w.outside)),
-        };
+        let (shift, ty) = if vec4 { (" >> 2u", "vec4<A>") } else { ("", "A") };
         match inside.is_empty() {
-            true => format!("{x}[({index}){shift}]"),
-            false => format!("select({outside}, {x}[select(0u, {index}, {inside}){shift}], {inside})"),
+            true => format!("{ty}({x}[({index}){shift}])"),
+            false => format!(
+                "select({ty}(bitcast<f32>({}u)), {ty}({x}[select(0u, {index}, {inside}){shift}]), {inside})",
+                w.outside
+            ),
         }
     };
     if vec4 {
@@ -154,5 +150,5 @@ fn window_load(w: &Windows, x: &str, first: &str, vec4: bool) -> String {
         return format!("{text}return {whole}; }}");
     }
     let four = [0, 1, 2, 3].map(|e| load(element(e), false)).join(", ");
-    format!("{text}return vec4<f32>({four}); }}")
+    format!("{text}return vec4<A>({four}); }}")
 }

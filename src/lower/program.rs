@@ -24,8 +24,8 @@ pub enum Kind {
     Leaf(usize),
     /// An expression of the inputs at one index.
     Map(Map),
-    /// A reduction of the only input.
-    Fold(Fold),
+    /// A reduction of the only input, along so many stretches of its length, which are results of their own.
+    Fold(Fold, usize),
     /// A strided window of the only input.
     View(View),
     /// The only input read through sliding windows.
@@ -34,8 +34,18 @@ pub enum Kind {
     Iota { inner: usize, length: usize },
     /// Rows of the first input picked by the second.
     Gather { length: usize, count: usize, inner: usize },
-    /// A batched matrix product.
-    Contraction(Contraction),
+    /// A batched matrix product; or a single one along so many stretches of K, which are results of their own.
+    Contraction(Contraction, usize),
+}
+
+/// Length of each of `parts` stretches of a fold; only the last may be shorter, or empty.
+pub fn fold_stretch(length: usize, parts: usize) -> usize {
+    if parts == 1 { length } else { length.div_ceil(parts).next_multiple_of(4) }
+}
+
+/// Length of each of `parts` stretches of a product: products step along K in up to 32.
+pub fn product_stretch(k: usize, parts: usize) -> usize {
+    if parts == 1 { k } else { k.div_ceil(parts).next_multiple_of(32) }
 }
 
 /// One value of a program.
@@ -59,6 +69,23 @@ impl Val {
     /// Bytes it takes when stored.
     pub fn bytes(&self) -> u64 {
         (self.numel as u64).saturating_mul(self.dtype.bytes() as u64)
+    }
+}
+
+impl Val {
+    /// Whether another value comes about as this one does, for as many elements or fewer.
+    pub fn is_like(&self, other: &Val) -> bool {
+        let kinds = match (&self.kind, &other.kind) {
+            (Kind::Scalar(_), Kind::Scalar(_))
+            | (Kind::View(_), Kind::View(_))
+            | (Kind::Iota { .. }, Kind::Iota { .. })
+            | (Kind::Gather { .. }, Kind::Gather { .. }) => true,
+            (Kind::Fold(a, parts), Kind::Fold(b, same)) => a.reduction == b.reduction && parts == same,
+            (Kind::Contraction(_, parts), Kind::Contraction(_, same)) => parts == same,
+            (Kind::Window(a, through), Kind::Window(b, same)) => a == b && through == same,
+            (a, b) => a == b,
+        };
+        kinds && self.inputs == other.inputs && self.dtype == other.dtype && other.numel <= self.numel
     }
 }
 

@@ -191,9 +191,11 @@ impl Recording {
         whole.finish()
     }
 
-    /// Flattens to values. `stand_ins` are leaves even where they hold host data.
-    pub fn program(&self, stand_ins: &HashMap<u64, usize>) -> Result<Program> {
-        let mut builder = Builder::default();
+    /// Flattens to values. `stand_ins` are leaves even where they hold host data. Long sums are split as in `model`, if
+    /// it is given.
+    pub fn program(&self, stand_ins: &HashMap<u64, usize>, model: Option<&Program>) -> Result<Program> {
+        let model = model.map(|model| model.vals.iter().map(|val| val.kind.clone()).collect());
+        let mut builder = Builder { model, ..Builder::default() };
         for node in &self.nodes {
             if stand_ins.contains_key(&node.number()) || known(node) {
                 for output in 0..node.outputs().len() {

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use super::emit::{At, Emitter, Keep, Unit, combine, wgsl_type};
 use super::fuse::{Level, Space};
 use super::kernel::{Context, Kernel, Thread, WIDTH};
-use super::program::{Id, Kind};
+use super::program::{Id, Kind, fold_stretch};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
@@ -16,25 +16,40 @@ impl Context<'_> {
     /// A workgroup for each row. The row's loads stay in registers while it is short enough.
     pub(super) fn rows(&self, group: usize) -> Result<Kernel> {
         let space = self.fused.groups[group].space;
-        let Space::Folded { outer, length, .. } = space else {
+        let form = self.forms.groups[group].space;
+        let (Space::Folded { outer, length, parts, .. }, Space::Folded { outer: rows, length: columns, .. }) =
+            (space, form)
+        else {
             return Err(Error::Validation { why: "a row kernel without rows".into() });
         };
-        let lanes = if length % 4 == 0 { 4 } else { 1 };
+        // A single row may end within a quad, since what lies behind it is padding; of several, each begins on one.
+        let ragged = rows == 1 && outer == 1;
+        let lanes = if ragged || (length % 4 == 0 && columns % 4 == 0) { 4 } else { 1 };
+        let (stretch, columns) = (fold_stretch(length, parts), fold_stretch(columns, parts));
         let subgroup = self.target.subgroup.filter(|&size| size <= WIDTH && WIDTH.is_multiple_of(size));
         // One subgroup needs no barrier, and short rows do not fill more.
         let width = match subgroup {
-            Some(size) if length <= 32 * size as usize => size,
+            Some(size) if columns <= 32 * size as usize => size,
             _ => WIDTH,
         };
-        let steps = length.div_ceil(width as usize * lanes);
+        let steps = columns.div_ceil(width as usize * lanes);
         let mut unit = Unit::default();
         let mut e = Emitter::new(self.program, self.fused, group, &mut unit);
         let outputs = self.outputs(group).to_vec();
         let stages = e.stages(&[&self.fused.groups[group].members[..], &outputs[..]].concat());
         let folds = e.folds(&stages);
         let full: Vec<Id> = outputs.iter().copied().filter(|&id| self.level(id, space) == Level::Full).collect();
-        let (rows, count) = (e.unit.param(outer as u32), e.unit.param(length as u32));
-        e.line(&format!("let row = min(block, {rows} - 1u);\nlet owned = block < {rows};\nlet base = row * {count};"));
+        let (rows, whole) = (e.unit.param((outer * parts) as u32), e.unit.param(length as u32));
+        e.line(&format!("let row = min(block, {rows} - 1u);\nlet owned = block < {rows};"));
+        let mut count = whole.clone();
+        if parts == 1 {
+            e.line(&format!("let base = row * {whole};"));
+        } else {
+            let (all, stretch) = (e.unit.param(parts as u32), e.unit.param(stretch as u32));
+            e.line(&format!("let whole = row / {all};\nlet first = min((row - whole * {all}) * {stretch}, {whole});"));
+            e.line(&format!("let count = min({stretch}, {whole} - first);\nlet base = whole * {whole} + first;"));
+            count = "count".into();
+        }
         let reduced = At { var: "row".into(), level: Level::Reduced };
         e.reduced = Some((reduced.clone(), 1));
         let passes = folds.len() + usize::from(!full.is_empty());
@@ -53,16 +68,22 @@ impl Context<'_> {
             }
             e.open();
             let scale = if lanes == 4 { " * 4u" } else { "" };
-            e.line(&format!("let c = (j * {width}u + lane){scale};\nlet exists = c < {count};"));
-            e.line("let p = select(0u, c, exists);\nlet l = base + p;");
-            e.know("l", &[(length, "p"), (0, "row")]);
+            e.line(&format!("let c = (j * {width}u + lane){scale};\nlet some = c < {count};"));
+            e.line(&match ragged {
+                true => format!("let exists = (vec4<u32>(c) + vec4<u32>(0u, 1u, 2u, 3u)) < vec4<u32>({count});"),
+                false => "let exists = some;".into(),
+            });
+            e.line("let p = select(0u, c, some);\nlet l = base + p;");
+            if parts == 1 {
+                e.know("l", &[(length, "p"), (0, "row")]);
+            }
             let at = At { var: "l".into(), level: Level::Full };
             for (&fold, sum) in now.iter().zip(&sums) {
                 self.accumulate(&mut e, fold, &at, lanes, sum, Some("exists"));
             }
             let values: Vec<String> = store.iter().map(|&id| e.value(id, &at, lanes)).collect();
             if !store.is_empty() {
-                e.line("if (exists && owned) {");
+                e.line("if (some && owned) {");
                 for (&id, value) in store.iter().zip(&values) {
                     e.store(id, &at, lanes, value);
                 }
@@ -87,7 +108,7 @@ impl Context<'_> {
             text.push_str(&keep.declarations);
         }
         text.push_str(&e.close());
-        self.assemble(unit, &[group], &text, width, outer, Thread::Block)
+        self.assemble(unit, &[group], &text, width, outer * parts, Thread::Block)
     }
 
     /// Combines the lanes' partial results of a row, so that every lane holds the whole.
@@ -103,7 +124,7 @@ impl Context<'_> {
         reduced: &At,
     ) {
         let reduction = |id: Id| match self.program.vals[id].kind {
-            Kind::Fold(f) => f.reduction,
+            Kind::Fold(f, _) => f.reduction,
             _ => crate::graph::Reduction::Sum,
         };
         let mut partial = Vec::new();

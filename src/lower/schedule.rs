@@ -175,7 +175,7 @@ fn order(graph: &Graph, fuse: bool, wide: &HashMap<usize, Wide>) -> Vec<Job> {
     let small = |group: usize| fuse && work(group) <= SMALL;
     let results = |group: usize| groups[group].space.reduced().unwrap_or(work(group));
     let middling = |group: usize| {
-        let product = matches!(groups[group].space, Space::Product(_));
+        let product = matches!(groups[group].space, Space::Product(..));
         fuse && !product && work(group) <= MIDDLING && results(group) <= NARROW
     };
     let mut waiting: Vec<usize> = graph.before.iter().map(BTreeSet::len).collect();

@@ -1,74 +1,93 @@
 //! Accuracies: the fraction of predictions that hit.
+//!
+//! A sample with a NaN among its predictions is NaN, and so is the mean: a comparison would make a miss of it, or a hit,
+//! and nobody would notice that the model is gone.
 
-use super::mean::mean_metric;
+use super::table::metrics;
 use crate::dtype::DType;
 use crate::graph::Tensor;
-use crate::losses::{self, align, labels, last_mean};
+use crate::losses::{self, align, labels, no_classes};
 
-/// Whether predictions beyond a threshold equal their targets, 0 or 1.
-#[derive(Clone, Copy, Debug)]
-pub struct BinaryAccuracy {
-    /// A prediction above it is a 1; 0.5 by default. For logits it is 0.
-    pub threshold: f64,
+metrics! {
+    /// Whether predictions beyond a threshold equal their targets, 0 or 1.
+    BinaryAccuracy ["binary_accuracy"] {
+        /// A prediction above it is a 1; 0.5 by default. For logits it is 0.
+        threshold: f64 = 0.5,
+    } |this, y, p| binary(y, p, this.threshold);
+
+    /// Whether the largest prediction is at the largest target, which is one-hot or another distribution.
+    CategoricalAccuracy ["categorical_accuracy"] |_, y, p| categorical(y, p);
+
+    /// Whether the largest prediction is at the target, a class number.
+    SparseCategoricalAccuracy ["sparse_categorical_accuracy"] |_, y, p| sparse(y, p);
+
+    /// "accuracy": binary, categorical or sparse by the shapes it sees.
+    Accuracy ["accuracy", "acc"] |_, y, p| match form(y, p) {
+        Form::Binary => binary(y, p, 0.5),
+        Form::Sparse => sparse(y, p),
+        Form::Categorical => categorical(y, p),
+    };
+
+    /// "crossentropy": binary, categorical or sparse by the shapes it sees, from probabilities.
+    Crossentropy ["crossentropy", "ce"] |_, y, p| match form(y, p) {
+        Form::Binary => losses::BinaryCrossentropy::default().values(y, p),
+        Form::Sparse => losses::SparseCategoricalCrossentropy::default().values(y, p),
+        Form::Categorical => losses::CategoricalCrossentropy::default().values(y, p),
+    };
+
+    /// Whether fewer than `k` predictions are larger than the one at the largest target, which is one-hot.
+    TopKCategoricalAccuracy ["top_k_categorical_accuracy"] {
+        /// How many places there are; those that tie share one.
+        k: usize = 5,
+    } |this, y, p| {
+        let (y, p) = align("top_k_categorical_accuracy", y, p);
+        within(&y.argmax(-1), &p, this.k)
+    };
+
+    /// Whether fewer than `k` predictions are larger than the one at the target, a class number.
+    SparseTopKCategoricalAccuracy ["sparse_top_k_categorical_accuracy"] {
+        /// How many places there are; those that tie share one.
+        k: usize = 5,
+    } |this, y, p| {
+        let op = "sparse_top_k_categorical_accuracy";
+        no_classes(op, y, p).unwrap_or_else(|| within(&labels(op, y, p), p, this.k))
+    };
 }
 
-impl Default for BinaryAccuracy {
-    fn default() -> BinaryAccuracy {
-        BinaryAccuracy { threshold: 0.5 }
-    }
+/// 1 for a hit, 0 for a miss, NaN where what was decided on is.
+#[track_caller]
+fn hits(hit: Tensor, decided_on: &Tensor) -> Tensor {
+    decided_on.is_nan().select(decided_on, hit.cast(DType::F32))
 }
 
-impl BinaryAccuracy {
-    fn values(&self, y: &Tensor, y_pred: &Tensor) -> Tensor {
-        let (y, y_pred) = align("binary_accuracy", y, y_pred);
-        last_mean(&y.eq(y_pred.gt(self.threshold).cast(DType::F32)).cast(DType::F32))
-    }
+#[track_caller]
+fn binary(y: &Tensor, y_pred: &Tensor, threshold: f64) -> Tensor {
+    let (y, y_pred) = align("binary_accuracy", y, y_pred);
+    hits(y.eq(y_pred.gt(threshold).cast(DType::F32)), &y_pred)
 }
-mean_metric!(BinaryAccuracy, "binary_accuracy", |this, y, y_pred| this.values(y, y_pred), |mean| mean);
 
-/// Whether the largest prediction is at the largest target, which is one-hot or another distribution.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CategoricalAccuracy;
-
+#[track_caller]
 fn categorical(y: &Tensor, y_pred: &Tensor) -> Tensor {
     let (y, y_pred) = align("categorical_accuracy", y, y_pred);
-    y.argmax(-1).eq(y_pred.argmax(-1)).cast(DType::F32)
+    hits(y.argmax(-1).eq(y_pred.argmax(-1)), &y_pred.max(-1))
 }
-mean_metric!(CategoricalAccuracy, "categorical_accuracy", |_this, y, y_pred| categorical(y, y_pred), |mean| mean);
 
-/// Whether the largest prediction is at the target, a class number.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SparseCategoricalAccuracy;
-
+#[track_caller]
 fn sparse(y: &Tensor, y_pred: &Tensor) -> Tensor {
-    let labels = labels("sparse_categorical_accuracy", y, y_pred);
-    labels.eq(y_pred.argmax(-1)).cast(DType::F32)
+    let op = "sparse_categorical_accuracy";
+    no_classes(op, y, y_pred).unwrap_or_else(|| hits(labels(op, y, y_pred).eq(y_pred.argmax(-1)), &y_pred.max(-1)))
 }
-mean_metric!(SparseCategoricalAccuracy, "sparse_categorical_accuracy", |_this, y, y_pred| sparse(y, y_pred), |mean| {
-    mean
-});
 
-/// "accuracy": binary, categorical or sparse by the shapes it sees.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Accuracy;
-mean_metric!(
-    Accuracy,
-    "accuracy",
-    |_this, y, y_pred| match form(y, y_pred) {
-        Form::Binary => BinaryAccuracy::default().values(y, y_pred),
-        Form::Sparse => sparse(y, y_pred),
-        Form::Categorical => categorical(y, y_pred),
-    },
-    |mean| mean
-);
-
-/// "crossentropy": binary, categorical or sparse by the shapes it sees, from probabilities.
-pub(super) fn crossentropy(y: &Tensor, y_pred: &Tensor) -> Tensor {
-    match form(y, y_pred) {
-        Form::Binary => losses::BinaryCrossentropy::default().values(y, y_pred),
-        Form::Sparse => losses::SparseCategoricalCrossentropy::default().values(y, y_pred),
-        Form::Categorical => losses::CategoricalCrossentropy::default().values(y, y_pred),
+/// Whether the prediction for a class is among the `k` best. For a number that is no class there is none.
+#[track_caller]
+fn within(class: &Tensor, y_pred: &Tensor, k: usize) -> Tensor {
+    if y_pred.rank() == 0 {
+        return y_pred.max(-1);
     }
+    let at = Tensor::iota(y_pred.shape(), y_pred.rank() - 1).cast(DType::I32).eq(class.unsqueeze(-1));
+    let own = at.select(y_pred, f64::from(f32::MIN)).max(-1);
+    let better = y_pred.gt(own.unsqueeze(-1)).cast(DType::F32).sum(-1);
+    hits(better.lt(k as f64), &y_pred.max(-1))
 }
 
 enum Form {

@@ -1,13 +1,12 @@
 //! Means and sums, and the metrics that are means over samples of some function.
 
-use std::fmt;
-use std::sync::Arc;
-
-use super::{Measure, Observed, Variables, What};
+use super::table::{measures, metrics};
+use super::{Measure, Metric, Observed, Variables, What};
+use crate::choice::Choice;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Tensor, here};
-use crate::losses::{self, Pairwise, divide_no_nan};
+use crate::losses::{self, Loss, align, cosine, divide_no_nan};
 
 /// The variables of every mean: f32 scalars, the weighted sum of values and the sum of weights.
 pub(super) fn zeros() -> Variables {
@@ -123,28 +122,23 @@ impl Measure for Sum {
     }
 }
 
-/// The mean over samples of a function of targets and predictions.
-#[derive(Clone)]
-pub struct MeanOf {
-    name: Arc<str>,
-    function: Arc<dyn Pairwise>,
+/// The mean over samples of a function of targets and predictions; its reduction plays no part.
+#[derive(Clone, Debug)]
+pub(super) struct MeanOf {
+    pub loss: Loss,
+    /// What becomes of the mean.
+    pub finish: fn(&Tensor) -> Tensor,
 }
 
-impl MeanOf {
-    pub(super) fn new(name: &str, function: Arc<dyn Pairwise>) -> MeanOf {
-        MeanOf { name: name.into(), function }
-    }
-}
-
-impl fmt::Debug for MeanOf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MeanOf({})", self.name)
+impl From<Loss> for MeanOf {
+    fn from(loss: Loss) -> MeanOf {
+        MeanOf { loss, finish: Tensor::clone }
     }
 }
 
 impl Measure for MeanOf {
     fn name(&self) -> &str {
-        &self.name
+        &self.loss.name
     }
 
     fn initial(&self) -> Variables {
@@ -152,72 +146,56 @@ impl Measure for MeanOf {
     }
 
     fn update(&self, variables: &[Tensor], observed: &Observed) -> Result<Variables> {
-        let (y, y_pred) = observed.as_pair(&self.name)?;
-        Ok(accumulate(variables, &(self.function)(y, y_pred), observed.weight.as_ref()))
+        let (y, y_pred) = observed.as_pair(&self.loss.name)?;
+        let (values, weight) = (self.loss.values(y, y_pred), observed.weight.as_ref());
+        let Some(counts) = self.loss.counted(y, y_pred) else {
+            return Ok(accumulate(variables, &values, weight));
+        };
+        Ok(accumulate(variables, &values, losses::weights(&values, weight, Some(&counts)).as_ref()))
     }
 
     fn result(&self, variables: &[Tensor]) -> Tensor {
-        ratio(variables)
+        (self.finish)(&ratio(variables))
     }
 }
 
-/// A metric that is the mean over samples of `values`.
-macro_rules! mean_metric {
-    ($metric:ty, $name:literal, |$this:ident, $y:ident, $y_pred:ident| $values:expr, $result:expr) => {
-        impl $crate::metrics::Measure for $metric {
-            fn name(&self) -> &str {
-                $name
-            }
+measures! { Mean ["mean"] Sum ["sum"] }
 
-            fn initial(&self) -> $crate::metrics::Variables {
-                $crate::metrics::mean::zeros()
-            }
+metrics! {
+    /// Square root of the mean of `(y_pred - y)^2`.
+    RootMeanSquaredError ["root_mean_squared_error", "rmse"] |_, y, p| {
+        let (y, p) = align("root_mean_squared_error", y, p);
+        (p - y).square()
+    }, Tensor::sqrt;
 
-            fn update(
-                &self,
-                variables: &[$crate::graph::Tensor],
-                observed: &$crate::metrics::Observed,
-            ) -> $crate::error::Result<$crate::metrics::Variables> {
-                let ($y, $y_pred) = observed.as_pair($name)?;
-                let $this = self;
-                Ok($crate::metrics::mean::accumulate(variables, &$values, observed.weight.as_ref()))
-            }
-
-            fn result(&self, variables: &[$crate::graph::Tensor]) -> $crate::graph::Tensor {
-                let result: fn($crate::graph::Tensor) -> $crate::graph::Tensor = $result;
-                result($crate::metrics::mean::ratio(variables))
-            }
-        }
+    /// Mean cosine of the angle between target and prediction, along the last axis: 1 for equal directions. The loss of
+    /// this name has the other sign.
+    CosineSimilarity ["cosine_similarity"] |_, y, p| {
+        let (y, p) = align("cosine_similarity", y, p);
+        cosine(&y, &p)
     };
 }
-pub(super) use mean_metric;
 
-/// Mean of `(y_pred - y)^2`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct MeanSquaredError;
-mean_metric!(
-    MeanSquaredError,
-    "mean_squared_error",
-    |_this, y, y_pred| losses::MeanSquaredError.values(y, y_pred),
-    |mean| mean
-);
+/// Losses as metrics: means over samples of their values.
+macro_rules! means_of_losses {
+    ($($loss:ident)*) => {
+        $(
+            impl From<losses::$loss> for Metric {
+                fn from(options: losses::$loss) -> Metric {
+                    Loss::from(options).into()
+                }
+            }
 
-/// Mean of `|y_pred - y|`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct MeanAbsoluteError;
-mean_metric!(
-    MeanAbsoluteError,
-    "mean_absolute_error",
-    |_this, y, y_pred| losses::MeanAbsoluteError.values(y, y_pred),
-    |mean| mean
-);
-
-/// Square root of the mean of `(y_pred - y)^2`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RootMeanSquaredError;
-mean_metric!(
-    RootMeanSquaredError,
-    "root_mean_squared_error",
-    |_this, y, y_pred| losses::MeanSquaredError.values(y, y_pred),
-    |mean| mean.sqrt()
-);
+            impl From<losses::$loss> for Choice<Metric> {
+                fn from(options: losses::$loss) -> Choice<Metric> {
+                    Choice::Object(options.into())
+                }
+            }
+        )*
+    };
+}
+means_of_losses! {
+    MeanSquaredError MeanAbsoluteError MeanAbsolutePercentageError MeanSquaredLogarithmicError Huber LogCosh Poisson
+    BinaryCrossentropy BinaryFocalCrossentropy CategoricalCrossentropy SparseCategoricalCrossentropy KLDivergence
+    Hinge SquaredHinge CategoricalHinge
+}

@@ -3,24 +3,45 @@
 //! Floor 3. A [`Metric`] keeps nothing: its variables are a list of tensors that travels with the step's state.
 //! [`Metric::stateless_update_state`] gives the new ones, [`Metric::stateless_result`] the value so far, and
 //! [`Metric::initial`] the first ones, to which they are reset at each epoch. A metric of one's own implements
-//! [`Measure`]. Deliberately absent: composite metrics; a model's metrics are a flat list.
+//! [`Measure`]; most are means over samples, every loss among them, and each of these is one row of a table. A NaN
+//! among the predictions makes the result NaN. Deliberately absent: composite metrics, since a model's metrics are a
+//! flat list; and results that are not one number: `fit`, bar and History know numbers with names. What has more to say
+//! keeps it in its variables ([`ConfusionMatrix`], [`F1Score`]), and several thresholds are several metrics.
 
 mod accuracy;
+mod area;
+mod classes;
+mod counts;
 mod mean;
+mod r2;
+mod table;
 #[cfg(test)]
 mod tests;
 
 pub use crate::layers::Variables;
-pub use accuracy::{Accuracy, BinaryAccuracy, CategoricalAccuracy, SparseCategoricalAccuracy};
-pub use mean::{Mean, MeanAbsoluteError, MeanOf, MeanSquaredError, RootMeanSquaredError, Sum};
+pub use crate::losses::{
+    BinaryCrossentropy, BinaryFocalCrossentropy, CategoricalCrossentropy, CategoricalHinge, Hinge, Huber, KLDivergence,
+    LogCosh, MeanAbsoluteError, MeanAbsolutePercentageError, MeanSquaredError, MeanSquaredLogarithmicError, Poisson,
+    SparseCategoricalCrossentropy, SquaredHinge,
+};
+pub use accuracy::{
+    Accuracy, BinaryAccuracy, CategoricalAccuracy, Crossentropy, SparseCategoricalAccuracy,
+    SparseTopKCategoricalAccuracy, TopKCategoricalAccuracy,
+};
+pub use area::{Auc, Curve, Summation};
+pub use classes::{Average, ConfusionMatrix, F1Score, MeanIoU};
+pub use counts::{FalseNegatives, FalsePositives, Precision, Recall, TrueNegatives, TruePositives};
+pub use mean::{CosineSimilarity, Mean, RootMeanSquaredError, Sum};
+pub use r2::R2Score;
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::choice::{Choice, Registered, plain};
+use crate::choice::{Choice, Registered};
 use crate::error::{Error, Result};
 use crate::graph::Tensor;
-use crate::losses::{self, Pairwise};
+use crate::losses::table::find;
+use crate::losses::{self, Loss, Pairwise};
 use crate::threads::{MaybeSend, MaybeSync};
 
 /// What a metric is updated with: a value, or targets and predictions, and weights for either.
@@ -104,7 +125,7 @@ impl Metric {
 
     /// The mean over samples of `f(&y, &y_pred)`, which gives one value for each sample.
     pub fn mean_of(name: &str, f: impl Pairwise + 'static) -> Metric {
-        Metric::new(MeanOf::new(name, Arc::new(f)))
+        Loss::new(name, f).into()
     }
 
     /// The same metric under another name, which logs use.
@@ -152,45 +173,29 @@ impl Metric {
     }
 }
 
-const KNOWN: [&str; 16] = [
-    "mean_squared_error",
-    "mse",
-    "mean_absolute_error",
-    "mae",
-    "root_mean_squared_error",
-    "rmse",
-    "accuracy",
-    "acc",
-    "binary_accuracy",
-    "categorical_accuracy",
-    "sparse_categorical_accuracy",
-    "crossentropy",
-    "ce",
-    "binary_crossentropy",
-    "categorical_crossentropy",
-    "sparse_categorical_crossentropy",
-];
-
-/// The metric of a name, with Keras' defaults; it is called by the name given. "accuracy" and "crossentropy" become
-/// the binary, categorical or sparse form when they first see shapes.
+/// The metric of a name, with Keras' defaults; it is called by the name given, and case and underscores do not matter.
+/// Every loss is a metric too. "accuracy" and "crossentropy" become the binary, categorical or sparse form when they
+/// first see shapes.
 pub fn get(name: &str) -> Result<Metric> {
-    let metric = match plain(name).as_str() {
-        "meansquarederror" | "mse" => MeanSquaredError.into(),
-        "meanabsoluteerror" | "mae" => MeanAbsoluteError.into(),
-        "rootmeansquarederror" | "rmse" => RootMeanSquaredError.into(),
-        "accuracy" | "acc" => Accuracy.into(),
-        "binaryaccuracy" => BinaryAccuracy::default().into(),
-        "categoricalaccuracy" => CategoricalAccuracy.into(),
-        "sparsecategoricalaccuracy" => SparseCategoricalAccuracy.into(),
-        "crossentropy" | "ce" => Metric::mean_of(name, accuracy::crossentropy),
-        "bce" | "binarycrossentropy" | "categoricalcrossentropy" | "sparsecategoricalcrossentropy" => {
-            Metric::new(MeanOf::new(name, losses::get(name)?.function))
+    let rows = [accuracy::ROWS, counts::MEASURES, area::MEASURES, classes::MEASURES, r2::MEASURES, mean::ROWS];
+    let rows = rows.into_iter().chain([mean::MEASURES]).flatten().copied();
+    let metric = match (find("metric", rows, name), losses::get(name)) {
+        (Ok(metric), _) => metric,
+        (_, Ok(loss)) => loss.into(),
+        (Err(Error::UnknownName { kind, name, mut known }), Err(Error::UnknownName { known: losses, .. })) => {
+            known.extend(losses);
+            return Err(Error::UnknownName { kind, name, known });
         }
-        "mean" => Mean.into(),
-        "sum" => Sum.into(),
-        _ => return Err(Error::UnknownName { kind: "metric", name: name.into(), known: KNOWN.to_vec() }),
+        (Err(error), _) => return Err(error),
     };
     Ok(metric.named(name))
+}
+
+impl From<Loss> for Metric {
+    /// The mean over samples of a loss' values.
+    fn from(loss: Loss) -> Metric {
+        Metric::new(mean::MeanOf::from(loss))
+    }
 }
 
 impl Registered for Metric {
@@ -205,21 +210,3 @@ impl<F: Pairwise + 'static> From<F> for Choice<Metric> {
         Choice::Object(Metric::mean_of("metric", f))
     }
 }
-
-/// The usual conversions.
-macro_rules! metric {
-    ($($metric:ident)*) => {$(
-        impl From<$metric> for Metric {
-            fn from(measure: $metric) -> Metric {
-                Metric::new(measure)
-            }
-        }
-
-        impl From<$metric> for Choice<Metric> {
-            fn from(measure: $metric) -> Choice<Metric> {
-                Choice::Object(Metric::new(measure))
-            }
-        }
-    )*};
-}
-metric! { Mean Sum MeanSquaredError MeanAbsoluteError RootMeanSquaredError Accuracy BinaryAccuracy CategoricalAccuracy SparseCategoricalAccuracy }

@@ -4,12 +4,16 @@
 //! that enough is queued. Numbers come back when the bar wants them and at the end of an epoch, predictions when many
 //! have gathered. Deliberately absent: a second loop for evaluation inside `fit`; validation is `evaluate`.
 
-use super::options::{Fit, Verbose};
+use super::options::{Evaluate, Fit, Predict, Verbose};
+use super::source::{Feed, Source};
+use super::state::lock;
 use super::work::{Work, ready_to_train};
-use super::{DataOrder, History, Model, Scores, resume};
+use super::{History, Model, Scores, resume};
 use crate::callbacks::{Callback, ProgressBar, Run, Style};
-use crate::data::{Batch, Batches, Data, Shuffle};
+use crate::data::{Batches, Data, Shuffle};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::gpu::Device;
 use crate::graph::{Spec, Tensor, nowhere};
 use crate::read::read_all;
 use crate::step::Logs;
@@ -19,66 +23,38 @@ const TOGETHER: usize = 64;
 /// ... and at most so many bytes.
 const TOGETHER_BYTES: u64 = 16 << 20;
 
-pub(super) fn style(verbose: Verbose) -> Option<Style> {
-    match verbose {
-        Verbose::Silent => None,
-        Verbose::Bar => Some(Style::Terminal),
-        Verbose::Line => Some(Style::Brief),
-        Verbose::Auto if crate::host::is_terminal() => Some(Style::Terminal),
-        Verbose::Auto => Some(Style::Plain),
-    }
+/// Calls one hook of all callbacks, in their order.
+macro_rules! each {
+    ($callbacks:expr, $hook:ident, $run:expr) => {
+        for callback in $callbacks.iter_mut() {
+            callback.$hook(&mut $run).await?;
+        }
+    };
+}
+
+/// The callbacks, then the bar, which so shows what they add to the scores.
+fn with<'a, 'b: 'a>(
+    callbacks: Vec<&'b mut dyn Callback>,
+    bar: &'a mut Option<ProgressBar>,
+) -> Vec<&'a mut dyn Callback> {
+    let callbacks = callbacks.into_iter().map(|callback| callback as &mut dyn Callback);
+    callbacks.chain(bar.as_mut().map(|bar| bar as &mut dyn Callback)).collect()
+}
+
+fn bar(verbose: Verbose) -> Option<ProgressBar> {
+    let style = match verbose {
+        Verbose::Silent => return None,
+        Verbose::Line => Style::Brief,
+        Verbose::Bar | Verbose::Auto if crate::host::page_redraws() => Style::Page,
+        Verbose::Bar => Style::Terminal,
+        Verbose::Auto if crate::host::is_terminal() => Style::Terminal,
+        Verbose::Auto => Style::Plain,
+    };
+    Some(ProgressBar::new(style))
 }
 
 pub(super) async fn read(logs: &Logs) -> Result<Scores> {
     Ok(logs.read().await?.into_iter().map(|(name, value)| (name, f64::from(value))).collect())
-}
-
-/// The batches of one pass over the data after the other.
-struct Rows<'a> {
-    data: &'a Data,
-    batch_size: usize,
-    /// The seed of the order, unless rows come in their own.
-    seed: Option<u64>,
-    pass: usize,
-    order: Batches,
-    next: usize,
-}
-
-impl<'a> Rows<'a> {
-    fn new(data: &'a Data, batch_size: usize, seed: Option<u64>) -> Result<Rows<'a>> {
-        let order = Batches::new(data.len(), batch_size, drawn(seed, 0))?;
-        Ok(Rows { data, batch_size, seed, pass: 0, order, next: 0 })
-    }
-
-    /// Goes to a batch, counted from the first of the first pass.
-    fn seek(&mut self, batch: usize) -> Result<()> {
-        let (pass, next) = (batch / self.order.len(), batch % self.order.len());
-        if pass != self.pass {
-            self.order = Batches::new(self.data.len(), self.batch_size, drawn(self.seed, pass))?;
-        }
-        (self.pass, self.next) = (pass, next);
-        Ok(())
-    }
-
-    /// Up to `count` batches of equal size, from this pass or, if that is at its end, the next.
-    fn group(&mut self, count: usize) -> Result<Vec<Batch>> {
-        if self.next == self.order.len() {
-            self.seek((self.pass + 1) * self.order.len())?;
-        }
-        let mut group: Vec<Batch> = Vec::new();
-        while let Some(rows) = self.order.get(self.next).filter(|_| group.len() < count) {
-            if group.first().is_some_and(|first| first.size() != rows.len()) {
-                break;
-            }
-            group.push(self.data.rows(rows));
-            self.next += 1;
-        }
-        Ok(group)
-    }
-}
-
-fn drawn(seed: Option<u64>, pass: usize) -> Shuffle {
-    seed.map_or(Shuffle::Off, |seed| Shuffle::On { seed, epoch: pass as u32 })
 }
 
 /// What is wrong with the options themselves, so that a training that started does not stop over them.
@@ -90,45 +66,65 @@ fn check(options: &Fit<'_>) -> Result<()> {
     let zero = [
         ("steps_per_epoch", options.steps_per_epoch == Some(0)),
         ("validation_batch_size", options.validation_batch_size == Some(0)),
+        ("validation_steps", options.validation_steps == Some(0)),
         ("validation_freq", options.validation_freq == 0),
     ];
-    match zero.iter().find(|option| option.1) {
-        Some((name, _)) => Err(Error::Argument { what: format!("{name} must be 1 at least") }),
+    if let Some((name, _)) = zero.iter().find(|option| option.1) {
+        return Err(Error::Argument { what: format!("{name} must be 1 at least") });
+    }
+    if options.validation_epochs.iter().flatten().any(|&epoch| epoch == 0) {
+        return Err(Error::Argument { what: "validation_epochs are counted from 1".into() });
+    }
+    match options.class_weight.iter().find(|(_, weight)| !weight.is_finite()) {
+        Some((class, weight)) => Err(Error::NonFinite { what: format!("class_weight of class {class}, {weight},") }),
         None => Ok(()),
     }
 }
 
-pub(super) async fn fit<M: Model + ?Sized>(model: &M, data: Batch, options: Fit<'_>) -> Result<History> {
+/// What to train on, and what is held back to validate on.
+fn feeds<'d>(source: Source<'d>, options: &Fit<'_>) -> Result<(Feed<'d>, Option<Data>)> {
+    let given = options.validation_data.clone().map(Data::new).transpose()?;
+    let whole = match source {
+        Source::Rows(rows) => Data::new(rows)?,
+        Source::Stream(_) if options.steps_per_epoch.is_none() => {
+            let what = "a stream of batches has no end that an epoch could stop at; give steps_per_epoch";
+            return Err(Error::Argument { what: what.into() });
+        }
+        Source::Stream(_) if options.validation_split > 0.0 => {
+            let what = "validation_split holds back the last rows, which a stream does not have; give validation_data";
+            return Err(Error::Argument { what: what.into() });
+        }
+        Source::Stream(stream) => return Ok((Feed::stream(stream, &options.class_weight), given)),
+    };
+    let (data, held_back) = match (given, options.validation_split > 0.0) {
+        (None, true) => whole.split(options.validation_split).map(|(data, rest)| (data, Some(rest)))?,
+        (given, _) => (whole, given),
+    };
+    let data = if options.class_weight.is_empty() { data } else { data.class_weighted(&options.class_weight)? };
+    Ok((Feed::rows(data, options.batch_size, options.shuffle.then_some(options.seed))?, held_back))
+}
+
+pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, options: Fit<'_>) -> Result<History> {
     ready_to_train(model)?;
     check(&options)?;
-    let whole = Data::new(data)?;
-    let (data, held_back) = match (&options.validation_data, options.validation_split > 0.0) {
-        (Some(validation), _) => (whole, Some(Data::new(validation.clone())?)),
-        (None, true) => whole.split(options.validation_split).map(|(data, rest)| (data, Some(rest)))?,
-        (None, false) => (whole, None),
-    };
-    let mut rows = Rows::new(&data, options.batch_size, options.shuffle.then_some(options.seed))?;
+    let (mut feed, held_back) = feeds(source, &options)?;
     let work = Work::new(model).await?;
-    let steps = options.steps_per_epoch.unwrap_or(rows.order.len());
+    let steps = options.steps_per_epoch.or(feed.len()).unwrap_or_default();
+    let due = |epoch: usize| match &options.validation_epochs {
+        Some(epochs) => epochs.contains(&(epoch + 1)),
+        None => (epoch + 1).is_multiple_of(options.validation_freq),
+    };
     let fused = model.base().settings.steps_per_execution;
 
-    let mut bar = style(options.verbose).map(|style| ProgressBar::new(style, steps));
-    let mut callbacks: Vec<&mut dyn Callback> = Vec::new();
-    callbacks.extend(bar.as_mut().map(|bar| bar as &mut dyn Callback));
-    callbacks.extend(options.callbacks);
+    let mut bar = bar(options.verbose);
+    let mut callbacks = with(options.callbacks, &mut bar);
     let mut run = Run::new(work.networks(), options.epochs, steps);
-    let mut history = History::default();
-    let seed = options.shuffle.then_some(options.seed);
-    let order = DataOrder { rows: data.len(), batch_size: options.batch_size, seed, steps };
-    macro_rules! each {
-        ($hook:ident) => {
-            for callback in &mut callbacks {
-                callback.$hook(&mut run).await?;
-            }
-        };
-    }
+    let order = feed.order(steps);
+    let mut history = History { epochs: options.epochs, steps, ..History::default() };
+    let keep = |history: &History| *lock(&model.base().history) = history.clone();
+    keep(&history);
 
-    each!(on_train_begin);
+    each!(callbacks, on_train_begin, run);
     let resumed = run.resume.take().or(options.resume_from);
     let (mut first, mut skip) = (options.initial_epoch, 0);
     if let Some(checkpoint) = &resumed {
@@ -137,104 +133,203 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, data: Batch, options: Fit<
         resume::restore(&work, checkpoint, &mut callbacks)?;
         if let Some(progress) = progress {
             (first, skip, run.stop) = (progress.epoch, progress.step, progress.stop);
-            (history, run.scores) = (progress.history.clone(), progress.scores.clone());
+            run.scores = progress.scores.clone();
+            history = History { epochs: options.epochs, steps, ..progress.history.clone() };
+            keep(&history);
+            if first < options.epochs && !run.stop {
+                feed.pass_over(first.saturating_sub(options.initial_epoch) * steps + skip)?;
+            }
         }
     }
     for epoch in first..options.epochs {
         if run.stop {
             break;
         }
-        rows.seek(epoch * steps + skip)?;
+        let mut ended = false;
+        feed.seek(epoch * steps + skip)?;
         run.start_epoch(epoch);
         run.step = std::mem::take(&mut skip);
         match resumed.as_ref().filter(|_| run.step > 0) {
             None => {
                 work.reset()?;
-                each!(on_epoch_begin);
+                each!(callbacks, on_epoch_begin, run);
             }
             Some(checkpoint) => {
                 // The epoch began before the checkpoint was taken: what its hooks do must not be done twice.
-                each!(on_epoch_begin);
+                each!(callbacks, on_epoch_begin, run);
                 resume::restore(&work, checkpoint, &mut callbacks)?;
             }
         }
         while run.step < steps && !run.stop {
-            each!(on_batch_begin);
+            let group = feed.group(fused.min(steps - run.step))?;
+            if group.is_empty() {
+                log::warn!("the stream ended in step {} of epoch {}; the training ends", run.step + 1, epoch + 1);
+                run.stop = true;
+                ended = run.step == 0;
+                break;
+            }
+            run.start_step();
+            each!(callbacks, on_batch_begin, run);
             work.device.ready().await?;
-            let group = rows.group(fused.min(steps - run.step))?;
             let logs = work.train(&group)?;
             run.finish_step(group.len(), logs);
-            each!(on_batch_end);
+            each!(callbacks, on_batch_end, run);
             if run.checkpoint && run.step < steps && !run.stop {
                 let next = (epoch, run.step);
                 resume::checkpoint(&work, &mut run, next, &order, &history, &mut callbacks).await?;
             }
         }
+        if ended {
+            // Nothing was seen of this epoch, so there is nothing to report.
+            break;
+        }
         let mut scores = run.read_logs().await?;
-        if let Some(validation) = held_back.as_ref().filter(|_| (epoch + 1) % options.validation_freq == 0) {
+        if let Some(validation) = held_back.as_ref().filter(|_| due(epoch)) {
             let batch_size = options.validation_batch_size.unwrap_or(options.batch_size);
-            for (name, value) in evaluate(&work, validation, batch_size, None).await?.iter() {
+            let mut feed = Feed::rows(validation.clone(), batch_size, None)?;
+            let steps = at_most(options.validation_steps, &feed);
+            let mut within = run.validation(steps.unwrap_or_default());
+            test(&work, &mut feed, steps, &mut callbacks, &mut within).await?;
+            run.stop |= within.stop;
+            run.checkpoint |= within.checkpoint;
+            for (name, value) in within.scores.iter() {
                 scores.push(format!("val_{name}"), value);
             }
         }
-        history.push(epoch, &scores);
         run.scores = scores;
-        each!(on_epoch_end);
+        each!(callbacks, on_epoch_end, run);
+        history.push(epoch, &run.scores);
+        keep(&history);
         if run.checkpoint {
             resume::checkpoint(&work, &mut run, (epoch + 1, 0), &order, &history, &mut callbacks).await?;
         }
     }
-    each!(on_train_end);
+    if !history.epoch.is_empty() {
+        work.networks().iter().try_for_each(|network| network.adopt_averages(&work.device))?;
+    }
+    each!(callbacks, on_train_end, run);
     Ok(history)
 }
 
+/// Steps of an evaluation: as many as asked for, of those that there are, where either is known.
+fn at_most(steps: Option<usize>, feed: &Feed<'_>) -> Option<usize> {
+    match (steps, feed.len()) {
+        (Some(steps), Some(all)) => Some(steps.min(all)),
+        (steps, all) => steps.or(all),
+    }
+}
+
 pub(super) async fn evaluate<M: Model + ?Sized>(
-    work: &Work<'_, M>,
-    data: &Data,
-    batch_size: usize,
-    style: Option<Style>,
+    model: &M,
+    source: Source<'_>,
+    options: Evaluate<'_>,
 ) -> Result<Scores> {
-    let order = Batches::new(data.len(), batch_size, Shuffle::Off)?;
-    work.reset()?;
-    let mut bar = style.map(|style| ProgressBar::new(style, order.len()));
-    let mut run = Run::new(work.networks(), 1, order.len());
-    for rows in &order {
-        work.device.ready().await?;
-        let logs = work.test(&data.rows(rows))?;
-        run.finish_step(1, logs);
-        if let Some(bar) = &mut bar {
-            bar.on_batch_end(&mut run).await?;
-        }
+    if options.steps == Some(0) {
+        return Err(Error::Argument { what: "steps must be 1 at least".into() });
     }
-    run.scores = run.read_logs().await?;
-    if let Some(bar) = &mut bar {
-        bar.on_epoch_end(&mut run).await?;
-    }
+    let mut feed = Feed::of(source, options.batch_size)?;
+    let work = Work::new(model).await?;
+    let steps = at_most(options.steps, &feed);
+    let mut bar = bar(options.verbose);
+    let mut callbacks = with(options.callbacks, &mut bar);
+    let mut run = Run::new(work.networks(), 1, steps.unwrap_or_default());
+    test(&work, &mut feed, steps, &mut callbacks, &mut run).await?;
     Ok(run.scores)
 }
 
-pub(super) async fn predict<M: Model + ?Sized>(work: &Work<'_, M>, data: &Data, batch_size: usize) -> Result<Tensor> {
-    let mut bits: Vec<u32> = Vec::new();
-    let mut outputs: Vec<Tensor> = Vec::new();
-    let (mut row, mut bytes) = (Spec::new([0], crate::dtype::DType::F32), 0);
-    let order = Batches::new(data.len(), batch_size, Shuffle::Off)?;
-    for (index, rows) in order.iter().enumerate() {
-        work.device.ready().await?;
-        let output = work.predict(&data.rows(rows))?;
-        let (node, at) = output.node()?;
-        row = node.outputs()[at].clone();
-        if row.shape.first() != Some(&rows.len()) {
-            let what = format!("predict_step returned {row} for {} rows; its first axis must be the rows", rows.len());
-            return Err(Error::State { what });
+/// Evaluates; the scores are left in `run`.
+async fn test<M: Model + ?Sized>(
+    work: &Work<'_, M>,
+    feed: &mut Feed<'_>,
+    steps: Option<usize>,
+    callbacks: &mut [&mut dyn Callback],
+    run: &mut Run<'_>,
+) -> Result<()> {
+    work.reset()?;
+    each!(callbacks, on_test_begin, *run);
+    while steps.is_none_or(|steps| run.step < steps) {
+        if run.stop && !run.validating {
+            break;
         }
-        bytes += row.bytes();
-        outputs.push(output);
-        if outputs.len() == TOGETHER || bytes >= TOGETHER_BYTES || index + 1 == order.len() {
-            bits.extend(read_all(&work.device, &outputs).await?.into_iter().flatten());
-            outputs.clear();
+        let group = feed.group(1)?;
+        let Some(batch) = group.first() else { break };
+        run.start_step();
+        each!(callbacks, on_test_batch_begin, *run);
+        work.device.ready().await?;
+        let logs = work.test(batch)?;
+        run.finish_step(1, logs);
+        each!(callbacks, on_test_batch_end, *run);
+    }
+    if run.step == 0 && !run.stop {
+        return Err(Error::Data { what: "the stream has no batches to evaluate".into() });
+    }
+    run.scores = run.read_logs().await?;
+    each!(callbacks, on_test_end, *run);
+    Ok(())
+}
+
+/// The outputs for all rows: of one output, or of all.
+pub(super) async fn predict<M: Model + ?Sized>(
+    model: &M,
+    data: &Data,
+    options: Predict<'_>,
+    all: bool,
+) -> Result<Vec<Tensor>> {
+    let work = Work::new(model).await?;
+    let order = Batches::new(data.len(), options.batch_size, Shuffle::Off)?;
+    let mut bar = bar(options.verbose);
+    let mut callbacks = with(options.callbacks, &mut bar);
+    let mut run = Run::new(work.networks(), 1, order.len());
+    each!(callbacks, on_predict_begin, run);
+    // For each output its bits so far and what one batch of it is like.
+    let mut done: Vec<(Vec<u32>, Spec)> = Vec::new();
+    let (mut waiting, mut bytes): (Vec<Tensor>, u64) = (Vec::new(), 0);
+    let mut seen = 0;
+    for rows in &order {
+        if run.stop {
+            break;
+        }
+        run.start_step();
+        each!(callbacks, on_predict_batch_begin, run);
+        work.device.ready().await?;
+        let outputs = work.predict(&data.rows(rows), all)?;
+        done.resize_with(outputs.len(), || (Vec::new(), Spec::new([0], DType::F32)));
+        for (output, (_, spec)) in outputs.iter().zip(&mut done) {
+            let (node, at) = output.node()?;
+            *spec = node.outputs()[at].clone();
+            if spec.shape.first() != Some(&rows.len()) {
+                let rows = rows.len();
+                let what = format!("predict_step returned {spec} for {rows} rows; its first axis must be the rows");
+                return Err(Error::State { what });
+            }
+            bytes += spec.bytes();
+        }
+        seen += rows.len();
+        waiting.extend(outputs);
+        run.finish_step(1, Logs::default());
+        each!(callbacks, on_predict_batch_end, run);
+        if waiting.len() >= TOGETHER || bytes >= TOGETHER_BYTES {
+            gather(&work.device, &mut waiting, &mut done).await?;
             bytes = 0;
         }
     }
-    let shape = [&[data.len()], &row.shape[1.min(row.shape.rank())..]].concat();
-    Ok(Tensor::from_bits(bits.into(), Spec::new(shape, row.dtype), nowhere()))
+    gather(&work.device, &mut waiting, &mut done).await?;
+    each!(callbacks, on_predict_end, run);
+    // Stopped before the first batch there is nothing to know the outputs by.
+    done.resize_with(done.len().max(1), || (Vec::new(), Spec::new([0], DType::F32)));
+    let whole = |(bits, row): (Vec<u32>, Spec)| {
+        let shape = [&[seen], &row.shape[1.min(row.shape.rank())..]].concat();
+        Tensor::from_bits(bits.into(), Spec::new(shape, row.dtype), nowhere())
+    };
+    Ok(done.into_iter().map(whole).collect())
+}
+
+/// Reads the outputs that wait, each batch's in turn, to where they belong.
+async fn gather(device: &Device, waiting: &mut Vec<Tensor>, done: &mut [(Vec<u32>, Spec)]) -> Result<()> {
+    let each = done.len().max(1);
+    for (at, bits) in read_all(device, waiting).await?.into_iter().enumerate() {
+        done[at % each].0.extend(bits);
+    }
+    waiting.clear();
+    Ok(())
 }

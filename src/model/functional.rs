@@ -5,37 +5,32 @@
 
 use std::sync::Mutex;
 
+use super::History;
+use super::compile::Settings;
 use super::options::Compile;
 use super::state::{Store, at_home, lock};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::graph::Tensor;
-use crate::layers::{Mode, Network, Sequential, Symbolic, Variables};
+use crate::layers::{Mode, Network, Sequential, Symbolic, Variables, Which};
 use crate::losses::Loss;
-use crate::metrics::{Mean, Metric};
-use crate::optimizers::{LEARNING_RATE, Optimizer, RMSprop};
+use crate::metrics::Metric;
+use crate::optimizers::{ITERATION, Optimizer};
 use crate::plan::Plan;
 use crate::step::{assign_all, part_from_holders};
-
-/// What `compile` settled.
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub optimizer: Optimizer,
-    pub loss: Option<Loss>,
-    pub metrics: Vec<Metric>,
-    pub steps_per_execution: usize,
-    /// Whether `compile` was called.
-    pub compiled: bool,
-    /// Grows with every change that makes another step of the same function.
-    pub generation: u64,
-}
 
 /// A network with its variables, optimizer, loss and metrics.
 pub struct Functional {
     network: Network,
+    /// The same with other layers frozen, from the next `compile` on.
+    refrozen: Option<Network>,
+    /// Of the outputs.
+    names: Vec<String>,
     pub(super) settings: Settings,
     pub(super) store: Mutex<Store>,
     device: Mutex<Option<Device>>,
+    /// Of the newest training.
+    pub(super) history: Mutex<History>,
 }
 
 impl Functional {
@@ -50,16 +45,17 @@ impl Functional {
     /// A model of a network, with variables initialised from seed 0.
     pub fn of(network: Network) -> Result<Functional> {
         let (trainable, non_trainable) = network.init(0)?;
-        let settings = Settings {
-            optimizer: RMSprop::default().into(),
-            loss: None,
-            metrics: Vec::new(),
-            steps_per_execution: 1,
-            compiled: false,
-            generation: 0,
-        };
         let store = Mutex::new(Store::new(trainable, non_trainable, Vec::new()));
-        Ok(Functional { network, settings, store, device: Mutex::new(None) })
+        let (refrozen, names, settings) = (None, network.output_names(), Settings::default());
+        Ok(Functional {
+            network,
+            refrozen,
+            names,
+            settings,
+            store,
+            device: Mutex::new(None),
+            history: Mutex::default(),
+        })
     }
 
     /// Initialises the variables anew from a seed: the same seed gives the same bits on every machine. An optimizer
@@ -127,16 +123,19 @@ impl Functional {
         &self.settings.optimizer
     }
 
-    /// The loss of `compile`.
+    /// The loss of `compile`: of the first output that has one.
     pub fn loss(&self) -> Option<&Loss> {
-        self.settings.loss.as_ref()
+        self.settings.losses.first().map(|entry| &entry.1)
     }
 
-    /// A tracker of the loss, then the metrics of `compile`.
+    /// A tracker of the loss, one for the loss of each output if there are several, then the metrics of `compile`.
     pub fn metrics(&self) -> Vec<Metric> {
-        let mut metrics = vec![Metric::from(Mean).named("loss")];
-        metrics.extend(self.settings.metrics.iter().cloned());
-        metrics
+        self.settings.metrics.iter().map(|entry| entry.0.clone()).collect()
+    }
+
+    /// Names of the outputs.
+    pub fn output_names(&self) -> &[String] {
+        &self.names
     }
 
     /// The forward pass of a network with one input and one output.
@@ -151,42 +150,70 @@ impl Functional {
             self.network.call(trainable, non_trainable, std::slice::from_ref(x), mode)?;
         match (outputs.pop(), outputs.is_empty()) {
             (Some(output), true) => Ok((output, non_trainable)),
-            _ => Err(Error::State { what: "the network has several outputs; use network().call".into() }),
+            _ => {
+                let names = self.names.join(", ");
+                let what = format!("one output was asked for, the network has several: {names}; ask for all of them");
+                Err(Error::State { what })
+            }
         }
     }
 
     pub(super) fn compile(&mut self, options: Compile) -> Result<()> {
-        if options.steps_per_execution == 0 {
-            return Err(Error::Argument { what: "steps_per_execution is 1 at least".into() });
-        }
-        let optimizer = options.optimizer.resolve()?.unwrap_or_else(|| RMSprop::default().into());
-        let loss = options.loss.resolve()?;
-        let mut metrics: Vec<Metric> = Vec::new();
-        for metric in options.metrics {
-            let Some(metric) = metric.resolve()? else { continue };
-            // As in Keras, a name that occurs again gets a number.
-            let taken = |name: &str| name == "loss" || metrics.iter().any(|other| other.name() == name);
-            let name = metric.name().to_string();
-            let free = std::iter::once(name.clone())
-                .chain((1..).map(|number| format!("{name}_{number}")))
-                .find(|name| !taken(name))
-                .unwrap_or(name);
-            metrics.push(if free == metric.name() { metric } else { metric.named(&free) });
-        }
+        let mut settings = Settings::new(options, &self.names, self.settings.generation + 1)?;
+        let network = self.refrozen.as_ref().unwrap_or(&self.network);
+        let names = network.variables().iter().filter(|variable| variable.trainable).map(|variable| &*variable.name);
+        settings.optimizer = settings.optimizer.for_parameters(names);
         let mut store = at_home(&self.store)?;
-        store.optimizer = optimizer.variables(&store.trainable)?;
+        let (trainable, fixed) = self.network.rearrange(store.trainable.clone(), store.non_trainable.clone(), network);
+        store.optimizer = settings.optimizer.variables(&trainable)?;
+        (store.trainable, store.non_trainable) = (trainable, fixed);
         store.metrics = Vec::new();
         store.steps = None;
         drop(store);
-        self.settings = Settings {
-            optimizer,
-            loss,
-            metrics,
-            steps_per_execution: options.steps_per_execution,
-            compiled: true,
-            generation: self.settings.generation + 1,
-        };
+        self.network = self.refrozen.take().unwrap_or_else(|| self.network.clone());
+        self.settings = settings;
         Ok(())
+    }
+
+    /// Freezes layers, or lets them be trained again: `set_trainable("dense", false)`, by handle, or `..` for all. As in
+    /// Keras it takes effect with the next [`compile`](super::Train::compile), and training without it is refused.
+    /// Frozen layers keep their weights, which have no optimizer variables, and their running statistics.
+    ///
+    /// # Errors
+    /// [`Error::Argument`], with the names there are.
+    pub fn set_trainable<'a>(&mut self, layers: impl Into<Which<'a>>, trainable: bool) -> Result<()> {
+        let changed = self.refrozen.as_ref().unwrap_or(&self.network).with_trainable(layers, trainable)?;
+        // Back to how it was compiled: there is nothing to take effect.
+        let flags = |network: &Network| network.variables().iter().map(|v| v.trainable).collect::<Vec<_>>();
+        self.refrozen = (flags(&changed) != flags(&self.network)).then_some(changed);
+        Ok(())
+    }
+
+    /// Whether training would do what was asked for.
+    pub(super) fn ready_to_train(&self) -> Result<()> {
+        if !self.settings.compiled {
+            return Err(Error::NotCompiled { needs: "an optimizer" });
+        }
+        if self.refrozen.is_some() {
+            let what = "layers were frozen or unfrozen after compile; call compile again, which lets it take effect";
+            return Err(Error::State { what: what.into() });
+        }
+        Ok(())
+    }
+
+    /// A model of inner layers' outputs with the weights of this moment: features. It has its own state from here on;
+    /// inside a step use [`tap`](Network::tap), which shares the state.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a tensor that the network does not compute.
+    pub fn extract(&self, outputs: &[Symbolic]) -> Result<Functional> {
+        let network = self.network.tap(outputs)?;
+        let store = at_home(&self.store)?;
+        let store = Mutex::new(Store::new(store.trainable.clone(), store.non_trainable.clone(), Vec::new()));
+        let names = network.output_names();
+        let device = Mutex::new(self.chosen());
+        let (settings, history) = (Settings::default(), Mutex::default());
+        Ok(Functional { network, refrozen: None, names, settings, store, device, history })
     }
 
     /// All variables of the network with their names ("dense/kernel"): first the trainable ones, then the others. The
@@ -203,30 +230,64 @@ impl Functional {
         Ok(at_home(&self.store)?.trainable.clone())
     }
 
-    /// The learning rate in force.
+    /// The variables of each metric, in the order of [`Model::metrics`](super::Model::metrics), with the values of this
+    /// moment: after `evaluate` those of the data it was given. The matrix of a
+    /// [`ConfusionMatrix`](crate::metrics::ConfusionMatrix) is read here.
+    pub fn metric_variables(&self) -> Result<Vec<Variables>> {
+        Ok(at_home(&self.store)?.metrics.clone())
+    }
+
+    /// The learning rate of the next step: the number, or the schedule's value.
     pub async fn learning_rate(&self) -> Result<f64> {
-        let variable = self.learning_rate_variable()?;
+        let rate = self.optimizer().rate_in_force(&self.optimizer_variables()?)?;
         let device = self.device().await?;
-        Ok(variable.read_on::<f64>(&device).await?.first().copied().unwrap_or(f64::NAN))
+        Ok(rate.read_on::<f64>(&device).await?.first().copied().unwrap_or(f64::NAN))
     }
 
     /// Sets the learning rate; the next step uses it, and nothing is recorded anew.
     ///
     /// # Errors
-    /// [`Error::NonFinite`]; [`Error::NotCompiled`].
+    /// [`Error::NonFinite`]; [`Error::NotCompiled`]; [`Error::Argument`] if the rate follows a schedule.
     pub async fn set_learning_rate(&self, rate: f64) -> Result<()> {
         if !rate.is_finite() {
             return Err(Error::NonFinite { what: format!("a learning rate of {rate}") });
         }
         let device = self.device().await?;
-        // A checkpoint that is not read yet keeps its values.
+        // A checkpoint that is not read yet keeps its values. It is parted from before the variable is taken, or the
+        // write would miss the model's own.
         part_from_holders(&device, &mut at_home(&self.store)?.optimizer)?;
-        assign_all(&device, &[(self.learning_rate_variable()?, Tensor::scalar(rate))])
+        let variables = self.optimizer_variables()?;
+        assign_all(&device, &[(self.optimizer().rate_variable(&variables)?.clone(), Tensor::scalar(rate))])
     }
 
-    fn learning_rate_variable(&self) -> Result<Tensor> {
-        let store = at_home(&self.store)?;
-        store.optimizer.get(LEARNING_RATE).cloned().ok_or(Error::NotCompiled { needs: "an optimizer" })
+    /// Puts the averages of the parameters in their place, if the optimizer keeps any.
+    pub(super) fn adopt_averages(&self, device: &Device) -> Result<()> {
+        let variables = at_home(&self.store)?.optimizer.clone();
+        match self.optimizer().averages(&variables, self.counts().0) {
+            Some(averages) => self.assign(device, &averages.iter().cloned().enumerate().collect::<Vec<_>>()),
+            None => Ok(()),
+        }
+    }
+
+    /// Batches that the optimizer has seen.
+    ///
+    /// # Errors
+    /// [`Error::NotCompiled`].
+    pub async fn iterations(&self) -> Result<usize> {
+        let variables = self.optimizer_variables()?;
+        let variable = variables.get(ITERATION).ok_or(Error::NotCompiled { needs: "an optimizer" })?;
+        let device = self.device().await?;
+        Ok(variable.read_on::<i32>(&device).await?.first().map_or(0, |&count| count.max(0) as usize))
+    }
+
+    fn optimizer_variables(&self) -> Result<Variables> {
+        let variables = at_home(&self.store)?.optimizer.clone();
+        if variables.is_empty() { Err(Error::NotCompiled { needs: "an optimizer" }) } else { Ok(variables) }
+    }
+
+    /// The epochs of the newest training so far, also of one that ended with an error: Keras' `model.history`.
+    pub fn history(&self) -> History {
+        lock(&self.history).clone()
     }
 
     /// The plan of the newest training step: `println!("{plan}")` shows each dispatch.
@@ -239,9 +300,10 @@ impl Functional {
         self.network.count_params()
     }
 
-    /// Keras' table of layers, output shapes and parameters.
+    /// Keras' table of layers, output shapes and parameters. What was frozen counts as not trainable, before the
+    /// `compile` that lets it take effect too.
     pub fn summary(&self) -> String {
-        self.network.summary()
+        self.refrozen.as_ref().unwrap_or(&self.network).summary()
     }
 }
 

@@ -27,6 +27,14 @@ impl Scores {
         &self.0
     }
 
+    /// Sets the number of a name, which is added if it is not there.
+    pub fn set(&mut self, name: &str, value: f64) {
+        match self.0.iter_mut().find(|entry| entry.0 == name) {
+            Some(entry) => entry.1 = value,
+            None => self.0.push((name.into(), value)),
+        }
+    }
+
     /// Adds a number.
     pub fn push(&mut self, name: impl Into<String>, value: f64) {
         self.0.push((name.into(), value));
@@ -54,6 +62,10 @@ impl fmt::Display for Scores {
 pub struct History {
     /// Numbers of the epochs, from 0.
     pub epoch: Vec<usize>,
+    /// Epoch that the training was to stop before, and steps of each: Keras' `params`.
+    pub epochs: usize,
+    /// Steps of an epoch.
+    pub steps: usize,
     /// Each name with its value for every epoch, in order of first appearance. An epoch without one (validation that
     /// runs every other epoch) adds nothing, as in Keras.
     pub history: Vec<(String, Vec<f64>)>,

@@ -7,11 +7,14 @@
 //! implementation), and grouping of state that the case of one network and one optimizer would have to see.
 
 mod checkpoint;
+mod compile;
 mod fit;
 mod functional;
 mod history;
 mod options;
+mod outputs;
 mod resume;
+mod source;
 mod state;
 mod tensors;
 mod train;
@@ -23,7 +26,8 @@ pub(crate) use checkpoint::Arrived;
 pub use checkpoint::{AskedCheckpoint, Checkpoint, DataOrder, Progress};
 pub use functional::Functional;
 pub use history::{History, Scores};
-pub use options::{Compile, Evaluate, Fit, Predict, Verbose};
+pub use options::{Compile, Evaluate, Fit, LossWeights, Predict, Verbose};
+pub use source::{Source, Stream};
 pub use state::{NetworkState, PredictState, TestState, TrainState};
 pub use train::Train;
 pub use weights::{Layout, LoadWeights, Loaded, Rename};
@@ -33,7 +37,7 @@ use crate::error::{Error, Result};
 use crate::grad::value_and_grad;
 use crate::graph::Tensor;
 use crate::layers::{Mode, Variables};
-use crate::metrics::{Metric, Observed};
+use crate::metrics::Metric;
 use crate::optimizers::Optimizer;
 use crate::step::Logs;
 use crate::threads::{MaybeSend, MaybeSync};
@@ -77,11 +81,37 @@ pub trait Model: MaybeSend + MaybeSync {
         self.base().stateless_call(trainable, non_trainable, x, mode)
     }
 
+    /// The forward pass for any number of inputs and outputs, in the network's order. For one of each it is
+    /// [`stateless_call`](Model::stateless_call).
+    fn stateless_call_all(
+        &self,
+        trainable: &[Tensor],
+        non_trainable: &[Tensor],
+        inputs: &[Tensor],
+        mode: Mode,
+    ) -> Result<(Vec<Tensor>, Variables)> {
+        match inputs {
+            [x] if self.base().output_names().len() == 1 => {
+                let (y_pred, updated) = self.stateless_call(trainable, non_trainable, x, mode)?;
+                Ok((vec![y_pred], updated))
+            }
+            _ => self.base().network().call(trainable, non_trainable, inputs, mode),
+        }
+    }
+
     /// The loss of `compile`, one number.
     fn compute_loss(&self, x: &Tensor, y: &Tensor, y_pred: &Tensor, sample_weight: Option<&Tensor>) -> Result<Tensor> {
         let _ = x;
-        let loss = self.base().loss().ok_or(Error::NotCompiled { needs: "a loss" })?;
-        loss.call(y, y_pred, sample_weight).ok().cloned()
+        self.base().compute_loss(y, y_pred, sample_weight)
+    }
+
+    /// The loss for any number of outputs, and what each of them contributed, before its weight. For one output it is
+    /// [`compute_loss`](Model::compute_loss), which is given the first input, and nothing to each.
+    fn compute_losses(&self, batch: &Batch, y_pred: &[Tensor]) -> Result<(Tensor, Vec<Tensor>)> {
+        match (batch.inputs.as_slice(), batch.targets.as_slice(), y_pred) {
+            ([x, ..], [y], [y_pred]) => Ok((self.compute_loss(x, y, y_pred, batch.weight_of(0))?, Vec::new())),
+            _ => self.base().compute_losses(batch, y_pred),
+        }
     }
 
     /// The loss, the predictions and the new non-trainable variables: what [`value_and_grad`] is given.
@@ -101,58 +131,63 @@ pub trait Model: MaybeSend + MaybeSync {
     /// One update: `(logs, state)` from state and batch.
     fn train_step(&self, state: TrainState, batch: Batch) -> Result<(Logs, TrainState)> {
         let (trainable, non_trainable, optimizer, metrics) = state;
-        let (x, y, weight) = batch.xyw()?;
-        let ((loss, (y_pred, non_trainable)), gradients) = value_and_grad(
+        let ((loss, (each, y_pred, non_trainable)), gradients) = value_and_grad(
             |trainable| {
-                let (y_pred, updated) = self.stateless_call(trainable, &non_trainable, &x, Mode::Train)?;
-                let loss = self.compute_loss(&x, &y, &y_pred, weight.as_ref())?;
-                Ok((loss, (y_pred, updated)))
+                let (y_pred, updated) =
+                    self.stateless_call_all(trainable, &non_trainable, &batch.inputs, Mode::Train)?;
+                let (loss, each) = self.compute_losses(&batch, &y_pred)?;
+                Ok((loss, (each, y_pred, updated)))
             },
             &trainable,
         )?;
         let (trainable, optimizer) = self.optimizer().stateless_apply(&optimizer, &gradients, &trainable)?;
-        let (logs, metrics) = update_metrics(self.metrics(), metrics, &loss, &y, &y_pred, weight.as_ref());
+        let (logs, metrics) = self.update_metrics(metrics, &batch, (&loss, &each), &y_pred)?;
         Ok((logs, (trainable, non_trainable, optimizer, metrics)))
     }
 
-    /// One batch of evaluation: as [`train_step`](Model::train_step), without an update.
+    /// One batch of evaluation: as [`train_step`](Model::train_step), without an update. Of several networks the first
+    /// is evaluated.
     fn test_step(&self, state: TestState, batch: Batch) -> Result<(Logs, TestState)> {
         let (trainable, non_trainable, metrics) = state;
-        let (x, y, weight) = batch.xyw()?;
-        let (y_pred, _) = self.stateless_call(&trainable, &non_trainable, &x, Mode::Infer)?;
-        let loss = self.compute_loss(&x, &y, &y_pred, weight.as_ref())?;
-        let (logs, metrics) = update_metrics(self.metrics(), metrics, &loss, &y, &y_pred, weight.as_ref());
+        let (own, fixed) = first_of(self.base(), &trainable, &non_trainable);
+        let (y_pred, _) = self.stateless_call_all(own, fixed, &batch.inputs, Mode::Infer)?;
+        let (loss, each) = self.compute_losses(&batch, &y_pred)?;
+        let (logs, metrics) = self.update_metrics(metrics, &batch, (&loss, &each), &y_pred)?;
         Ok((logs, (trainable, non_trainable, metrics)))
     }
 
-    /// The predictions for one batch, one row for each of its rows: those of the first network.
+    /// The predictions for one batch, one row for each of its rows: those of the first network, which has one output.
     fn predict_step(&self, state: PredictState, batch: Batch) -> Result<Tensor> {
-        let (mut trainable, mut non_trainable) = state;
-        let (own, fixed) = self.base().counts();
-        trainable.truncate(own);
-        non_trainable.truncate(fixed);
-        Ok(self.stateless_call(&trainable, &non_trainable, &batch.x()?, Mode::Infer)?.0)
+        let (own, fixed) = first_of(self.base(), &state.0, &state.1);
+        match batch.inputs.as_slice() {
+            [x] => Ok(self.stateless_call(own, fixed, x, Mode::Infer)?.0),
+            _ => {
+                let mut outputs = self.stateless_call_all(own, fixed, &batch.inputs, Mode::Infer)?.0;
+                match (outputs.pop(), outputs.len()) {
+                    (Some(only), 0) => Ok(only),
+                    (_, others) => Err(Error::State {
+                        what: format!("the network has {} outputs; predict_all returns them", others + 1),
+                    }),
+                }
+            }
+        }
+    }
+
+    /// The predictions of every output of the first network, for `predict_all`.
+    fn predict_step_all(&self, state: PredictState, batch: Batch) -> Result<Vec<Tensor>> {
+        let (own, fixed) = first_of(self.base(), &state.0, &state.1);
+        Ok(self.stateless_call_all(own, fixed, &batch.inputs, Mode::Infer)?.0)
     }
 }
 
-/// Keras' rule: the loss tracker weighs each batch by its size, every other metric sees targets and predictions.
-fn update_metrics(
-    metrics: Vec<Metric>,
-    variables: Vec<Variables>,
-    loss: &Tensor,
-    y: &Tensor,
-    y_pred: &Tensor,
-    weight: Option<&Tensor>,
-) -> (Logs, Vec<Variables>) {
-    let update = |(metric, variables): (Metric, Variables)| {
-        let observed = match metric.name() {
-            "loss" => Observed::value(loss).weighted(&Tensor::scalar(y.dim(0) as f32)),
-            _ => Observed::pair(y, y_pred).weighted(weight),
-        };
-        let variables = metric.stateless_update_state(&variables, observed);
-        ((metric.name().to_string(), metric.stateless_result(&variables)), variables)
-    };
-    metrics.into_iter().zip(variables).map(update).unzip()
+/// The variables of a model's first network among those of all.
+fn first_of<'s>(
+    network: &Functional,
+    trainable: &'s [Tensor],
+    non_trainable: &'s [Tensor],
+) -> (&'s [Tensor], &'s [Tensor]) {
+    let (own, fixed) = network.counts();
+    (&trainable[..own.min(trainable.len())], &non_trainable[..fixed.min(non_trainable.len())])
 }
 
 impl Model for Functional {

@@ -13,12 +13,51 @@ use crate::optimizers::OptimizerChoice;
 pub struct Compile {
     /// Default: RMSprop, as in Keras.
     pub optimizer: OptimizerChoice,
-    /// May be absent where a custom step computes its own.
+    /// May be absent where a custom step computes its own. With several outputs: one for all of them, a list in their
+    /// order, `["mse", "mae"].into()`, or by name, `[("price", "mse"), ("stars", "mae")].into()`.
     pub loss: LossChoice,
-    /// Besides the loss itself.
+    /// What the loss of each output counts in their sum: `[1.0, 0.2].into()`, `[("stars", 0.2)].into()`.
+    pub loss_weights: LossWeights,
+    /// Besides the loss itself, not weighted by sample or class weights. With several outputs: one entry for each in
+    /// their order, or by name: `vec![("price", ["mae", "mse"]).into()]`.
     pub metrics: Vec<MetricChoice>,
+    /// Metrics weighted by sample or class weights.
+    pub weighted_metrics: Vec<MetricChoice>,
     /// Steps that are handed to the device in one submission; callbacks see every so many.
     pub steps_per_execution: usize,
+    /// Call the steps for every batch instead of recording them once: inside a step tensors can then be read and
+    /// printed, and `if` may look at them. Slow, for finding out what happens; numbers are the same.
+    pub run_eagerly: bool,
+}
+
+/// What the loss of each output counts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum LossWeights {
+    /// 1 for each.
+    #[default]
+    Equal,
+    /// In the order of the outputs.
+    List(Vec<f64>),
+    /// By the names of outputs; 1 for those not named.
+    Named(Vec<(String, f64)>),
+}
+
+impl<const N: usize> From<[f64; N]> for LossWeights {
+    fn from(list: [f64; N]) -> LossWeights {
+        LossWeights::List(list.into())
+    }
+}
+
+impl From<Vec<f64>> for LossWeights {
+    fn from(list: Vec<f64>) -> LossWeights {
+        LossWeights::List(list)
+    }
+}
+
+impl<const N: usize> From<[(&str, f64); N]> for LossWeights {
+    fn from(named: [(&str, f64); N]) -> LossWeights {
+        LossWeights::Named(named.into_iter().map(|(name, weight)| (name.into(), weight)).collect())
+    }
 }
 
 impl Default for Compile {
@@ -26,8 +65,11 @@ impl Default for Compile {
         Compile {
             optimizer: OptimizerChoice::default(),
             loss: LossChoice::default(),
+            loss_weights: LossWeights::default(),
             metrics: Vec::new(),
+            weighted_metrics: Vec::new(),
             steps_per_execution: 1,
+            run_eagerly: false,
         }
     }
 }
@@ -48,15 +90,17 @@ pub enum Verbose {
 
 /// How to train. Take what differs: `Fit { epochs: 3, ..Default::default() }`.
 pub struct Fit<'a> {
-    /// Rows of a step; the last of an epoch may have fewer.
+    /// Rows of a step; the last of an epoch may have fewer. A stream has batches of its own size.
     pub batch_size: usize,
     /// Epoch to stop before, counted from 0.
     pub epochs: usize,
     /// Epoch to start with: a training that goes on takes the rows it would have taken.
     pub initial_epoch: usize,
     /// Go on where the training stood that this was taken of, in the middle of an epoch too; `initial_epoch` does not
-    /// count then. Variables, order of the data, metrics, history and the memory of callbacks are those of then. A callback that finds a
-    /// checkpoint of its own, such as [`BackupAndRestore`](crate::callbacks::BackupAndRestore), goes before this.
+    /// count then. Variables, order of the data, metrics, history and the memory of callbacks are those of then. A
+    /// stream is given from its start, and its batches of before are passed over: `steps_per_epoch` for each epoch from
+    /// `initial_epoch` on. A callback that finds a checkpoint of its own, such as
+    /// [`BackupAndRestore`](crate::callbacks::BackupAndRestore), goes before this.
     pub resume_from: Option<Checkpoint>,
     /// What is written.
     pub verbose: Verbose,
@@ -68,13 +112,21 @@ pub struct Fit<'a> {
     pub validation_split: f64,
     /// Rows of a validation step; that of a training step if absent.
     pub validation_batch_size: Option<usize>,
+    /// Steps of a validation, from its first row on; one pass if absent.
+    pub validation_steps: Option<usize>,
     /// Validate every so many epochs.
     pub validation_freq: usize,
+    /// Validate after these epochs, counted from 1, instead.
+    pub validation_epochs: Option<Vec<usize>>,
+    /// What rows of a class count in the loss and in weighted metrics of the training: `vec![(0, 1.0), (3, 5.0)]`.
+    /// Classes that are not listed count 1. Not together with sample weights.
+    pub class_weight: Vec<(usize, f64)>,
     /// Whether each epoch takes the rows in an order of its own.
     pub shuffle: bool,
     /// What that order is drawn from, together with the epoch.
     pub seed: u64,
-    /// Steps of an epoch, which then goes on through the rows where the last stopped; one pass if absent.
+    /// Steps of an epoch, which then goes on through the rows where the last stopped; one pass if absent. A stream
+    /// needs it.
     pub steps_per_epoch: Option<usize>,
 }
 
@@ -90,7 +142,10 @@ impl Default for Fit<'_> {
             validation_data: None,
             validation_split: 0.0,
             validation_batch_size: None,
+            validation_steps: None,
             validation_freq: 1,
+            validation_epochs: None,
+            class_weight: Vec::new(),
             shuffle: true,
             seed: 0,
             steps_per_epoch: None,
@@ -99,29 +154,35 @@ impl Default for Fit<'_> {
 }
 
 /// How to evaluate.
-#[derive(Clone, Copy, Debug)]
-pub struct Evaluate {
+pub struct Evaluate<'a> {
     /// Rows of a step.
     pub batch_size: usize,
+    /// Steps at most; all there are if absent.
+    pub steps: Option<usize>,
     /// What is written.
     pub verbose: Verbose,
+    /// What else happens around the steps, in this order.
+    pub callbacks: Vec<&'a mut dyn Callback>,
 }
 
-impl Default for Evaluate {
-    fn default() -> Evaluate {
-        Evaluate { batch_size: 32, verbose: Verbose::Auto }
+impl Default for Evaluate<'_> {
+    fn default() -> Self {
+        Evaluate { batch_size: 32, steps: None, verbose: Verbose::Auto, callbacks: Vec::new() }
     }
 }
 
 /// How to predict.
-#[derive(Clone, Copy, Debug)]
-pub struct Predict {
+pub struct Predict<'a> {
     /// Rows of a step.
     pub batch_size: usize,
+    /// What is written.
+    pub verbose: Verbose,
+    /// What else happens around the steps, in this order.
+    pub callbacks: Vec<&'a mut dyn Callback>,
 }
 
-impl Default for Predict {
-    fn default() -> Predict {
-        Predict { batch_size: 32 }
+impl Default for Predict<'_> {
+    fn default() -> Self {
+        Predict { batch_size: 32, verbose: Verbose::Auto, callbacks: Vec::new() }
     }
 }

@@ -3,15 +3,17 @@
 //! Each is async, because a browser must not block, and the usual ones have a blocking twin natively. Deliberately
 //! absent: a way to override one; what a model may change are the steps.
 
-use super::fit::{self, style};
-use super::options::{Compile, Evaluate, Fit, Predict};
+use super::fit;
+use super::options::{Compile, Evaluate, Fit, Predict, Verbose};
+use super::source::Source;
 use super::state::NetworkState;
 use super::work::{Work, ready_to_train};
-use super::{Checkpoint, History, Model, Scores, TrainState};
+use super::{Checkpoint, History, Model, Scores, TrainState, outputs};
 use crate::data::{Batch, Data};
 use crate::error::{Error, Result};
 use crate::graph::Tensor;
 use crate::layers::Variables;
+use crate::step::Logs;
 
 /// The entry points of every model.
 #[allow(async_fn_in_trait)] // the futures are awaited where they are made, on one thread
@@ -25,23 +27,29 @@ pub trait Train: Model {
         self.base_mut().compile(options)
     }
 
-    /// Trains. The model keeps its newest complete state on an error, and if the future is dropped.
+    /// Trains, on all rows of tensors, `(&x, &y)`, or on a [`Stream`](super::Stream) of batches. The model keeps its
+    /// newest complete state on an error, and if the future is dropped.
     ///
     /// # Errors
-    /// [`Error::NotCompiled`]; [`Error::Data`] for empty or uneven data; whatever a step or a callback returns.
-    async fn fit(&mut self, data: impl Into<Batch>, options: Fit<'_>) -> Result<History> {
+    /// [`Error::NotCompiled`]; [`Error::Data`] for empty or uneven data; [`Error::State`] if layers were frozen since
+    /// `compile`; whatever a step or a callback returns.
+    async fn fit<'d>(&mut self, data: impl Into<Source<'d>>, options: Fit<'_>) -> Result<History> {
         fit::fit(&*self, data.into(), options).await
     }
 
     /// The loss and the metrics over a data set. The metrics start over.
-    async fn evaluate(&self, data: impl Into<Batch>, options: Evaluate) -> Result<Scores> {
-        let data = Data::new(data)?;
-        fit::evaluate(&Work::new(self).await?, &data, options.batch_size, style(options.verbose)).await
+    async fn evaluate<'d>(&self, data: impl Into<Source<'d>>, options: Evaluate<'_>) -> Result<Scores> {
+        fit::evaluate(self, data.into(), options).await
     }
 
-    /// The outputs for all rows, on the host.
-    async fn predict(&self, x: impl Into<Batch>, options: Predict) -> Result<Tensor> {
-        fit::predict(&Work::new(self).await?, &Data::new(x)?, options.batch_size).await
+    /// The outputs for all rows, on the host, of a model with one output.
+    async fn predict(&self, x: impl Into<Batch>, options: Predict<'_>) -> Result<Tensor> {
+        only(fit::predict(self, &Data::new(x)?, options, false).await?)
+    }
+
+    /// The outputs for all rows, on the host, in the order of the network's outputs.
+    async fn predict_all(&self, x: impl Into<Batch>, options: Predict<'_>) -> Result<Vec<Tensor>> {
+        fit::predict(self, &Data::new(x)?, options, true).await
     }
 
     /// One update; the scores are those of the metrics since they were last reset.
@@ -58,7 +66,8 @@ pub trait Train: Model {
     /// The outputs for one batch, on the host.
     async fn predict_on_batch(&self, x: impl Into<Batch>) -> Result<Tensor> {
         let data = Data::new(x)?;
-        fit::predict(&Work::new(self).await?, &data, data.len()).await
+        let options = Predict { batch_size: data.len(), verbose: Verbose::Silent, ..Predict::default() };
+        only(fit::predict(self, &data, options, false).await?)
     }
 
     /// Sets all metrics back to where they start.
@@ -99,6 +108,48 @@ pub trait Train: Model {
     #[cfg(not(target_arch = "wasm32"))]
     async fn load(&mut self, path: impl AsRef<std::path::Path>) -> Result<()> {
         self.restore(&Checkpoint::read(path)?).await
+    }
+
+    /// Puts tensors that go by name into the order of the network's inputs and outputs. Outputs without sample weights
+    /// of their own weigh 1 if any has some.
+    ///
+    /// ```
+    /// use wengert::prelude::*;
+    ///
+    /// let (height, width) = (Input([1]).named("height"), Input([1]).named("width"));
+    /// let area = Dense::new(1).named("area").on(&Concatenate::default().on([&height, &width]));
+    /// let model = Functional::new(&[height, width], &[area])?;
+    /// let x = Tensor::ones([4, 1]);
+    /// let batch = model.by_name(&[("width", &x), ("height", &x)], &[("area", &x)], &[])?;
+    /// assert_eq!((batch.inputs.len(), batch.targets.len()), (2, 1));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a name that there is not, one that occurs twice, and an input that is missing.
+    fn by_name(
+        &self,
+        inputs: &[(&str, &Tensor)],
+        targets: &[(&str, &Tensor)],
+        sample_weights: &[(&str, &Tensor)],
+    ) -> Result<Batch> {
+        outputs::by_name(self.base(), inputs, targets, sample_weights)
+    }
+
+    /// What the default steps do with the metrics: the tracker of the loss and those of the outputs' losses are updated
+    /// with what [`compute_losses`](Model::compute_losses) returned, weighed by the rows of the batch; all others with
+    /// targets and predictions of their output. Returns their results and the new variables.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if a metric needs a target that the batch does not have.
+    fn update_metrics(
+        &self,
+        metrics: Vec<Variables>,
+        batch: &Batch,
+        (loss, each): (&Tensor, &[Tensor]),
+        y_pred: &[Tensor],
+    ) -> Result<(Logs, Vec<Variables>)> {
+        outputs::update_metrics(self, metrics, batch, (loss, each), y_pred)
     }
 
     /// Takes a train state apart: the variables of each network and its optimizer, in the order of
@@ -159,21 +210,26 @@ pub trait Train: Model {
 
     /// [`fit`](Train::fit), blocking.
     #[cfg(not(target_arch = "wasm32"))]
-    fn fit_blocking(&mut self, data: impl Into<Batch>, options: Fit<'_>) -> Result<History> {
+    fn fit_blocking<'d>(&mut self, data: impl Into<Source<'d>>, options: Fit<'_>) -> Result<History> {
         pollster::block_on(self.fit(data, options))
     }
 
     /// [`evaluate`](Train::evaluate), blocking.
     #[cfg(not(target_arch = "wasm32"))]
-    fn evaluate_blocking(&self, data: impl Into<Batch>, options: Evaluate) -> Result<Scores> {
+    fn evaluate_blocking<'d>(&self, data: impl Into<Source<'d>>, options: Evaluate<'_>) -> Result<Scores> {
         pollster::block_on(self.evaluate(data, options))
     }
 
     /// [`predict`](Train::predict), blocking.
     #[cfg(not(target_arch = "wasm32"))]
-    fn predict_blocking(&self, x: impl Into<Batch>, options: Predict) -> Result<Tensor> {
+    fn predict_blocking(&self, x: impl Into<Batch>, options: Predict<'_>) -> Result<Tensor> {
         pollster::block_on(self.predict(x, options))
     }
+}
+
+/// The predictions of a model with one output, which `predict_step` sees to.
+fn only(mut all: Vec<Tensor>) -> Result<Tensor> {
+    all.pop().ok_or_else(|| Error::State { what: "the predict step returned nothing".into() })
 }
 
 impl<M: Model + ?Sized> Train for M {}

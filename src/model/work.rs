@@ -3,6 +3,8 @@
 //! An entry point asks a model for its networks and metrics once; after that a step borrows the state, replays, and
 //! hands it back. Deliberately absent: waiting, loops and numbers, which are `fit`'s.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use super::functional::Functional;
 use super::state::{Loan, Part};
 use super::{Model, PredictState, TestState, TrainState};
@@ -12,7 +14,7 @@ use crate::gpu::Device;
 use crate::graph::{Spec, Tensor, Tree, nowhere};
 use crate::layers::Variables;
 use crate::metrics::Metric;
-use crate::step::{Logs, assign_all, part_from_holders};
+use crate::step::{Logs, Step, assign_all, part_from_holders};
 
 /// A model at work, and what was asked of it at the beginning.
 pub(super) struct Work<'m, M: ?Sized> {
@@ -22,20 +24,46 @@ pub(super) struct Work<'m, M: ?Sized> {
     pub metrics: Vec<Metric>,
     /// First values of the metrics' variables.
     pub initial: Vec<Variables>,
-    /// Changes with everything that makes another step of the same function.
+    /// Changes with the kind of model and everything else that makes another step of the same network.
     generation: u64,
+    /// Whether steps are called for every batch instead of recorded.
+    eager: bool,
 }
 
-/// Where a predict step leaves its outputs, for each generation of the model and shapes of a batch.
-pub(super) type Output = (u64, Vec<Spec>, Tensor);
+/// Where a predict step leaves its outputs, for each tag of a step and shapes of a batch.
+pub(super) type Output = (u64, Vec<Spec>, Vec<Tensor>);
 
 /// Places kept for outputs.
 const OUTPUTS: usize = 16;
 
-/// Whether every network has an optimizer: known before any device is opened.
+/// Whether every network can be trained: known before any device is opened.
 pub(super) fn ready_to_train<M: Model + ?Sized>(model: &M) -> Result<()> {
-    let compiled = model.networks().iter().all(|network| network.settings.compiled);
-    if compiled { Ok(()) } else { Err(Error::NotCompiled { needs: "an optimizer" }) }
+    model.networks().iter().try_for_each(|network| network.ready_to_train())
+}
+
+/// Calls a step on the state itself instead of recording it, so that everything in it can be read. What it returns
+/// goes where a recorded step would have put it, by way of a recorded step that does nothing else.
+fn eagerly<S: Tree>(
+    device: &Device,
+    step: &mut Step,
+    tag: u64,
+    state: &mut S,
+    batch: &Batch,
+    f: impl Fn(S, &Batch) -> Result<(Logs, S)>,
+) -> Result<Logs> {
+    for tensor in state.leaves().iter().chain(&batch.leaves()) {
+        tensor.to(device)?;
+    }
+    let (logs, new) = f(state.map(&mut |tensor| tensor.clone()), batch)?;
+    let (names, values): (Vec<String>, Vec<Tensor>) = logs.iter().map(|(n, t)| (n.to_string(), t.clone())).unzip();
+    // Logs of other names are another step, though their shapes are the same.
+    let mut hasher = DefaultHasher::new();
+    (tag, &names).hash(&mut hasher);
+    let f = |_: S, (new, values): &(S, Vec<Tensor>)| {
+        let logs = names.iter().cloned().zip(values.iter().cloned()).collect();
+        Ok((logs, new.map(&mut |tensor| tensor.clone())))
+    };
+    step.run_tagged(hasher.finish(), state, &[(new, values)], f)
 }
 
 impl<'m, M: Model + ?Sized> Work<'m, M> {
@@ -53,8 +81,13 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
         networks.iter().try_for_each(|network| network.join(&device))?;
         let metrics = model.metrics();
         let initial = metrics.iter().map(Metric::initial).collect();
-        let generation = networks.iter().map(|network| network.settings.generation).sum();
-        Ok(Work { model, device, networks, metrics, initial, generation })
+        // A network is also used by itself besides the model it is in, whose steps are others.
+        let mut hasher = DefaultHasher::new();
+        let generation: u64 = networks.iter().map(|network| network.settings.generation).sum();
+        (std::any::type_name::<M>(), generation).hash(&mut hasher);
+        let generation = hasher.finish();
+        let eager = base.settings.run_eagerly;
+        Ok(Work { model, device, networks, metrics, initial, generation, eager })
     }
 
     pub fn networks(&self) -> Vec<&'m Functional> {
@@ -75,7 +108,11 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
             Ok((logs, state))
         };
         let (state, steps) = loan.parts(&self.device);
-        steps.train.run_tagged(self.generation, state, batches, f)
+        if !self.eager {
+            return steps.train.run_tagged(self.generation, state, batches, f);
+        }
+        let mut run = |batch| eagerly(&self.device, &mut steps.train, self.generation, state, batch, f);
+        batches.iter().map(&mut run).last().unwrap_or_else(|| Ok(Logs::default()))
     }
 
     /// Replays the test step.
@@ -89,48 +126,69 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
         };
         let (state, steps) = loan.parts(&self.device);
         let mut part: Part<'_, TestState> = Part::of(state);
+        if self.eager {
+            return eagerly(&self.device, &mut steps.test, self.generation, &mut part.state, batch, f);
+        }
         steps.test.run_tagged(self.generation, &mut part.state, std::slice::from_ref(batch), f)
     }
 
-    /// Replays the predict step. The outputs, on the device, keep their values while somebody holds them.
-    pub fn predict(&self, batch: &Batch) -> Result<Tensor> {
+    /// Replays the predict step, of one output or of all. The outputs, on the device, keep their values while somebody
+    /// holds them.
+    pub fn predict(&self, batch: &Batch, all: bool) -> Result<Vec<Tensor>> {
         let mut loan = self.borrow()?;
         let (state, steps) = loan.parts(&self.device);
+        let step = |state: PredictState, batch: Batch| match all {
+            true => self.model.predict_step_all(state, batch),
+            false => self.model.predict_step(state, batch).map(|output| vec![output]),
+        };
+        if self.eager {
+            for tensor in state.leaves().iter().chain(&batch.leaves()) {
+                tensor.to(&self.device)?;
+            }
+            let outputs = step((state.0.clone(), state.1.clone()), batch.clone())?;
+            return outputs.iter().map(|output| output.to(&self.device)).collect();
+        }
         let specs: Vec<Spec> = batch.leaves().iter().filter_map(|tensor| tensor.spec().cloned()).collect();
-        let known = steps.outputs.iter().position(|output| (output.0, &output.1) == (self.generation, &specs));
-        let output = match known {
+        let tag = self.generation ^ u64::from(all);
+        let known = steps.outputs.iter().position(|output| (output.0, &output.1) == (tag, &specs));
+        let room = match known {
             Some(at) => steps.outputs.remove(at).2,
-            None => self.room_for_outputs(state, batch)?,
+            None => self.room_for_outputs(state, batch, &step)?,
         };
         let mut part: Part<'_, (Vec<Tensor>, Vec<Tensor>, Vec<Tensor>)> = Part::of(state);
-        part.state.2 = vec![output];
+        part.state.2 = room;
         let f = |(trainable, non_trainable, _): (Vec<Tensor>, Vec<Tensor>, Vec<Tensor>), batch: &Batch| {
-            let output = self.model.predict_step((trainable.clone(), non_trainable.clone()), batch.clone())?;
-            Ok((Logs::default(), (trainable, non_trainable, vec![output])))
+            let outputs = step((trainable.clone(), non_trainable.clone()), batch.clone())?;
+            Ok((Logs::default(), (trainable, non_trainable, outputs)))
         };
-        steps.predict.run_tagged(self.generation, &mut part.state, std::slice::from_ref(batch), f)?;
-        let Some(output) = part.state.2.pop() else {
-            return Err(Error::State { what: "the predict step lost its outputs".into() });
-        };
+        steps.predict.run_tagged(tag, &mut part.state, std::slice::from_ref(batch), f)?;
+        let outputs = std::mem::take(&mut part.state.2);
         if steps.outputs.len() == OUTPUTS {
             steps.outputs.remove(0);
         }
-        steps.outputs.push((self.generation, specs, output.clone()));
-        Ok(output)
+        steps.outputs.push((tag, specs, outputs.clone()));
+        Ok(outputs)
     }
 
-    /// A tensor like the outputs for such a batch, found by recording the step once. It is a part of the state that
+    /// Tensors like the outputs for such a batch, found by recording the step once. They are a part of the state that
     /// every run overwrites.
-    fn room_for_outputs(&self, state: &TrainState, batch: &Batch) -> Result<Tensor> {
+    fn room_for_outputs(
+        &self,
+        state: &TrainState,
+        batch: &Batch,
+        step: &dyn Fn(PredictState, Batch) -> Result<Vec<Tensor>>,
+    ) -> Result<Vec<Tensor>> {
         let stand_in = |t: &Tensor| match t.spec() {
             Some(spec) => Tensor::placeholder(spec.clone(), nowhere()),
             None => t.clone(),
         };
         let state: PredictState = (state.0.map(&mut { stand_in }), state.1.map(&mut { stand_in }));
-        let output = self.model.predict_step(state, batch.map(&mut { stand_in }))?;
-        let (node, index) = output.node()?;
-        let spec = node.outputs()[index].clone();
-        Tensor::from_bits(vec![0; spec.shape.numel()].into(), spec, nowhere()).to(&self.device)
+        let room = |output: &Tensor| {
+            let (node, index) = output.node()?;
+            let spec = node.outputs()[index].clone();
+            Tensor::from_bits(vec![0; spec.shape.numel()].into(), spec, nowhere()).to(&self.device)
+        };
+        step(state, batch.map(&mut { stand_in }))?.iter().map(room).collect()
     }
 
     /// Sets the metrics' variables to their initial values, in place where they lie on the device.

@@ -74,7 +74,7 @@ pub struct Row {
     pub text: &'static str,
     /// WGSL of integer operands, where it is another one.
     pub integer: Option<&'static str>,
-    /// WGSL functions that `text` calls.
+    /// A file of WGSL functions, of which `text` calls some.
     pub helpers: &'static str,
     /// Worth keeping rather than computing twice.
     pub heavy: bool,
@@ -116,64 +116,9 @@ const TWO: Row = Row { takes: Takes::Number, domain: &[(-3.0, 3.0); 2], ..FLOAT 
 const COMPARE: Row = Row { gives: Gives::Bool, ulp: 0.0, ..TWO };
 const LOGIC: Row = Row { takes: Takes::Bool, ulp: 0.0, domain: &[(0.0, 1.0); 2], ..FLOAT };
 
-/// tanh by its exponential form, and by Cephes' odd polynomial near zero where that form cancels.
-const TANH: &str = "\
-fn tanh_T(x: T) -> T {
-    let a = select(abs(x), T(15.0), abs(x) > T(15.0));
-    let far = T(1.0) - T(2.0) / (exp(a + a) + T(1.0));
-    let z = x * x;
-    let p = (((T(-5.70498872745e-3) * z + T(2.06390887954e-2)) * z - T(5.37397155531e-2)) * z + T(1.33314422036e-1)) * z - T(3.33332819422e-1);
-    return select(select(far, -far, x < T(0.0)), p * z * x + x, a < T(0.625));
-}";
-/// The exponential never overflows: its argument is not positive.
-const SIGMOID: &str = "\
-fn sigmoid_T(x: T) -> T {
-    let e = exp(-abs(x));
-    return select(T(1.0), e, x < T(0.0)) / (T(1.0) + e);
-}";
-/// log(1 + x), corrected for what 1 + x rounded away (Kahan).
-const LOG1P: &str = "\
-fn log1p_T(x: T) -> T {
-    let u = T(1.0) + x;
-    let d = u - T(1.0);
-    return select(log(u) * (x / select(d, T(1.0), d == T(0.0))), x, d == T(0.0));
-}";
-/// Sine and cosine by Cephes' polynomials on the eighth of a turn around each quarter, since WGSL promises little of its
-/// own. Quarters are taken off in three parts (Cody and Waite); `shift` is 1 for the cosine.
-const SINE: &str = "\
-fn sine_T(x: T, shift: I) -> T {
-    let n = round(x * T(0.636619772367581));
-    let r = ((x - n * T(1.5703125)) - n * T(4.837512969970703125e-4)) - n * T(7.54978995489188216e-8);
-    let z = r * r;
-    let s = ((T(-1.9515295891e-4) * z + T(8.3321608736e-3)) * z - T(1.6666654611e-1)) * z * r + r;
-    let c = ((T(2.443315711809948e-5) * z - T(1.388731625493765e-3)) * z + T(4.166664568298827e-2)) * z * z - T(0.5) * z + T(1.0);
-    let q = I(n) + shift;
-    let v = select(s, c, (q & I(1)) == I(1));
-    return select(v, -v, (q & I(2)) == I(2));
-}";
-/// WGSL leaves powers of negative numbers undefined.
-const POW: &str = "\
-fn pow_T(a: T, b: T) -> T {
-    let p = exp2(b * log2(abs(a)));
-    let odd = abs(b - T(2.0) * floor(b * T(0.5))) == T(1.0);
-    let whole = floor(b) == b;
-    let negative = select(sqrt(select(a, T(-1.0), a < T(0.0))), select(p, -p, odd), whole);
-    let zero = select(T(0.0), p, b < T(0.0));
-    return select(select(select(p, zero, a == T(0.0)), negative, a < T(0.0)), T(1.0), b == T(0.0));
-}";
-/// Repeated squaring: as exact as its products, which a logarithm near 1 is not.
-const POWI: &str = "\
-fn powi_T(a: T, n: I) -> T {
-    var r = T(1.0);
-    var s = a;
-    var k = abs(n);
-    for (var i = 0u; i < 32u; i++) {
-        r = select(r, r * s, (k & I(1)) == I(1));
-        k = k >> U(1u);
-        s = select(s, s * s, k > I(0));
-    }
-    return select(r, T(1.0) / r, n < I(0));
-}";
+const FUNCTIONS: &str = include_str!("../../shaders/functions.wgsl");
+const TRIGONOMETRY: &str = include_str!("../../shaders/trigonometry.wgsl");
+const POWER: &str = include_str!("../../shaders/power.wgsl");
 
 macro_rules! method {
     ([$(#[$doc:meta])*] unary $name:ident) => {
@@ -234,6 +179,29 @@ fn sigmoid(x: f64) -> f64 {
 fn gelu_argument(x: f64) -> f64 {
     1.595_769_121_605_731 * (x + 0.044_715 * x * x * x)
 }
+/// Factor of SELU, and that of its exponential, which is alpha times as large.
+const SELU: f64 = 1.050_700_987_355_480_5;
+const SELU_LOW: f64 = 1.758_099_340_847_376_6;
+/// The probability that a standard normal number is above `a` >= 0: its continued fraction (Laplace) from 1.5 on, and one
+/// half less a series of positive terms before.
+pub(crate) fn normal_tail(a: f64) -> f64 {
+    let density = (-0.5 * a * a).exp() * 0.398_942_280_401_432_7;
+    if a > 1.5 {
+        return density / (1..=120).rev().fold(a, |below, k| a + f64::from(k) / below);
+    }
+    let (mut term, mut sum) = (a, 0.0);
+    for k in 1..80 {
+        sum += term;
+        term *= a * a / f64::from(2 * k + 1);
+    }
+    0.5 - density * sum
+}
+fn normal_cdf(x: f64) -> f64 {
+    if x < 0.0 { normal_tail(-x) } else { 1.0 - normal_tail(x) }
+}
+fn erf(x: f64) -> f64 {
+    (1.0 - 2.0 * normal_tail(x.abs() * std::f64::consts::SQRT_2)).copysign(x)
+}
 fn nan_or(x: &[f64], pick: fn(f64, f64) -> f64) -> f64 {
     if x.iter().any(|v| v.is_nan()) { f64::NAN } else { pick(x[0], x[1]) }
 }
@@ -277,18 +245,18 @@ table! {
     /// Natural logarithm; NaN below 0.
     unary log Row { text: "log($0)", reference: |x| x[0].ln(), rule: Vjp(|x, _, g| one(g / &x[0])), domain: &[(0.05, 20.0)], ..HEAVY };
     /// log(1 + x), exact near 0 too.
-    unary log1p Row { text: "log1p_T($0)", helpers: LOG1P, reference: |x| x[0].ln_1p(), rule: Vjp(|x, _, g| one(g / (&x[0] + 1.0))), domain: &[(-0.9, 9.0)], ..HEAVY };
+    unary log1p Row { text: "log1p_T($0)", helpers: FUNCTIONS, reference: |x| x[0].ln_1p(), rule: Vjp(|x, _, g| one(g / (&x[0] + 1.0))), domain: &[(-0.9, 9.0)], ..HEAVY };
     /// Sine of radians.
-    unary sin Row { text: "sine_T($0, I(0))", helpers: SINE, reference: |x| x[0].sin(), rule: Vjp(|x, _, g| one(g * x[0].cos())), domain: &[(-40.0, 40.0)], ..HEAVY };
+    unary sin Row { text: "sine_T($0, I(0))", helpers: TRIGONOMETRY, reference: |x| x[0].sin(), rule: Vjp(|x, _, g| one(g * x[0].cos())), domain: &[(-40.0, 40.0)], ..HEAVY };
     /// Cosine of radians.
-    unary cos Row { text: "sine_T($0, I(1))", helpers: SINE, reference: |x| x[0].cos(), rule: Vjp(|x, _, g| one(-(g * x[0].sin()))), domain: &[(-40.0, 40.0)], ..HEAVY };
+    unary cos Row { text: "sine_T($0, I(1))", helpers: TRIGONOMETRY, reference: |x| x[0].cos(), rule: Vjp(|x, _, g| one(-(g * x[0].sin()))), domain: &[(-40.0, 40.0)], ..HEAVY };
     /// Hyperbolic tangent.
-    unary tanh Row { text: "tanh_T($0)", helpers: TANH, reference: |x| x[0].tanh(), rule: Vjp(|_, y, g| one(g * (1.0 - y.square()))), domain: &[(-20.0, 20.0)], ..HEAVY };
+    unary tanh Row { text: "tanh_T($0)", helpers: FUNCTIONS, reference: |x| x[0].tanh(), rule: Vjp(|_, y, g| one(g * (1.0 - y.square()))), domain: &[(-20.0, 20.0)], ..HEAVY };
     /// Logistic function 1 / (1 + e^-x).
-    unary sigmoid Row { text: "sigmoid_T($0)", helpers: SIGMOID, reference: |x| sigmoid(x[0]), rule: Vjp(|_, y, g| one(g * (y * (1.0 - y)))), domain: &[(-20.0, 20.0)], ..HEAVY };
+    unary sigmoid Row { text: "sigmoid_T($0)", helpers: FUNCTIONS, reference: |x| sigmoid(x[0]), rule: Vjp(|_, y, g| one(g * (y * (1.0 - y)))), domain: &[(-20.0, 20.0)], ..HEAVY };
     /// log(1 + e^x).
     unary softplus Row {
-        text: "select($0, T(0.0), $0 < T(0.0)) + log1p_T(exp(-abs($0)))", helpers: LOG1P,
+        text: "select($0, T(0.0), $0 < T(0.0)) + log1p_T(exp(-abs($0)))", helpers: FUNCTIONS,
         reference: |x| x[0].max(0.0) + (-x[0].abs()).exp().ln_1p(), rule: Vjp(|x, _, g| one(g * x[0].sigmoid())), domain: &[(-20.0, 20.0)], ..HEAVY
     };
     /// max(x, 0); NaN passes. The derivative at 0 is 0.
@@ -298,12 +266,30 @@ table! {
     };
     /// Sigmoid linear unit x sigmoid(x), also called swish.
     unary silu Row {
-        text: "$0 * sigmoid_T($0)", helpers: SIGMOID, reference: |x| x[0] * sigmoid(x[0]), domain: &[(-9.0, 9.0)],
+        text: "$0 * sigmoid_T($0)", helpers: FUNCTIONS, reference: |x| x[0] * sigmoid(x[0]), domain: &[(-9.0, 9.0)],
         rule: Vjp(|x, y, g| { let s = x[0].sigmoid(); one(g * (y + &s * (1.0 - y))) }), ..HEAVY
     };
-    /// Gaussian error linear unit in its tanh form (Hendrycks and Gimpel 2016), x sigmoid(sqrt(8 / pi) (x + 0.044715 x^3)).
+    /// e^x - 1, exact near 0 too.
+    unary expm1 Row { text: "expm1_T($0)", helpers: FUNCTIONS, reference: |x| x[0].exp_m1(), rule: Vjp(|_, y, g| one(g * (y + 1.0))), domain: &[(-8.0, 5.0)], ulp: 24.0, ..HEAVY };
+    /// Error function, 2 / sqrt(pi) times the integral of e^-t^2 from 0 to x.
+    unary erf Row {
+        text: "erf_T($0)", helpers: FUNCTIONS, reference: |x| erf(x[0]), domain: &[(-4.0, 4.0)], ulp: 4.0,
+        rule: Vjp(|x, _, g| one(g * ((-x[0].square()).exp() * std::f64::consts::FRAC_2_SQRT_PI))), ..HEAVY
+    };
+    /// Gaussian error linear unit (Hendrycks and Gimpel 2016): x times the probability that a standard normal number is
+    /// below x, (1 + erf(x / sqrt(2))) / 2.
     unary gelu Row {
-        text: "$0 * sigmoid_T(T(1.595769121605731) * ($0 + T(0.044715) * $0 * $0 * $0))", helpers: SIGMOID,
+        text: "$0 * normal_cdf_T($0)", helpers: FUNCTIONS, reference: |x| x[0] * normal_cdf(x[0]), domain: &[(-6.0, 6.0)],
+        rule: Vjp(|x, _, g| {
+            let below = (&x[0] * std::f64::consts::FRAC_1_SQRT_2).erf() * 0.5 + 0.5;
+            let density = (x[0].square() * -0.5).exp() * 0.398_942_280_401_432_7;
+            one(g * (below + &x[0] * density))
+        }), ..HEAVY
+    };
+    /// Gaussian error linear unit in its tanh form (Hendrycks and Gimpel 2016), close to [`gelu`](Tensor::gelu):
+    /// x sigmoid(sqrt(8 / pi) (x + 0.044715 x^3)).
+    unary gelu_tanh Row {
+        text: "$0 * sigmoid_T(T(1.595769121605731) * ($0 + T(0.044715) * $0 * $0 * $0))", helpers: FUNCTIONS,
         reference: |x| x[0] * sigmoid(gelu_argument(x[0])), domain: &[(-6.0, 6.0)],
         rule: Vjp(|x, _, g| {
             let square = x[0].square();
@@ -312,9 +298,49 @@ table! {
             one(g * (&s + &x[0] * (&s * (1.0 - &s)) * slope))
         }), ..HEAVY
     };
+    /// x / (1 + |x|).
+    unary softsign Row {
+        text: "$0 / (T(1.0) + abs($0))", reference: |x| x[0] / (1.0 + x[0].abs()), ulp: 3.0,
+        rule: Vjp(|x, _, g| one(g / (x[0].abs() + 1.0).square())), ..FLOAT
+    };
+    /// x above 0, slope x below. `slope` is often a host scalar; a tensor, which may be learned, broadcasts.
+    custom leaky_relu Row {
+        text: "select($0, $0 * $1, $0 < T(0.0))", reference: |x| if x[0] < 0.0 { x[0] * x[1] } else { x[0] },
+        domain: &[(-3.0, 3.0), (0.1, 0.5)],
+        rule: Vjp(|x, _, g| { let low = x[0].lt(0.0); two(low.select(g * &x[1], g), low.select(g * &x[0], 0.0)) }), ..FLOAT
+    };
+    /// Exponential linear unit (Clevert et al. 2016): x above 0, alpha (e^x - 1) below.
+    custom elu Row {
+        text: "select($0, $1 * expm1_T($0), $0 < T(0.0))", helpers: FUNCTIONS,
+        reference: |x| if x[0] < 0.0 { x[1] * x[0].exp_m1() } else { x[0] }, domain: &[(-6.0, 3.0), (0.5, 1.5)],
+        rule: Vjp(|x, y, g| {
+            let low = x[0].lt(0.0);
+            two(low.select(g * (y + &x[1]), g), low.select(g * x[0].minimum(0.0).expm1(), 0.0))
+        }), ..HEAVY
+    };
+    /// Scaled exponential linear unit (Klambauer et al. 2017): 1.0507 x above 0, 1.7581 (e^x - 1) below.
+    unary selu Row {
+        text: "select(T(1.0507009873554805) * $0, T(1.7580993408473766) * expm1_T($0), $0 < T(0.0))", helpers: FUNCTIONS,
+        reference: |x| if x[0] < 0.0 { SELU_LOW * x[0].exp_m1() } else { SELU * x[0] }, domain: &[(-6.0, 3.0)],
+        rule: Vjp(|x, y, g| one(g * x[0].lt(0.0).select(y + SELU_LOW, SELU))), ..HEAVY
+    };
+    /// Piecewise linear sigmoid, (x + 3) / 6 limited to 0..=1; NaN passes. The derivative at -3 and 3 is 0.
+    unary hard_sigmoid Row {
+        text: "select(select(($0 + T(3.0)) * T(0.16666667), T(1.0), $0 >= T(3.0)), T(0.0), $0 <= T(-3.0))",
+        reference: |x| ((x[0] + 3.0) / 6.0).clamp(0.0, 1.0), domain: &[(-6.0, 6.0)],
+        rule: Vjp(|x, _, g| one(x[0].abs().lt(3.0).select(g * (1.0 / 6.0), 0.0))), ..FLOAT
+    };
+    /// x tanh(softplus(x)) (Misra 2019).
+    unary mish Row {
+        text: "$0 * tanh_softplus_T($0)", helpers: FUNCTIONS, reference: |x| x[0] * (x[0].max(0.0) + (-x[0].abs()).exp().ln_1p()).tanh(), domain: &[(-9.0, 9.0)],
+        rule: Vjp(|x, _, g| {
+            let t = x[0].softplus().tanh();
+            one(g * (&t + &x[0] * (x[0].sigmoid() * (1.0 - t.square()))))
+        }), ..HEAVY
+    };
     /// x to the power of y. A negative base gives NaN unless the exponent is whole; anything to the power of 0 is 1.
     binary pow Row {
-        takes: Takes::Float, text: "pow_T($0, $1)", helpers: POW, reference: |x| x[0].powf(x[1]), heavy: true,
+        takes: Takes::Float, text: "pow_T($0, $1)", helpers: POWER, reference: |x| x[0].powf(x[1]), heavy: true,
         domain: &[(0.2, 3.0), (-3.0, 3.0)], ulp: 64.0,
         rule: Vjp(|x, y, g| {
             let base = g * (&x[1] * x[0].pow(&x[1] - 1.0));
@@ -323,7 +349,7 @@ table! {
     };
     /// x to an i32 power by repeated squaring: as exact as the products, for bases near 1 too.
     custom powi Row {
-        takes: Takes::FloatAndInt, text: "powi_T($0, $1)", helpers: POWI, reference: |x| x[0].powf(x[1]), heavy: true,
+        takes: Takes::FloatAndInt, text: "powi_T($0, $1)", helpers: POWER, reference: |x| x[0].powf(x[1]), heavy: true,
         domain: &[(0.5, 1.5), (-6.0, 6.0)], ulp: 24.0,
         rule: Vjp(|x, _, g| vec![Some(g * (x[1].cast(DType::F32) * x[0].powi(&(&x[1] - 1.0)))), None]), ..FLOAT
     };
@@ -359,7 +385,7 @@ table! {
     unary is_nan Row { gives: Gives::Bool, text: "nan_T($0)", helpers: EXTREMA, reference: |x| flag(x[0].is_nan()), ulp: 0.0, ..FLOAT };
     /// Whether neither NaN nor infinite, told by its bits.
     unary is_finite Row {
-        gives: Gives::Bool, text: "(bitcast<U>($0) & U(0x7f800000u)) != U(0x7f800000u)", reference: |x| flag(x[0].is_finite()), ulp: 0.0, ..FLOAT
+        gives: Gives::Bool, text: "finite_T($0)", helpers: EXTREMA, reference: |x| flag(x[0].is_finite()), ulp: 0.0, ..FLOAT
     };
     /// The second where the first is true, else the third.
     custom select Row {
@@ -374,6 +400,19 @@ impl Tensor {
     #[track_caller]
     pub fn powi(&self, exponent: &Tensor) -> Tensor {
         broadcast_apply(&rows::powi::ROW, &[self, exponent])
+    }
+
+    /// x above 0, slope x below. `slope` is a host scalar or a tensor, which may be learned and broadcasts.
+    #[track_caller]
+    pub fn leaky_relu(&self, slope: impl Operand) -> Tensor {
+        broadcast_apply(&rows::leaky_relu::ROW, &[self, &slope.beside(self.dtype())])
+    }
+
+    /// Exponential linear unit (Clevert et al. 2016): x above 0, alpha (e^x - 1) below. `alpha` is a host scalar or a
+    /// tensor that broadcasts.
+    #[track_caller]
+    pub fn elu(&self, alpha: impl Operand) -> Tensor {
+        broadcast_apply(&rows::elu::ROW, &[self, &alpha.beside(self.dtype())])
     }
 
     /// `on_true` where this bool tensor is true, else `on_false`; all three broadcast. At least one choice is a tensor,
@@ -418,22 +457,22 @@ impl Tensor {
 /// use wengert::graph::Tensor;
 /// use wengert::ops::elementwise::{Elementwise, FLOAT, Row, Rule};
 ///
-/// static SOFTSIGN: Row = Row {
-///     name: "softsign",
-///     text: "$0 / (T(1.0) + abs($0))",
-///     reference: |x| x[0] / (1.0 + x[0].abs()),
-///     rule: Rule::Vjp(|x, _, g| vec![Some(g / (x[0].abs() + 1.0).square())]),
+/// static BENT: Row = Row {
+///     name: "bent_identity",
+///     text: "(sqrt($0 * $0 + T(1.0)) - T(1.0)) * T(0.5) + $0",
+///     reference: |x| ((x[0] * x[0] + 1.0).sqrt() - 1.0) * 0.5 + x[0],
+///     rule: Rule::Vjp(|x, _, g| vec![Some(g * (&x[0] * 0.5 / (x[0].square() + 1.0).sqrt() + 1.0))]),
 ///     ..FLOAT
 /// };
 ///
-/// /// x / (1 + |x|).
+/// /// (sqrt(x^2 + 1) - 1) / 2 + x.
 /// #[track_caller]
-/// fn softsign(x: &Tensor) -> Tensor {
-///     Tensor::apply(Elementwise(&SOFTSIGN), &[x])
+/// fn bent_identity(x: &Tensor) -> Tensor {
+///     Tensor::apply(Elementwise(&BENT), &[x])
 /// }
 ///
 /// let x = Tensor::new(&[-3.0f32, 0.0, 1.0], [3]);
-/// let slope = grad(|x| Ok(softsign(x).sum(..)), &x)?;
+/// let slope = grad(|x| Ok(bent_identity(x).sum(..)), &x)?;
 /// assert_eq!(slope.shape(), [3].into());
 /// # Ok::<(), wengert::error::Error>(())
 /// ```
@@ -661,4 +700,22 @@ pub(super) fn examples() -> Vec<Example> {
         Example::new("column", &[f32s, (&[4, 1], DType::F32, (-3.0, 3.0))], |x| &x[0] * &x[1]),
     ])
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values of tables (Abramowitz and Stegun 26.2 and 7.1, with more digits from an arbitrary-precision program).
+    #[test]
+    fn references_of_the_normal_distribution_are_exact() {
+        let close = |got: f64, want: f64| assert!((got - want).abs() <= 4e-15 * want.abs(), "{got:e}, not {want:e}");
+        close(normal_tail(0.0), 0.5);
+        close(normal_tail(1.0), 0.158_655_253_931_457_05);
+        close(normal_tail(3.0), 1.349_898_031_630_094_5e-3);
+        close(normal_tail(6.0), 9.865_876_450_376_946e-10);
+        close(normal_cdf(-2.0), 0.022_750_131_948_179_21);
+        close(erf(0.5), 0.520_499_877_813_046_5);
+        close(erf(-2.0), -0.995_322_265_018_952_7);
+    }
 }

@@ -1,6 +1,8 @@
 //! Adam (Kingma and Ba 2015), and AdamW, which is Adam with decoupled weight decay.
 
+use super::rule::{towards, unbiased, within_one};
 use super::{Optimizer, Rule, Variables};
+use crate::error::Result;
 use crate::graph::Tensor;
 
 /// Adam in Keras' form, epsilon outside the bias correction:
@@ -10,6 +12,8 @@ use crate::graph::Tensor;
 /// v += (g^2 - v) (1 - beta_2)
 /// p -= m alpha / (sqrt(v) + epsilon),  alpha = lr sqrt(1 - beta_2^t) / (1 - beta_1^t)
 /// ```
+///
+/// With `amsgrad` (Reddi, Kale and Kumar 2018) the root is of the largest `v` so far.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adam {
     /// 0.001 by default.
@@ -20,11 +24,13 @@ pub struct Adam {
     pub beta_2: f64,
     /// 1e-7 by default, not the paper's 1e-8.
     pub epsilon: f64,
+    /// False by default.
+    pub amsgrad: bool,
 }
 
 impl Default for Adam {
     fn default() -> Adam {
-        Adam { learning_rate: 1e-3, beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7 }
+        Adam { learning_rate: 1e-3, beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7, amsgrad: false }
     }
 }
 
@@ -33,21 +39,26 @@ impl Rule for Adam {
         "adam"
     }
 
-    fn slots(&self) -> Vec<&'static str> {
-        vec!["momentum", "velocity"]
+    fn slots(&self) -> Vec<Vec<&'static str>> {
+        let mut slots = vec![vec!["momentum", "velocity"]];
+        slots.extend(self.amsgrad.then(|| vec!["velocity_hat"]));
+        slots
     }
 
-    fn scalars(&self, step: &Tensor, learning_rate: &Tensor) -> Vec<Tensor> {
-        let rest = |beta: f64| 1.0 - Tensor::full([], beta).powi(step);
-        vec![learning_rate * rest(self.beta_2).sqrt() / rest(self.beta_1)]
+    fn check(&self) -> Result<()> {
+        within_one(self.name(), &[("beta_1", self.beta_1), ("beta_2", self.beta_2)])
+    }
+
+    fn scalars(&self, t: &Tensor, learning_rate: &Tensor, _: &[Tensor]) -> Vec<Tensor> {
+        vec![learning_rate * unbiased(self.beta_2, t).sqrt() / unbiased(self.beta_1, t)]
     }
 
     fn update(&self, p: &Tensor, g: &Tensor, slots: &[Tensor], scalars: &[Tensor]) -> (Tensor, Variables) {
-        let (m, v) = (&slots[0], &slots[1]);
-        let m = m + (g - m) * (1.0 - self.beta_1);
-        let v = v + (g.square() - v) * (1.0 - self.beta_2);
-        let p = p - &m * &scalars[0] / (v.sqrt() + self.epsilon);
-        (p, vec![m, v])
+        let m = towards(&slots[0], g, 1.0 - self.beta_1);
+        let v = towards(&slots[1], &g.square(), 1.0 - self.beta_2);
+        let largest = slots.get(2).map(|largest| largest.maximum(&v));
+        let p = p - &m * &scalars[0] / (largest.as_ref().unwrap_or(&v).sqrt() + self.epsilon);
+        (p, [m, v].into_iter().chain(largest).collect())
     }
 }
 
@@ -68,20 +79,23 @@ pub struct AdamW {
     pub beta_2: f64,
     /// 1e-7 by default.
     pub epsilon: f64,
+    /// False by default.
+    pub amsgrad: bool,
     /// 0.004 by default.
     pub weight_decay: f64,
 }
 
 impl Default for AdamW {
     fn default() -> AdamW {
-        let Adam { learning_rate, beta_1, beta_2, epsilon } = Adam::default();
-        AdamW { learning_rate, beta_1, beta_2, epsilon, weight_decay: 0.004 }
+        let Adam { learning_rate, beta_1, beta_2, epsilon, amsgrad } = Adam::default();
+        AdamW { learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay: 0.004 }
     }
 }
 
 impl From<AdamW> for Optimizer {
     fn from(options: AdamW) -> Optimizer {
-        let AdamW { learning_rate, beta_1, beta_2, epsilon, weight_decay } = options;
-        Optimizer::from(Adam { learning_rate, beta_1, beta_2, epsilon }).weight_decay(weight_decay)
+        let AdamW { learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay } = options;
+        let adam = Adam { learning_rate, beta_1, beta_2, epsilon, amsgrad };
+        Optimizer::from(adam).named("adamw").weight_decay(weight_decay)
     }
 }

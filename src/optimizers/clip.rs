@@ -8,7 +8,8 @@ use crate::graph::Tensor;
 pub enum Clip {
     /// Each element to [-c, c] (`clipvalue`).
     Value(f64),
-    /// Each gradient to an L2 norm of at most c (`clipnorm`).
+    /// Each gradient to an L2 norm of at most c (`clipnorm`). Every parameter then has a factor of its own, and so an
+    /// update of its own: many parameters are many dispatches.
     Norm(f64),
     /// All gradients together to an L2 norm of at most c (`global_clipnorm`), keeping their direction.
     GlobalNorm(f64),
@@ -23,22 +24,18 @@ impl Clip {
         Err(Error::Argument { what: format!("gradients are clipped to a positive bound, not {bound}") })
     }
 
-    #[track_caller]
-    pub(super) fn apply(&self, grads: &[Tensor]) -> Result<Vec<Tensor>> {
-        self.check()?;
-        // c / max(norm, c): 1 within the bound, and never a division by 0.
+    /// What gradients are multiplied by, for the kinds that ask for norms: c / max(norm, c), which is 1 within the bound
+    /// and never a division by 0.
+    pub(super) fn scales(&self, grads: &[Tensor]) -> Option<Vec<Tensor>> {
         let scale = |squares: Tensor, bound: f64| bound / squares.sqrt().maximum(bound);
         let squares = |gradient: &Tensor| gradient.square().sum(..);
-        Ok(match *self {
-            Clip::Value(bound) => grads.iter().map(|g| g.clip(-bound, bound)).collect(),
-            Clip::Norm(bound) => grads.iter().map(|g| g * scale(squares(g), bound)).collect(),
-            Clip::GlobalNorm(bound) => match grads.iter().map(squares).reduce(|a, b| a + b) {
-                Some(total) => {
-                    let scale = scale(total, bound);
-                    grads.iter().map(|g| g * &scale).collect()
-                }
-                None => Vec::new(),
-            },
-        })
+        match *self {
+            Clip::Value(_) => None,
+            Clip::Norm(bound) => Some(grads.iter().map(|g| scale(squares(g), bound)).collect()),
+            Clip::GlobalNorm(bound) => {
+                let total = grads.iter().map(squares).reduce(|a, b| a + b);
+                Some(total.map(|total| vec![scale(total, bound); grads.len()]).unwrap_or_default())
+            }
+        }
     }
 }

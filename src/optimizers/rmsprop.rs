@@ -1,6 +1,8 @@
 //! RMSprop (Hinton, lecture 6e of "Neural Networks for Machine Learning", 2012), Keras' default optimizer.
 
+use super::rule::{moved, within_one};
 use super::{Optimizer, Rule, Variables};
+use crate::error::Result;
 use crate::graph::Tensor;
 
 /// ```text
@@ -35,17 +37,20 @@ impl Rule for RMSprop {
         "rmsprop"
     }
 
-    fn slots(&self) -> Vec<&'static str> {
-        let mut slots = vec!["velocity"];
-        slots.extend((self.momentum > 0.0).then_some("momentum"));
-        slots.extend(self.centered.then_some("average_gradient"));
+    fn slots(&self) -> Vec<Vec<&'static str>> {
+        let mut slots = vec![vec!["velocity"]];
+        slots.extend((self.momentum > 0.0).then(|| vec!["momentum"]));
+        slots.extend(self.centered.then(|| vec!["average_gradient"]));
         slots
     }
 
+    fn check(&self) -> Result<()> {
+        within_one(self.name(), &[("rho", self.rho), ("momentum", self.momentum)])
+    }
+
     fn update(&self, p: &Tensor, g: &Tensor, slots: &[Tensor], scalars: &[Tensor]) -> (Tensor, Variables) {
-        let moved = |old: &Tensor, new: Tensor| old * self.rho + new * (1.0 - self.rho);
-        let v = moved(&slots[0], g.square());
-        let average = self.centered.then(|| moved(&slots[slots.len() - 1], g.clone()));
+        let v = moved(&slots[0], &g.square(), self.rho);
+        let average = self.centered.then(|| moved(&slots[slots.len() - 1], g, self.rho));
         let variance = match &average {
             Some(average) => &v - average.square(),
             None => v.clone(),

@@ -1,9 +1,12 @@
 //! Stochastic gradient descent, plain or with momentum.
 
+use super::rule::within_one;
 use super::{Optimizer, Rule, Variables};
+use crate::error::Result;
 use crate::graph::Tensor;
 
-/// `p -= lr g`; with momentum `m = momentum m - lr g` and `p += m`, or Nesterov's `p += momentum m - lr g`.
+/// `p -= lr g`; with momentum `m = momentum m - lr g` and `p += m`, or Nesterov's `p += momentum m - lr g` (Sutskever,
+/// Martens, Dahl and Hinton 2013).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SGD {
     /// 0.01 by default.
@@ -25,8 +28,12 @@ impl Rule for SGD {
         "sgd"
     }
 
-    fn slots(&self) -> Vec<&'static str> {
-        if self.momentum == 0.0 { Vec::new() } else { vec!["momentum"] }
+    fn slots(&self) -> Vec<Vec<&'static str>> {
+        if self.momentum == 0.0 { Vec::new() } else { vec![vec!["momentum"]] }
+    }
+
+    fn check(&self) -> Result<()> {
+        within_one(self.name(), &[("momentum", self.momentum)])
     }
 
     fn update(&self, p: &Tensor, g: &Tensor, slots: &[Tensor], scalars: &[Tensor]) -> (Tensor, Variables) {

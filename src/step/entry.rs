@@ -9,7 +9,7 @@ use super::logs::{Logs, Ring};
 use super::record::{Recorded, specs};
 use super::transfer::{Transfer, fill, same_device};
 use crate::error::Result;
-use crate::gpu::{Device, Encoder};
+use crate::gpu::{Buffer, Device, Encoder};
 use crate::graph::{Slot, Spec, Tensor, Tree, Value};
 use crate::lower::pack::offsets;
 use crate::lower::program::{Id, Kind, Program, Val};
@@ -36,6 +36,8 @@ pub(super) struct Entry {
     names: Vec<String>,
     logs: Vec<(Id, Slot)>,
     ring: Option<Arc<Ring>>,
+    /// Memory for temporaries, where it is shared with another plan; plans run one after the other.
+    temporaries: Vec<Buffer>,
     /// The plan, once it is bound to where everything lies.
     pub bound: Option<Bound>,
     /// Where state and captured tensors lay when it was bound.
@@ -60,16 +62,36 @@ impl Entry {
         self.tag == tag && matches(state, &self.state) && self.takes(batch)
     }
 
+    /// Whether this may be the form of what was recorded for a larger batch.
+    pub fn is_larger(&self, tag: u64, recorded: &Recorded) -> bool {
+        let larger = |specs: &[Spec], tensors: &[Tensor]| {
+            let pairs = specs.iter().zip(tensors);
+            specs.len() == tensors.len()
+                && pairs.into_iter().all(|(spec, tensor)| tensor.shape().numel() <= spec.shape.numel())
+        };
+        self.tag == tag
+            && self.names == recorded.names
+            && larger(&self.state, &recorded.state)
+            && larger(&self.batch, &recorded.batch)
+    }
+
     /// Whether a batch is like the one recorded.
     pub fn takes(&self, batch: &impl Tree) -> bool {
         matches(batch, &self.batch)
     }
 
-    /// Compiles what was recorded under `tag`.
-    pub fn new(device: &Device, tag: u64, recorded: Recorded, options: &Options) -> Result<Entry> {
+    /// Compiles what was recorded under `tag`. Kernels and temporaries are those of `model`'s plan where that is the same
+    /// for a larger batch.
+    pub fn new(
+        device: &Device,
+        tag: u64,
+        recorded: Recorded,
+        model: Option<&Entry>,
+        options: &Options,
+    ) -> Result<Entry> {
         let Recorded { signature, recording, stand_ins, state, batch, names, outputs } = recorded;
         let (state_specs, batch_specs) = (specs(&state)?, specs(&batch)?);
-        let mut program = recording.program(&stand_ins)?;
+        let mut program = recording.program(&stand_ins, model.map(|model| &model.compiled.program))?;
         let mut by_number: HashMap<u64, Id> = HashMap::new();
         for (id, val) in program.vals.iter().enumerate() {
             if let Kind::Leaf(leaf) = val.kind
@@ -145,7 +167,12 @@ impl Entry {
         let ring = if logged.is_empty() { None } else { Some(Arc::new(Ring::new(device, logged.len())?)) };
         let place = |ring: &Arc<Ring>| logged.iter().enumerate().map(|(at, &id)| (id, ring.slot(at))).collect();
         let logs = ring.as_ref().map(place).unwrap_or_default();
-        let compiled = compile(program, &request, &Target::of(device), options)?;
+        let alike = model.and_then(|model| model.compiled.smaller(program.clone(), &request));
+        let shared = alike.as_ref().and(model).and_then(|model| model.bound.as_ref()).map(Bound::temporaries);
+        let compiled = match alike {
+            Some(compiled) => compiled,
+            None => compile(program, &request, &Target::of(device), options)?,
+        };
         let index: HashMap<Id, usize> = leaves.iter().enumerate().map(|(index, &id)| (id, index)).collect();
         let place = |pack: &Vec<Id>| pack.iter().filter_map(|id| index.get(id).copied()).collect();
         let layouts = compiled.layouts.iter().map(place).collect();
@@ -164,6 +191,7 @@ impl Entry {
             logs,
             ring,
             bound: None,
+            temporaries: shared.unwrap_or_default(),
             places: Vec::new(),
             runs: 0,
         })
@@ -207,7 +235,7 @@ impl Entry {
         transfer.submit()?;
         if self.bound.is_none() || self.places != places {
             given.extend(self.inputs.iter().chain(&self.logs).cloned());
-            self.bound = Some(Bound::new(device, &self.compiled, &given)?);
+            self.bound = Some(Bound::new(device, &self.compiled, &given, &self.temporaries)?);
             self.places = places;
         }
         Ok(())

@@ -152,7 +152,8 @@ impl Step {
             }
             None => {
                 let recorded = record(&self.device, &self.options, state, first, &f)?;
-                let entry = Entry::new(&self.device, tag, recorded, &self.options)?;
+                let model = self.entries.iter().find(|entry| entry.is_larger(tag, &recorded));
+                let entry = Entry::new(&self.device, tag, recorded, model, &self.options)?;
                 if self.entries.len() == PLANS {
                     self.entries.remove(0);
                 }

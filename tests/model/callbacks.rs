@@ -1,8 +1,16 @@
 //! Callbacks: when they are called, what they see, and what they may change.
 
-use std::cell::RefCell;
+mod best;
+mod files;
+mod hooks;
+mod nan;
+mod rates;
+mod steady;
 
-use crate::{adam, bits, mlp, sgd, silent, uniform};
+use std::cell::RefCell;
+use std::path::PathBuf;
+
+use crate::{adam, bits, mlp, silent, uniform};
 use wengert::prelude::*;
 
 fn data() -> (Tensor, Tensor) {
@@ -21,40 +29,34 @@ fn after(epochs: usize) -> Vec<u8> {
     bits(&model)
 }
 
-/// Notes every hook.
-#[derive(Default)]
-struct Notes(Vec<String>);
+/// A folder that is removed when dropped.
+struct Folder(PathBuf);
 
-macro_rules! note {
-    ($($hook:ident)*) => {
-        impl Callback for Notes {
-            $(fn $hook<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
-                self.0.push(format!("{} {} {}", stringify!($hook), run.epoch, run.step));
-                wengert::callbacks::nothing()
-            })*
-        }
-    };
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let folder = std::env::temp_dir().join(format!("wengert-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        Folder(folder)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_string()
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap()
+    }
 }
-note! { on_train_begin on_train_end on_epoch_begin on_epoch_end on_batch_begin on_batch_end }
 
-#[test]
-fn hooks_come_in_order() {
-    let (x, y) = data();
-    let mut notes = Notes::default();
-    let options = Fit { batch_size: 16, epochs: 2, callbacks: vec![&mut notes], ..silent() };
-    compiled().fit_blocking((&x, &y), options).unwrap();
-    let epoch = |e: usize| {
-        vec![
-            format!("on_epoch_begin {e} 0"),
-            format!("on_batch_begin {e} 0"),
-            format!("on_batch_end {e} 1"),
-            format!("on_batch_begin {e} 1"),
-            format!("on_batch_end {e} 2"),
-            format!("on_epoch_end {e} 2"),
-        ]
-    };
-    let all = [vec!["on_train_begin 0 0".into()], epoch(0), epoch(1), vec!["on_train_end 1 2".into()]].concat();
-    assert_eq!(notes.0, all);
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Puts made-up scores, one for each epoch, among those of the training.
+fn made_up<'f>(name: &'f str, values: &'f [f64]) -> LambdaCallback<'f> {
+    LambdaCallback::new().on_epoch_end(move |run| run.scores.set(name, values[run.epoch]))
 }
 
 #[test]
@@ -79,12 +81,12 @@ fn a_callback_sees_the_scores_of_its_epoch_and_can_stop() {
     // In the middle of an epoch: the step is the last, and the epoch is still reported.
     let mut stop = LambdaCallback::new().on_batch_end(|run| run.stop = run.step == 3);
     let options = Fit { batch_size: 4, epochs: 9, callbacks: vec![&mut stop], ..silent() };
-    let mut notes = Notes::default();
+    let mut notes = hooks::Notes::default();
     let options =
         Fit { callbacks: options.callbacks.into_iter().chain([&mut notes as &mut dyn Callback]).collect(), ..options };
     let history = compiled().fit_blocking((&x, &y), options).unwrap();
     assert_eq!(history.epoch, [0]);
-    assert_eq!(notes.0[notes.0.len() - 2..], ["on_epoch_end 0 3", "on_train_end 0 3"]);
+    assert_eq!(notes.0[notes.0.len() - 2..], ["epoch_end 0 2", "train_end 0 2"]);
     // Before it began: no epoch at all.
     struct Never;
     impl Callback for Never {
@@ -95,41 +97,8 @@ fn a_callback_sees_the_scores_of_its_epoch_and_can_stop() {
     }
     let mut model = compiled();
     let history = model.fit_blocking((&x, &y), Fit { callbacks: vec![&mut Never], ..silent() }).unwrap();
-    assert_eq!(history, History::default());
+    assert!(history.epoch.is_empty() && history.history.is_empty());
     assert!(bits(&model) == bits(&mlp()));
-}
-
-/// Sets a learning rate before a step.
-struct RateAt(usize, f64);
-
-impl Callback for RateAt {
-    fn on_batch_begin<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
-        Box::pin(async move {
-            if run.epoch == self.0 {
-                run.set_learning_rate(self.1).await?;
-                assert_eq!(run.learning_rate().await?, self.1);
-            }
-            Ok(())
-        })
-    }
-}
-
-#[test]
-fn a_learning_rate_holds_from_the_next_step_on() {
-    let (x, y) = data();
-    let mut model = compiled();
-    let mut rate = RateAt(2, 0.0);
-    let options = Fit { epochs: 4, callbacks: vec![&mut rate], ..silent() };
-    model.fit_blocking((&x, &y), options).unwrap();
-    assert!(bits(&model) == after(2));
-    // It is the rate that is changed, nothing is recorded anew and nothing is made.
-    let mut model = mlp();
-    model.compile(sgd(0.5)).unwrap();
-    let mut other = mlp();
-    other.compile(sgd(0.25)).unwrap();
-    model.fit_blocking((&x, &y), Fit { callbacks: vec![&mut RateAt(0, 0.25)], ..silent() }).unwrap();
-    other.fit_blocking((&x, &y), silent()).unwrap();
-    assert!(bits(&model) == bits(&other));
 }
 
 /// Saves after each epoch, and keeps handles on the variables.
@@ -213,118 +182,4 @@ fn a_callback_may_evaluate_the_network_in_training() {
     model.fit_blocking((&x, &y), Fit { epochs: 3, callbacks: vec![&mut checks], ..silent() }).unwrap();
     assert!(bits(&model) == after(3));
     assert!(checks.2.len() == 3 && checks.2.is_sorted_by(|a, b| a > b), "{:?}", checks.2);
-}
-
-/// A data set on which a rate far too high soon fails.
-fn diverging() -> Functional {
-    let mut model = mlp();
-    model.compile(sgd(1e4)).unwrap();
-    model
-}
-
-#[test]
-fn early_stopping_waits_and_restores_the_best_weights() {
-    use wengert::callbacks::Direction;
-    // Validation on targets of the other sign gets worse as training gets better.
-    let (x, y) = data();
-    let against = Tensor::new(&y.to_vec::<f32>().unwrap().iter().map(|v| -v).collect::<Vec<_>>(), [32, 1]);
-    let fit = |stopping: &mut EarlyStopping, epochs: usize| {
-        let mut model = compiled();
-        let validation_data = Some((&x, &against).into());
-        let options = Fit { epochs, validation_data, callbacks: vec![stopping], ..silent() };
-        let history = model.fit_blocking((&x, &y), options).unwrap();
-        (history, bits(&model))
-    };
-    let (all, _) = fit(&mut EarlyStopping::new("loss").patience(99), 12);
-    let scores = all.get("val_loss").unwrap();
-    assert_eq!(all.epoch.len(), 12);
-    // Keras' rule on the scores of the whole training: when it must stop, and what was best until then.
-    let rule = |patience: usize, delta: f64| {
-        let (mut best, mut at, mut waited) = (f64::INFINITY, 0, 0);
-        for (epoch, &score) in scores.iter().enumerate() {
-            if score < best - delta {
-                (best, at, waited) = (score, epoch, 0);
-            } else {
-                waited += 1;
-                if waited >= patience {
-                    return (Some(epoch), at);
-                }
-            }
-        }
-        (None, at)
-    };
-    for (patience, delta) in [(0, 0.0), (1, 0.0), (3, 0.0), (2, 1e-3), (50, 0.0)] {
-        let mut stopping = EarlyStopping::new("val_loss").patience(patience).min_delta(delta);
-        let (history, _) = fit(&mut stopping, 12);
-        let (stopped, best) = rule(patience, delta);
-        assert_eq!(stopping.stopped_epoch(), stopped);
-        assert_eq!(history.epoch.len(), stopped.map_or(12, |epoch| epoch + 1));
-        assert_eq!(stopping.best(), Some((best, scores[best])));
-        // Whether it stopped or not, the weights are those after the best epoch.
-        let mut restoring = EarlyStopping::new("val_loss").patience(patience).min_delta(delta).restore_best_weights();
-        for _ in 0..2 {
-            assert!(fit(&mut restoring, 12).1 == after(best + 1), "patience {patience}: epoch {best}");
-        }
-    }
-    // "Better" may be up: the loss itself falls, so the second epoch is worse already.
-    let (history, _) = fit(&mut EarlyStopping::new("loss").direction(Direction::Max), 12);
-    assert_eq!(history.epoch.len(), 2);
-    let mut unknown = EarlyStopping::new("f1");
-    let options = Fit { callbacks: vec![&mut unknown], ..silent() };
-    let error = compiled().fit_blocking((&x, &y), options).unwrap_err().to_string();
-    assert_eq!(error, "there is no score \"f1\" to monitor; there are loss, mae");
-    // An epoch without validation is not judged.
-    let mut stopping = EarlyStopping::new("val_loss");
-    let options = Fit { epochs: 3, callbacks: vec![&mut stopping], ..silent() };
-    assert_eq!(compiled().fit_blocking((&x, &y), options).unwrap().epoch.len(), 3);
-}
-
-#[test]
-fn a_training_that_diverges_is_stopped() {
-    let (x, y) = data();
-    let mut terminate = TerminateOnNaN::new();
-    let options = Fit { batch_size: 4, epochs: 50, callbacks: vec![&mut terminate], ..silent() };
-    let history = diverging().fit_blocking((&x, &y), options).unwrap();
-    assert!(history.epoch.len() < 50);
-    assert!(!history.last("loss").unwrap().is_finite());
-    assert_eq!(terminate.found().unwrap().0, history.epoch.len() - 1);
-    let options = Fit { epochs: 2, callbacks: vec![&mut terminate], ..silent() };
-    compiled().fit_blocking((&x, &y), options).unwrap();
-    // In the middle of a long epoch too.
-    let mut terminate = TerminateOnNaN::new();
-    let steps = RefCell::new(0);
-    let mut count = LambdaCallback::new().on_batch_end(|run| *steps.borrow_mut() = run.step);
-    let options = Fit {
-        batch_size: 4,
-        steps_per_epoch: Some(1_000_000),
-        callbacks: vec![&mut count, &mut terminate],
-        ..silent()
-    };
-    diverging().fit_blocking((&x, &y), options).unwrap();
-    drop(count);
-    assert!(terminate.found().is_some() && steps.into_inner() < 1_000_000);
-}
-
-#[test]
-fn checkpoints_are_of_every_epoch_or_of_the_best() {
-    let (x, y) = data();
-    let folder = std::env::temp_dir().join(format!("wengert-checkpoints-{}", std::process::id()));
-    let path = |name: &str| folder.join(name).to_str().unwrap().to_string();
-    let read = |name: &str| std::fs::read(path(name)).unwrap();
-    let mut all = ModelCheckpoint::new(&path("{epoch}.safetensors"));
-    let mut best = ModelCheckpoint::new(&path("best.safetensors")).save_best_only("loss");
-    let mut worst = ModelCheckpoint::new(&path("worst.safetensors"))
-        .save_best_only("loss")
-        .direction(wengert::callbacks::Direction::Max);
-    let options = Fit { epochs: 3, callbacks: vec![&mut all, &mut best, &mut worst], ..silent() };
-    compiled().fit_blocking((&x, &y), options).unwrap();
-    for epoch in 1..=3 {
-        assert!(read(&format!("{epoch}.safetensors")) == after(epoch));
-    }
-    assert!(read("best.safetensors") == after(3));
-    assert!(read("worst.safetensors") == after(1));
-    let mut other = ModelCheckpoint::new(&path("other.safetensors")).network(1);
-    let error = compiled().fit_blocking((&x, &y), Fit { callbacks: vec![&mut other], ..silent() }).unwrap_err();
-    assert!(error.to_string().contains("network 1"), "{error}");
-    std::fs::remove_dir_all(folder).unwrap();
 }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use crate::{adam, base, bits, linear, mlp, numbered, quiet, sgd, silent, uniform};
+use crate::{adam, base, bits, linear, mlp, numbered, quiet, sgd, silent, uniform, unseen};
 use wengert::prelude::*;
 
 /// Logs the mean of the inputs, from which the rows of a batch are known, and how many they are.
@@ -141,7 +141,7 @@ fn validation_may_be_rarer_than_epochs() {
     let (_, history) = means(&x, Fit { epochs: 5, initial_epoch: 3, ..silent() });
     assert_eq!(history.epoch, [3, 4]);
     let (steps, history) = means(&x, Fit { epochs: 3, initial_epoch: 3, ..silent() });
-    assert_eq!((steps.len(), history), (0, History::default()));
+    assert_eq!((steps.len(), history), (0, History { epochs: 3, steps: 1, ..History::default() }));
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn what_cannot_be_trained_on_is_refused_before_it_starts() {
     assert_eq!(message(good(), uneven), "the input has 4 rows, but the target has 3");
     let error = rows().evaluate_blocking(&x, Evaluate { batch_size: 0, ..quiet() }).unwrap_err();
     assert!(error.to_string().contains("batch size of 0"));
-    let error = rows().predict_blocking(&x, Predict { batch_size: 0 }).unwrap_err();
+    let error = rows().predict_blocking(&x, Predict { batch_size: 0, ..unseen() }).unwrap_err();
     assert!(error.to_string().contains("batch size of 0"));
 }
 
@@ -187,7 +187,7 @@ fn what_compile_was_not_given_is_named() {
     assert!(pollster::block_on(model.learning_rate()).is_err());
     let error = model.evaluate_blocking((&x, &x), quiet()).unwrap_err();
     assert_eq!(error.to_string(), "the model is not compiled with a loss; call compile first");
-    assert_eq!(model.predict_blocking(&x, Predict::default()).unwrap().shape(), [4, 1].into());
+    assert_eq!(model.predict_blocking(&x, unseen()).unwrap().shape(), [4, 1].into());
     // Only an optimizer: the default step wants a loss.
     model.compile(Compile { optimizer: "sgd".into(), ..Compile::default() }).unwrap();
     let error = model.fit_blocking((&x, &x), silent()).unwrap_err();

@@ -1,6 +1,6 @@
 //! Two networks, two optimizers, one step: a generative adversarial network on points of a ring.
 
-use crate::{base, bits, silent};
+use crate::{base, bits, silent, unseen};
 use wengert::optimizers::ITERATION;
 use wengert::prelude::*;
 
@@ -116,7 +116,7 @@ fn both_networks_train_in_one_step() {
     again.fit_blocking(&real, Fit { epochs: 15, ..silent() }).unwrap();
     assert!(end == (bits(&again.generator), bits(&again.discriminator)));
     // It generates like any model.
-    let generated = model.predict_blocking(ring(5), Predict::default()).unwrap();
+    let generated = model.predict_blocking(ring(5), unseen()).unwrap();
     assert_eq!(generated.shape(), [5, 2].into());
 }
 
@@ -188,8 +188,8 @@ fn a_state_is_split_by_the_networks_there_are() {
     assert!(error.contains("2 networks") && error.contains('3'), "{error}");
     // Networks that worked on devices of their own cannot become one model.
     let mut apart = gan();
-    apart.generator.predict_blocking(ring(8), Predict::default()).unwrap();
-    apart.discriminator.predict_blocking(ring(8), Predict::default()).unwrap();
+    apart.generator.predict_blocking(ring(8), unseen()).unwrap();
+    apart.discriminator.predict_blocking(ring(8), unseen()).unwrap();
     assert!(matches!(apart.fit_blocking(ring(8), silent()), Err(Error::Device { .. })));
     // A network without an optimizer is named by what it needs.
     model.discriminator = Sequential::new([2]).add(Dense::new(1)).build().unwrap();

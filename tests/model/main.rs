@@ -6,11 +6,16 @@
 
 mod callbacks;
 mod checkpoint;
+mod eager;
 mod fit;
+mod freezing;
 mod gan;
 mod guide;
+mod levels;
 mod networks;
+mod outputs;
 mod predict;
+mod sources;
 mod state;
 mod weights;
 
@@ -50,8 +55,12 @@ pub fn silent<'a>() -> Fit<'a> {
     Fit { verbose: Verbose::Silent, ..Fit::default() }
 }
 
-pub fn quiet() -> Evaluate {
+pub fn quiet<'a>() -> Evaluate<'a> {
     Evaluate { verbose: Verbose::Silent, ..Evaluate::default() }
+}
+
+pub fn unseen<'a>() -> Predict<'a> {
+    Predict { verbose: Verbose::Silent, ..Predict::default() }
 }
 
 /// The bits of all variables of a network.

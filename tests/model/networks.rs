@@ -1,6 +1,6 @@
 //! Networks of several shapes under `fit`.
 
-use crate::{adam, bits, silent, uniform};
+use crate::{adam, bits, silent, uniform, unseen};
 use wengert::prelude::*;
 
 #[test]
@@ -15,7 +15,7 @@ fn dropout_draws_from_its_seed() {
             .unwrap();
         model.compile(adam()).unwrap();
         model.fit_blocking((&x, &y), Fit { epochs: 2, ..silent() }).unwrap();
-        let predict = || model.predict_blocking(&x, Predict::default()).unwrap().to_vec::<f32>().unwrap();
+        let predict = || model.predict_blocking(&x, unseen()).unwrap().to_vec::<f32>().unwrap();
         assert_eq!(predict(), predict(), "nothing is dropped when predicting");
         (bits(&model), predict())
     };

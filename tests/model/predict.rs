@@ -1,6 +1,6 @@
 //! `predict` and the methods for one batch.
 
-use crate::{close, linear, mean, mlp, predictions, quiet, sgd, silent, uniform};
+use crate::{close, linear, mean, mlp, predictions, quiet, sgd, silent, uniform, unseen};
 use wengert::prelude::*;
 
 #[test]
@@ -15,7 +15,7 @@ fn all_rows_are_predicted_in_order() {
         let expected = predictions(&model, &xs);
         // 100 rows in batches of 32 leave 4; and twice, since the second time everything is recorded already.
         for batch_size in [32, 32, 7, 100, 1000] {
-            let predicted = model.predict_blocking(&x, Predict { batch_size }).unwrap();
+            let predicted = model.predict_blocking(&x, Predict { batch_size, ..unseen() }).unwrap();
             assert_eq!(predicted.shape(), [100, 1].into());
             let predicted = predicted.to_vec::<f32>().unwrap();
             for (p, q) in predicted.iter().zip(&expected) {
@@ -26,7 +26,10 @@ fn all_rows_are_predicted_in_order() {
         close(scores.get("loss").unwrap(), mean(&ys, &expected, |e| e * e));
         close(scores.get("mae").unwrap(), mean(&ys, &expected, f64::abs));
         let whole = pollster::block_on(model.predict_on_batch(&x)).unwrap().to_vec::<f32>().unwrap();
-        assert_eq!(whole, model.predict_blocking(&x, Predict { batch_size: 100 }).unwrap().to_vec::<f32>().unwrap());
+        assert_eq!(
+            whole,
+            model.predict_blocking(&x, Predict { batch_size: 100, ..unseen() }).unwrap().to_vec::<f32>().unwrap()
+        );
     }
 }
 
@@ -43,12 +46,12 @@ fn other_dtypes_and_shapes_come_back_as_they_are() {
     }
     let x = uniform(3, 9, 4).0;
     let network = Sequential::new([4]).add(Dense::new(5)).build().unwrap();
-    let logits = network.predict_blocking(&x, Predict::default()).unwrap();
+    let logits = network.predict_blocking(&x, unseen()).unwrap();
     assert_eq!(logits.shape(), [9, 5].into());
     let logits = logits.to_vec::<f32>().unwrap();
     let largest = |row: &[f32]| (0..5).max_by(|&i, &j| row[i].total_cmp(&row[j])).unwrap() as i32;
     let expected: Vec<i32> = logits.chunks(5).map(largest).collect();
-    let predicted = Classes(network).predict_blocking(&x, Predict { batch_size: 4 }).unwrap();
+    let predicted = Classes(network).predict_blocking(&x, Predict { batch_size: 4, ..unseen() }).unwrap();
     assert_eq!((predicted.shape(), predicted.dtype()), ([9].into(), DType::I32));
     assert_eq!(predicted.to_vec::<i32>().unwrap(), expected);
 }
@@ -58,11 +61,11 @@ fn predicting_a_known_shape_makes_nothing() {
     let x = uniform(1, 256, 4).0;
     let model = mlp();
     let device = pollster::block_on(model.device()).unwrap();
-    let options = Predict { batch_size: 8 };
-    model.predict_blocking(&x, options).unwrap();
-    model.predict_blocking(&x, options).unwrap();
+    let options = || Predict { batch_size: 8, ..unseen() };
+    model.predict_blocking(&x, options()).unwrap();
+    model.predict_blocking(&x, options()).unwrap();
     let before = device.stats();
-    model.predict_blocking(&x, options).unwrap();
+    model.predict_blocking(&x, options()).unwrap();
     let made = device.stats() - before;
     assert_eq!((made.bind_groups, made.pipelines), (0, 0), "{made}");
     // 32 batches: replayed and set aside, and read together, not one by one.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::FutureExt;
 
-use crate::{adam, base, bits, mlp, quiet, silent, uniform};
+use crate::{adam, base, bits, mlp, quiet, silent, uniform, unseen};
 use wengert::prelude::*;
 
 fn data() -> (Tensor, Tensor) {
@@ -116,7 +116,7 @@ fn a_panic_in_a_step_loses_nothing() {
         // Batches of other sizes are recorded anew in any build.
         panics(&mut || drop(model.fit_blocking((&x, &y), Fit { batch_size: 16, ..silent() })));
         panics(&mut || drop(model.evaluate_blocking((&x, &y), Evaluate { batch_size: 16, ..quiet() })));
-        panics(&mut || drop(model.predict_blocking(&x, Predict { batch_size: 16 })));
+        panics(&mut || drop(model.predict_blocking(&x, Predict { batch_size: 16, ..unseen() })));
     }
     assert!(bits(&model.network) == after(1));
     model.what.store(NOTHING, Ordering::Relaxed);
@@ -133,7 +133,7 @@ fn weights_are_not_read_inside_a_step() {
         let errors = [
             model.fit_blocking((&x, &y), silent()).unwrap_err(),
             model.evaluate_blocking((&x, &y), quiet()).unwrap_err(),
-            model.predict_blocking(&x, Predict::default()).unwrap_err(),
+            model.predict_blocking(&x, unseen()).unwrap_err(),
         ];
         for error in errors {
             match what {

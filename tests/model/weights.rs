@@ -1,6 +1,6 @@
 //! Weights as bytes and files.
 
-use crate::{adam, bits, mlp, silent, uniform};
+use crate::{adam, bits, mlp, silent, uniform, unseen};
 use wengert::model::{Layout, LoadWeights};
 use wengert::prelude::*;
 
@@ -28,8 +28,8 @@ fn weights_come_back_in_every_bit() {
     let again = trained();
     pollster::block_on(again.set_weights(&bits(&mlp()))).unwrap();
     assert!(bits(&again) == bits(&mlp()));
-    let a = again.predict_blocking(&x, Predict::default()).unwrap().to_vec::<f32>().unwrap();
-    let b = mlp().predict_blocking(&x, Predict::default()).unwrap().to_vec::<f32>().unwrap();
+    let a = again.predict_blocking(&x, unseen()).unwrap().to_vec::<f32>().unwrap();
+    let b = mlp().predict_blocking(&x, unseen()).unwrap().to_vec::<f32>().unwrap();
     assert_eq!(a, b);
     std::fs::remove_dir_all(folder).unwrap();
 }

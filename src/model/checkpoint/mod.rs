@@ -62,9 +62,9 @@ pub struct Progress {
 /// What the order of a training's rows depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DataOrder {
-    /// Rows to train on, without those held back.
+    /// Rows to train on, without those held back; 0 for a stream.
     pub rows: usize,
-    /// Rows of a step.
+    /// Rows of a step; 0 for a stream.
     pub batch_size: usize,
     /// What the order is drawn from, unless rows come in their own.
     pub seed: Option<u64>,
@@ -76,8 +76,9 @@ impl DataOrder {
     /// An error where the two would not take the same rows.
     pub(super) fn must_be(&self, now: &DataOrder) -> Result<()> {
         let seed = |order: &DataOrder| order.seed.map_or("none, unshuffled".into(), |seed| seed.to_string());
+        let rows = |order: &DataOrder| if order.rows == 0 { "of a stream".into() } else { order.rows.to_string() };
         let facts = [
-            ("rows", self.rows.to_string(), now.rows.to_string()),
+            ("rows", rows(self), rows(now)),
             ("batch_size", self.batch_size.to_string(), now.batch_size.to_string()),
             ("seed", seed(self), seed(now)),
             ("steps_per_epoch", self.steps.to_string(), now.steps.to_string()),

@@ -60,6 +60,7 @@ impl Facts {
             let DataOrder { rows, batch_size, seed, steps } = order;
             let seed = seed.map_or("none".into(), |seed| seed.to_string());
             lines.push(format!("order\t{rows}\t{batch_size}\t{seed}\t{steps}"));
+            lines.push(format!("training\t{}\t{}", history.epochs, history.steps));
             lines.extend(history.epoch.iter().map(|epoch| format!("epoch\t{epoch}")));
             for (name, values) in &history.history {
                 let values: String = values.iter().map(|&value| format!("\t{}", number(value))).collect();
@@ -110,6 +111,10 @@ impl Facts {
                     steps: steps.parse().ok()?,
                 };
             }
+            ["training", epochs, steps] => {
+                let history = &mut self.progress.as_mut()?.history;
+                (history.epochs, history.steps) = (epochs.parse().ok()?, steps.parse().ok()?);
+            }
             ["epoch", epoch] => self.progress.as_mut()?.history.epoch.push(epoch.parse().ok()?),
             ["history", name, ..] => {
                 let values = fields[2..].iter().map(|text| parsed_number(text)).collect::<Option<_>>()?;
@@ -135,7 +140,8 @@ mod tests {
     fn facts_come_back_with_all_their_bits() {
         let values = vec![0.1, -0.0, f64::MIN_POSITIVE / 8.0, f64::INFINITY, 1e300, f64::from(1.0f32 / 3.0)];
         let order = DataOrder { rows: 100, batch_size: 8, seed: Some(u64::MAX), steps: 13 };
-        let history = History { epoch: vec![0, 1], history: vec![("a\tname\nof \\two lines".into(), values.clone())] };
+        let history = vec![("a\tname\nof \\two lines".into(), values.clone())];
+        let history = History { epoch: vec![0, 1], epochs: 3, steps: 13, history };
         let scores: Scores = [("loss".to_string(), 0.3)].into_iter().collect();
         let progress = Progress { epoch: 2, step: 5, stop: true, order, history, scores };
         let callback = CallbackState::new("kind").with("nan", f64::from_bits(0x7ff8_dead_beef_0001)).with_count("n", 7);

@@ -15,7 +15,6 @@ use crate::model::Model;
 use crate::model::functional::Functional;
 use crate::model::state::{Store, at_home, fit_metrics};
 use crate::model::work::Work;
-use crate::optimizers::{ITERATION, LEARNING_RATE};
 use crate::step::{assign_all, part_from_holders};
 
 impl<M: Model + ?Sized> Work<'_, M> {
@@ -97,19 +96,12 @@ fn names(index: usize, network: &Functional, store: &Store, metrics: &[Metric]) 
     let (trainable, fixed): (Vec<_>, Vec<_>) = variables.iter().partition(|variable| variable.trainable);
     let mut names: Vec<String> =
         trainable.iter().chain(&fixed).map(|variable| format!("weights/{index}/{}", variable.name)).collect();
-    let slots = network.optimizer().slots();
-    // Iteration and learning rate, then the slots of each trainable. Whatever else there may be has a number.
-    names.extend((0..store.optimizer.len()).map(|at| {
-        let own = match at {
-            ITERATION => "iteration".into(),
-            LEARNING_RATE => "learning_rate".into(),
-            at if at < 2 + slots.len() * trainable.len() => {
-                format!("{}/{}", trainable[(at - 2) / slots.len()].name, slots[(at - 2) % slots.len()])
-            }
-            at => at.to_string(),
-        };
-        format!("optimizer/{index}/{own}")
-    }));
+    // There are none of a network that was not compiled.
+    if !store.optimizer.is_empty() {
+        let parameters: Vec<&str> = trainable.iter().map(|variable| &*variable.name).collect();
+        let paths = network.optimizer().variable_paths(&parameters);
+        names.extend(paths.into_iter().map(|own| format!("optimizer/{index}/{own}")));
+    }
     let metrics = if index == 0 { metrics } else { &[] };
     for (number, (metric, variables)) in metrics.iter().zip(&store.metrics).enumerate() {
         names.extend((0..variables.len()).map(|at| format!("metrics/{number}/{}/{at}", metric.name())));
