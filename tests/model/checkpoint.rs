@@ -3,6 +3,8 @@
 //! The test binary starts itself again for the other process (the ignored test `another_process`), which may kill itself
 //! in the middle of an epoch.
 
+mod resumed;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
