@@ -16,8 +16,12 @@ pub use crate::grad::{grad, value_and_grad};
 pub use crate::graph::{Tensor, Tree};
 pub use crate::host::say;
 pub use crate::layers::{
-    Activation, Add, Concatenate, Context, Dense, Dropout, Flatten, Input, Layer, Mode, Reshape, Sequential, Symbolic,
-    Variable, Variables,
+    Activation, Add, Attention, Average, BatchNormalization, Bidirectional, Concatenate, Context, Cropping2D, Dense,
+    Dot, Dropout, ELU, Embedding, Flatten, GRU, GroupNormalization, Identity, Input, LSTM, Lambda, Layer,
+    LayerNormalization, LeakyReLU, Maximum, Minimum, Mode, MultiHeadAttention, Multiply, PReLU, Permute,
+    RMSNormalization, ReLU, RepeatVector, Rescaling, Reshape, Sequential, SimpleRNN, Softmax, SpatialDropout1D,
+    SpatialDropout2D, Subtract, Symbolic, TimeDistributed, UnitNormalization, UpSampling2D, Variable, Variables,
+    ZeroPadding2D,
 };
 pub use crate::losses::{BinaryCrossentropy, CategoricalCrossentropy, Loss, SparseCategoricalCrossentropy};
 pub use crate::metrics::{Mean, Metric, Observed};

@@ -1,4 +1,7 @@
 //! [`GRU`]: gated recurrent units.
+//!
+//! The cell is one function of input and state; the loop over time is `recurrent`'s. Deliberately absent: an activation of
+//! the gates other than by name.
 
 use super::Activation;
 use super::recurrent::{Cell, Recurrent, Shared};

@@ -1,4 +1,6 @@
 //! [`LSTM`]: long short-term memory.
+//!
+//! The cell is one function of input and state; the loop over time is `recurrent`'s. Deliberately absent: peepholes.
 
 use super::recurrent::{Cell, Recurrent, Shared};
 use super::{Activation, Variable};

@@ -89,14 +89,12 @@ impl Layer for LayerNormalization {
         let (centred, variance) = moments(x, &signed(&axes));
         let inverse = (variance + self.epsilon).rsqrt();
         let mut y = if self.rms_scaling { x * inverse } else { centred * inverse };
-        let mut weights = context.weights().iter();
-        if let (true, Some(gamma)) = (self.scale || self.rms_scaling, weights.next()) {
-            y = y * along(gamma, x, &axes);
+        let scaled = self.scale || self.rms_scaling;
+        if scaled {
+            y = y * along(&context.weight(0), x, &axes);
         }
-        match weights.next() {
-            Some(beta) => y + along(beta, x, &axes),
-            None => y,
-        }
+        let centred = self.center && !self.rms_scaling;
+        if centred { y + along(&context.weight(usize::from(scaled)), x, &axes) } else { y }
     }
 }
 
@@ -221,14 +219,10 @@ impl Layer for GroupNormalization {
         let over: Vec<i32> = (1..split.len()).filter(|&i| i != axis).map(|i| i as i32).collect();
         let (centred, variance) = moments(&x.reshape(split), &over);
         let mut y = (centred * (variance + self.epsilon).rsqrt()).reshape(shape);
-        let mut weights = context.weights().iter();
-        if let (true, Some(gamma)) = (self.scale, weights.next()) {
-            y = y * along(gamma, x, &at);
+        if self.scale {
+            y = y * along(&context.weight(0), x, &at);
         }
-        match weights.next() {
-            Some(beta) => y + along(beta, x, &at),
-            None => y,
-        }
+        if self.center { y + along(&context.weight(usize::from(self.scale)), x, &at) } else { y }
     }
 }
 

@@ -15,7 +15,6 @@ use crate::error::Result;
 use crate::graph::{Spec, Tensor};
 use crate::initializers::Initializer;
 use crate::ops;
-use crate::random::threefry;
 use crate::shape::Shape;
 use crate::threads::{MaybeSend, MaybeSync};
 
@@ -80,7 +79,7 @@ pub struct Recurrent<C> {
     pub use_bias: bool,
     /// Glorot's uniform by default.
     pub kernel_initializer: Initializer,
-    /// Rows that are orthonormal by default.
+    /// Orthogonal by default.
     pub recurrent_initializer: Initializer,
     /// Zeros by default.
     pub bias_initializer: Initializer,
@@ -103,7 +102,7 @@ impl<C: Cell> Recurrent<C> {
             activation: "tanh".into(),
             use_bias: true,
             kernel_initializer: Initializer::GlorotUniform,
-            recurrent_initializer: Initializer::function(orthogonal),
+            recurrent_initializer: Initializer::Orthogonal { gain: 1.0 },
             bias_initializer: Initializer::Zeros,
             dropout: 0.0,
             seed: None,
@@ -208,32 +207,6 @@ impl<C: Cell> Layer for Recurrent<C> {
     }
 }
 
-/// Rows of uniform numbers made orthonormal one after the other (Gram and Schmidt), or columns if there are more rows.
-/// In f64 and with exactly rounded operations only, so that equal keys give equal bits everywhere.
-fn orthogonal(shape: &Shape, key: [u32; 2]) -> Vec<f32> {
-    let columns = shape.last().copied().unwrap_or(1);
-    let rows = shape.numel() / columns.max(1);
-    let (count, length) = (rows.min(columns), rows.max(columns));
-    let numbers = threefry::uniform(key, count * length, -1.0, 1.0);
-    let mut vectors: Vec<Vec<f64>> = Vec::with_capacity(count);
-    for numbers in numbers.chunks_exact(length.max(1)) {
-        let mut vector: Vec<f64> = numbers.iter().map(|&v| f64::from(v)).collect();
-        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-        // Twice, since the first time leaves what rounding left.
-        for other in vectors.iter().chain(&vectors) {
-            let along = dot(&vector, other);
-            vector.iter_mut().zip(other).for_each(|(v, o)| *v -= along * o);
-        }
-        let norm = dot(&vector, &vector).sqrt();
-        vectors.push(vector.into_iter().map(|v| v / norm).collect());
-    }
-    let at = |row: usize, column: usize| match rows <= columns {
-        true => vectors[row][column],
-        false => vectors[column][row],
-    };
-    (0..rows * columns).map(|i| at(i / columns, i % columns) as f32).collect()
-}
-
 /// The recurrence `h' = activation(x kernel + bias + h recurrent_kernel)` (Elman 1990).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SimpleRNNCell;
@@ -254,29 +227,5 @@ impl Cell for SimpleRNNCell {
 
     fn step(&self, x: &Tensor, states: &[Tensor], shared: &Shared) -> Vec<Tensor> {
         vec![shared.activation.apply(&(x + states[0].matmul(shared.recurrent_kernel)))]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn orthogonal_rows_or_columns_are_orthonormal_and_follow_the_key() {
-        for [rows, columns] in [[5, 20], [7, 7], [9, 4]] {
-            let x = orthogonal(&[rows, columns].into(), [1, 2]);
-            assert_eq!(x, orthogonal(&[rows, columns].into(), [1, 2]));
-            assert_ne!(x, orthogonal(&[rows, columns].into(), [1, 3]));
-            let vector = |i: usize| -> Vec<f64> {
-                let at = |j| if rows <= columns { x[i * columns + j] } else { x[j * columns + i] };
-                (0..rows.max(columns)).map(|j| f64::from(at(j))).collect()
-            };
-            for i in 0..rows.min(columns) {
-                for j in 0..=i {
-                    let dot: f64 = vector(i).iter().zip(vector(j)).map(|(a, b)| a * b).sum();
-                    assert!((dot - f64::from(u8::from(i == j))).abs() < 1e-6, "{rows} {columns}: {i} {j}: {dot}");
-                }
-            }
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! Whole trajectories of `fit`: History, scores, predictions and final weights, from the same initial weights.
 //!
-//! Most runs are compared to the tolerance of single operations, although they are some dozen steps long; those by Adam
-//! and the one of a hundred steps have bounds of their own.
+//! All runs are compared to the tolerance of single operations, although they are some dozen steps long, but for the one
+//! of a hundred steps, which has a bound of its own.
 
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use wengert::prelude::*;
@@ -39,12 +39,6 @@ fn start(numbers: &Reference, case: &str, model: Functional) -> Functional {
     assert!(loaded.missing.is_empty() && loaded.unused.is_empty(), "{loaded:?}");
     model
 }
-
-/// How far a short training by Adam may be off. In f32, 0.999 is off by up to 3e-8, hence `1 - 0.999^t` by up to 3e-5 of
-/// itself in the first steps and its root, to which every update is proportional, by half of that. (Keras in f32 is as
-/// far from Keras in f64.) It is as if the learning rate were another by so much, which moves a result by so much of the
-/// way that training took it.
-const ADAM: f64 = TOLERANCE + 1.5e-5;
 
 /// The weights at a moment of a case, to a tolerance of their largest magnitude then or at the start: a weight is what
 /// it was and what was added to it, and may come close to 0.
@@ -93,11 +87,11 @@ fn the_model_of_the_guide() {
     model.compile(Compile { optimizer, loss: "mse".into(), metrics, ..Compile::default() }).unwrap();
     let (x, y) = (numbers.tensor("guide/x"), numbers.tensor("guide/y"));
     let history = model.fit_blocking((&x, &y), Fit { epochs: 4, validation_split: 0.2, ..silent() }).unwrap();
-    finish(&numbers, "guide", &model, &history, ADAM);
+    finish(&numbers, "guide", &model, &history, TOLERANCE);
     let listed = model.evaluate_blocking((&x, &y), quiet()).unwrap().values();
-    close("guide/listed", &listed, numbers.values("guide/listed"), ADAM);
+    close("guide/listed", &listed, numbers.values("guide/listed"), TOLERANCE);
     let some = Data::new(&x).unwrap().rows(&(0..40).collect::<Vec<_>>());
-    numbers.check_within("guide/predicted/dense", &model.predict_blocking(some, unseen()).unwrap(), ADAM);
+    numbers.check_within("guide/predicted/dense", &model.predict_blocking(some, unseen()).unwrap(), TOLERANCE);
 }
 
 fn classifier(case: &str, weighted_metrics: Vec<&str>, class_weight: Vec<(usize, f64)>, weighted: bool) {
@@ -194,11 +188,11 @@ fn a_layer_frozen_between_two_trainings() {
     };
     model.compile(compile()).unwrap();
     model.fit_blocking((&x, &y), Fit { batch_size: 16, epochs: 2, ..silent() }).unwrap();
-    weights(&numbers, "frozen", "between", &model, ADAM);
+    weights(&numbers, "frozen", "between", &model, TOLERANCE);
     model.set_trainable("middle", false).unwrap();
     model.compile(compile()).unwrap();
     let history = model.fit_blocking((&x, &y), Fit { batch_size: 16, epochs: 3, ..silent() }).unwrap();
-    finish(&numbers, "frozen", &model, &history, ADAM);
+    finish(&numbers, "frozen", &model, &history, TOLERANCE);
 }
 
 #[test]
@@ -231,8 +225,7 @@ fn later_epochs_with_rare_and_short_validation() {
 ///
 /// A weight of magnitude up to 2 is rounded by up to 2^-24 at each step, 6e-6 if always the same way. A gradient is a
 /// sum of some 8 products through two layers, each rounded: about 1e-6 relative; Adam divides by its own magnitude, so
-/// an update has that error relative to the rate, a hundred of them 1e-6, and the 1.5e-5 that [`ADAM`] is about is
-/// only in the first of them. Both errors change the gradients of the steps
+/// an update has that error relative to the rate, a hundred of them 1e-6. Both errors change the gradients of the steps
 /// after them; near the end of a hundred steps of a smooth loss that is a factor of a few, for which 10 is taken.
 const HUNDRED_STEPS: f64 = 10.0 * (6e-6 + 1e-6);
 

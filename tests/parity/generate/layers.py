@@ -164,5 +164,6 @@ case("mha/shape", L.MultiHeadAttention(2, 3, output_shape=(2, 3), dropout=0.5), 
 case("attention", L.Attention(), [(2, 3, 4), (2, 5, 3), (2, 5, 4)])
 case("attention/scale", L.Attention(use_scale=True), [(2, 3, 4), (2, 5, 4)], use_causal_mask=True)
 case("attention/concat", L.Attention(use_scale=True, score_mode="concat"), [(2, 3, 4), (2, 5, 4)])
+case("group_norm/center", L.GroupNormalization(2, scale=False), [(2, 3, 4)])
 
 area.write()
