@@ -8,7 +8,7 @@
 #![cfg(not(target_arch = "wasm32"))]
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -140,9 +140,10 @@ impl EventFile {
         if length == 0 {
             return io::remove(path).map(|()| events);
         }
-        match OpenOptions::new().append(true).open(&path) {
-            Ok(file) if file.metadata().is_ok_and(|is| is.len() >= length) => {
-                file.set_len(length).map_err(failed(&path))?;
+        // For writing, not appending, which on Windows does not allow to cut.
+        match OpenOptions::new().write(true).open(&path) {
+            Ok(mut file) if file.metadata().is_ok_and(|is| is.len() >= length) => {
+                file.set_len(length).and_then(|()| file.seek(SeekFrom::End(0))).map_err(failed(&path))?;
                 events.file = Some(file);
                 Ok(events)
             }
