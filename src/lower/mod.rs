@@ -160,7 +160,8 @@ impl Compiled {
             return None;
         }
         let mut fused = self.fused.clone();
-        let stop = |id: Id| fused.group_of[id].is_some();
+        // Leaves too: what overwrites one was allowed to by the index it is read at.
+        let stop = |id: Id| fused.group_of[id].is_some() || matches!(program.vals[id].kind, program::Kind::Leaf(_));
         let mut spaces = Vec::with_capacity(fused.groups.len());
         for (index, group) in fused.groups.iter().enumerate() {
             // A group that stands for several has the members of all.
