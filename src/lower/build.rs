@@ -135,7 +135,8 @@ impl Builder {
         let b = self.operand(b, (c.batch, c.k, c.n), node);
         let results = c.batch * c.m * c.n;
         let parts = match self.alike() {
-            Some(&Kind::Contraction(_, parts)) => parts,
+            // A batch and stretches would share one index.
+            Some(&Kind::Contraction(_, parts)) if c.batch == 1 => parts,
             _ if c.batch == 1 && results > 0 && c.k >= LONG => (RESULTS / results).min(c.k / STRETCH).clamp(1, PARTS),
             _ => 1,
         };
