@@ -58,7 +58,7 @@ impl Functional {
     ///
     /// # Errors
     /// [`Error::Format`] for what is no safetensors file; [`Error::State`] where a tensor has another shape or dtype
-    /// than the variable of its name. Nothing is changed then.
+    /// than the variable of its name, and for a file that has none of the variables. Nothing is changed then.
     pub async fn set_weights(&self, file: &[u8]) -> Result<Loaded> {
         let tensors = SafeTensors::deserialize(file).map_err(format("weights"))?;
         let (mut values, mut loaded) = (Vec::new(), Loaded::default());
@@ -79,6 +79,12 @@ impl Functional {
         loaded.unused =
             tensors.names().into_iter().filter(|n| !loaded.matched.iter().any(|m| m == n)).map(Into::into).collect();
         loaded.unused.sort();
+        if let (true, Some(missing), Some(unused)) = (values.is_empty(), loaded.missing.first(), loaded.unused.first())
+        {
+            let what =
+                format!("the file has no variable of the network, which has \"{missing}\", say; it has \"{unused}\"");
+            return Err(Error::State { what });
+        }
         self.assign(&self.device().await?, &values)?;
         Ok(loaded)
     }
