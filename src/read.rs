@@ -1,16 +1,17 @@
 //! Reading tensors: the eager side of the same compiler.
 //!
 //! Floor 1. Reading a tensor that has no value yet compiles just what it needs through the passes a step goes
-//! through, runs it once, and remembers the value; its history is then let go. Deliberately absent: eager kernels.
+//! through, runs it once, and remembers the value; its history is then let go. What merely views host data is read where
+//! it lies. Deliberately absent: eager kernels.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::dtype::Element;
+use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Range, Reading};
-use crate::graph::{Slot, Tensor, Value};
+use crate::graph::{Lowering, Slot, Spec, Tensor, Value, View};
 use crate::lower::program::{Id, Kind, Val};
 use crate::lower::recording::Recording;
 use crate::lower::{Compiled, Options, Request, Target, compile};
@@ -214,6 +215,30 @@ fn device_of(tensor: &Tensor) -> Result<Option<Device>> {
     Ok(found)
 }
 
+/// The bits of a tensor that only views what the host has: rows cut out of a data set need not go to a device, where
+/// the whole of it may not fit into a buffer. `None` if it is anything else, or the views are not one strided window.
+fn seen_on_host(tensor: &Tensor) -> Option<Vec<u32>> {
+    let (mut views, mut at) = (Vec::new(), tensor.clone());
+    let bits = loop {
+        let (node, output) = at.node().ok()?;
+        if let Some(bits) = node.value(output).host {
+            break bits;
+        }
+        let inputs = node.inputs();
+        let specs: Vec<Spec> = inputs.iter().filter_map(|input| input.spec().cloned()).collect();
+        match (node.op().lower(&specs, node.outputs()).as_slice(), inputs.as_slice()) {
+            ([Lowering::View(view)], [source]) => {
+                views.push(view.clone());
+                at = source.clone();
+            }
+            _ => return None,
+        }
+    };
+    let view = views.iter().rev().try_fold(View::whole(&at.shape()), |view, op| view.then(op))?;
+    let element = |index: usize| view.source(index).map_or(0, |source| bits[source]);
+    Some((0..view.shape.numel()).map(element).collect())
+}
+
 impl Tensor {
     /// Puts the tensor on a device, computing it there if it has no value yet. Returns itself.
     pub fn to(&self, device: &Device) -> Result<Tensor> {
@@ -226,13 +251,19 @@ impl Tensor {
 
     /// Waits for the value and reads it, elements in row-major order. Computes it first if need be, on the device
     /// its operands lie on.
+    ///
+    /// # Errors
+    /// [`Error::DType`] where `E` is not what the tensor holds: f32 and f64 are read from f32, i32 and i64 from i32, u32
+    /// and u8 from u32, and any whole number from bool; [`cast`](Tensor::cast) first.
     pub async fn read<E: Element>(&self) -> Result<Vec<E>> {
+        self.check_holds::<E>()?;
         let bits = self.read_bits(None).await?;
         Ok(bits.into_iter().map(E::from_bits).collect())
     }
 
     /// [`read`](Tensor::read), computing on `device` where nothing lies on a device yet.
     pub async fn read_on<E: Element>(&self, device: &Device) -> Result<Vec<E>> {
+        self.check_holds::<E>()?;
         let bits = self.read_bits(Some(device)).await?;
         Ok(bits.into_iter().map(E::from_bits).collect())
     }
@@ -249,6 +280,22 @@ impl Tensor {
         pollster::block_on(self.read_on(device))
     }
 
+    /// Bits read as another type would be other numbers.
+    fn check_holds<E: Element>(&self) -> Result<()> {
+        let (node, output) = self.node()?;
+        let dtype = node.outputs()[output].dtype;
+        if dtype == E::DTYPE || (dtype == DType::Bool && !E::DTYPE.is_float()) {
+            return Ok(());
+        }
+        let (rust, into) = (std::any::type_name::<E>(), E::DTYPE);
+        Err(Error::DType {
+            op: "read".into(),
+            inputs: vec![dtype],
+            why: format!("{rust} is read from {into}; cast the tensor first, or read what it holds"),
+            place: node.place().clone(),
+        })
+    }
+
     /// The bits of the elements.
     pub(crate) async fn read_bits(&self, device: Option<&Device>) -> Result<Vec<u32>> {
         let (node, output) = self.node()?;
@@ -257,6 +304,9 @@ impl Tensor {
         }
         if node.value(output).placeholder {
             return Err(Error::ReadInsideStep { op: "an input of the step".into(), place: node.place().clone() });
+        }
+        if let Some(bits) = seen_on_host(self) {
+            return Ok(bits);
         }
         let device = match device_of(self)? {
             Some(device) => device,

@@ -10,7 +10,7 @@ use super::state::lock;
 use super::work::{Work, ready_to_train};
 use super::{History, Model, Scores, resume};
 use crate::callbacks::{Callback, ProgressBar, Run, Style};
-use crate::data::{Batches, Data, Shuffle};
+use crate::data::{Batch, Batches, Data, Shuffle};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
@@ -81,11 +81,36 @@ fn check(options: &Fit<'_>) -> Result<()> {
     }
 }
 
+/// The rows of a batch on the host, from which those of each step are gathered. What was computed of other tensors
+/// (scaled, cut, one-hot) is read here, once.
+pub(super) async fn on_host<M: Model + ?Sized>(model: &M, mut batch: Batch) -> Result<Data> {
+    let is_away = |tensor: &Tensor| tensor.node().is_ok_and(|(node, output)| node.value(output).host.is_none());
+    let Batch { inputs, targets, sample_weights } = &mut batch;
+    let away: Vec<_> =
+        [inputs, targets, sample_weights].into_iter().flatten().filter(|tensor| is_away(tensor)).collect();
+    if !away.is_empty() {
+        let device = Work::new(model).await?.device;
+        for tensor in away {
+            let bits = tensor.read_bits(Some(&device)).await?;
+            let (node, output) = tensor.node()?;
+            *tensor = Tensor::from_bits(bits.into(), node.outputs()[output].clone(), node.place().clone());
+        }
+    }
+    Data::new(batch)
+}
+
 /// What to train on, and what is held back to validate on.
-fn feeds<'d>(source: Source<'d>, options: &Fit<'_>) -> Result<(Feed<'d>, Option<Data>)> {
-    let given = options.validation_data.clone().map(Data::new).transpose()?;
+async fn feeds<'d, M: Model + ?Sized>(
+    model: &M,
+    source: Source<'d>,
+    options: &Fit<'_>,
+) -> Result<(Feed<'d>, Option<Data>)> {
+    let given = match options.validation_data.clone() {
+        Some(batch) => Some(on_host(model, batch).await?),
+        None => None,
+    };
     let whole = match source {
-        Source::Rows(rows) => Data::new(rows)?,
+        Source::Rows(rows) => on_host(model, rows).await?,
         Source::Stream(_) if options.steps_per_epoch.is_none() => {
             let what = "a stream of batches has no end that an epoch could stop at; give steps_per_epoch";
             return Err(Error::Argument { what: what.into() });
@@ -107,7 +132,7 @@ fn feeds<'d>(source: Source<'d>, options: &Fit<'_>) -> Result<(Feed<'d>, Option<
 pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, options: Fit<'_>) -> Result<History> {
     ready_to_train(model)?;
     check(&options)?;
-    let (mut feed, held_back) = feeds(source, &options)?;
+    let (mut feed, held_back) = feeds(model, source, &options).await?;
     let work = Work::new(model).await?;
     let steps = options.steps_per_epoch.or(feed.len()).unwrap_or_default();
     let due = |epoch: usize| match &options.validation_epochs {
@@ -227,7 +252,10 @@ pub(super) async fn evaluate<M: Model + ?Sized>(
     if options.steps == Some(0) {
         return Err(Error::Argument { what: "steps must be 1 at least".into() });
     }
-    let mut feed = Feed::of(source, options.batch_size)?;
+    let mut feed = match source {
+        Source::Rows(rows) => Feed::rows(on_host(model, rows).await?, options.batch_size, None)?,
+        Source::Stream(stream) => Feed::stream(stream, &[]),
+    };
     let work = Work::new(model).await?;
     let steps = at_most(options.steps, &feed);
     let mut bar = bar(options.verbose);

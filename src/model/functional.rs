@@ -3,6 +3,7 @@
 //! It is what models are made from: by itself, from a [`Sequential`](crate::layers::Sequential), or inside a struct of
 //! one's own that overrides steps. Deliberately absent: training; the entry points come with [`Train`](super::Train).
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 
 use super::History;
@@ -12,7 +13,7 @@ use super::state::{Store, at_home, lock};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::graph::Tensor;
-use crate::layers::{Mode, Network, Sequential, Symbolic, Variables, Which};
+use crate::layers::{Mode, Network, Sequential, Symbolic, Variable, Variables, Which};
 use crate::losses::Loss;
 use crate::metrics::Metric;
 use crate::optimizers::{ITERATION, Optimizer};
@@ -201,15 +202,17 @@ impl Functional {
         Ok(())
     }
 
-    /// A model of inner layers' outputs with the weights of this moment: features. It has its own state from here on;
-    /// inside a step use [`tap`](Network::tap), which shares the state.
+    /// A model of inner layers' outputs with the weights of this moment: features. It has the layers that these need,
+    /// and its own state from here on; inside a step use [`tap`](Network::tap), which shares the state.
     ///
     /// # Errors
     /// [`Error::Argument`] for a tensor that the network does not compute.
     pub fn extract(&self, outputs: &[Symbolic]) -> Result<Functional> {
-        let network = self.network.tap(outputs)?;
-        let store = at_home(&self.store)?;
-        let store = Mutex::new(Store::new(store.trainable.clone(), store.non_trainable.clone(), Vec::new()));
+        let network = self.network.tap(outputs)?.pruned();
+        let all: HashMap<String, Tensor> = self.variables()?.into_iter().collect();
+        let (trainable, fixed): (Vec<_>, Vec<_>) = network.variables().iter().partition(|v| v.trainable);
+        let values = |of: Vec<&Variable>| of.into_iter().filter_map(|v| all.get(&v.name).cloned()).collect();
+        let store = Mutex::new(Store::new(values(trainable), values(fixed), Vec::new()));
         let names = network.output_names();
         let device = Mutex::new(self.chosen());
         let (settings, history) = (Settings::default(), Mutex::default());

@@ -95,14 +95,6 @@ impl<'d> Feed<'d> {
         Feed::Stream { batches, held: None, class_weight: class_weight.to_vec() }
     }
 
-    /// For evaluation: in order.
-    pub fn of(source: Source<'d>, batch_size: usize) -> Result<Feed<'d>> {
-        match source {
-            Source::Rows(rows) => Feed::rows(Data::new(rows)?, batch_size, None),
-            Source::Stream(stream) => Ok(Feed::stream(stream, &[])),
-        }
-    }
-
     /// Batches of a pass over the data, if that is known.
     pub fn len(&self) -> Option<usize> {
         match self {

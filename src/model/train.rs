@@ -9,7 +9,7 @@ use super::source::Source;
 use super::state::NetworkState;
 use super::work::{Work, ready_to_train};
 use super::{Checkpoint, History, Model, Scores, TrainState, outputs};
-use crate::data::{Batch, Data};
+use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::graph::Tensor;
 use crate::layers::Variables;
@@ -27,8 +27,9 @@ pub trait Train: Model {
         self.base_mut().compile(options)
     }
 
-    /// Trains, on all rows of tensors, `(&x, &y)`, or on a [`Stream`](super::Stream) of batches. The model keeps its
-    /// newest complete state on an error, and if the future is dropped.
+    /// Trains, on all rows of tensors, `(&x, &y)`, or on a [`Stream`](super::Stream) of batches. Tensors computed of
+    /// others, `(&x / 255.0, y.one_hot(10))`, are computed once. The model keeps its newest complete state on an error,
+    /// and if the future is dropped.
     ///
     /// # Errors
     /// [`Error::NotCompiled`]; [`Error::Data`] for empty or uneven data; [`Error::State`] if layers were frozen since
@@ -44,12 +45,12 @@ pub trait Train: Model {
 
     /// The outputs for all rows, on the host, of a model with one output.
     async fn predict(&self, x: impl Into<Batch>, options: Predict<'_>) -> Result<Tensor> {
-        only(fit::predict(self, &Data::new(x)?, options, false).await?)
+        only(fit::predict(self, &fit::on_host(self, x.into()).await?, options, false).await?)
     }
 
     /// The outputs for all rows, on the host, in the order of the network's outputs.
     async fn predict_all(&self, x: impl Into<Batch>, options: Predict<'_>) -> Result<Vec<Tensor>> {
-        fit::predict(self, &Data::new(x)?, options, true).await
+        fit::predict(self, &fit::on_host(self, x.into()).await?, options, true).await
     }
 
     /// One update; the scores are those of the metrics since they were last reset.
@@ -65,7 +66,7 @@ pub trait Train: Model {
 
     /// The outputs for one batch, on the host.
     async fn predict_on_batch(&self, x: impl Into<Batch>) -> Result<Tensor> {
-        let data = Data::new(x)?;
+        let data = fit::on_host(self, x.into()).await?;
         let options = Predict { batch_size: data.len(), verbose: Verbose::Silent, ..Predict::default() };
         only(fit::predict(self, &data, options, false).await?)
     }

@@ -112,7 +112,8 @@ impl Functional {
     ///
     /// # Errors
     /// [`Error::Format`] for what is no safetensors file, or a truncated one; [`Error::State`] where a tensor has
-    /// another shape or dtype than its variable, where two tensors are the same variable, and for what
+    /// another shape or dtype than its variable, where two tensors are the same variable, for a file that has none of
+    /// the variables (unless mismatches are skipped), and for what
     /// [`strict`](LoadWeights::strict) forbids. Nothing is changed then.
     pub async fn set_weights_with(&self, file: &[u8], options: LoadWeights<'_>) -> Result<Loaded> {
         let file = File::read(file, "the weights")?;
@@ -158,6 +159,13 @@ impl Functional {
             let list = |names: &[String]| if names.is_empty() { "nothing".into() } else { shortened(names) };
             let (missing, unused) = (list(&loaded.missing), list(&loaded.unused));
             return Err(state(format!("the file lacks {missing}; the network has no place for {unused}")));
+        }
+        if let (true, false, Some(missing), Some(unused)) =
+            (values.is_empty(), options.skip_mismatch, loaded.missing.first(), loaded.unused.first())
+        {
+            let what =
+                format!("the file has no variable of the network, which has \"{missing}\", say; it has \"{unused}\"");
+            return Err(state(what));
         }
         self.assign(&self.device().await?, &values)?;
         Ok(loaded)

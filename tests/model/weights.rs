@@ -56,6 +56,9 @@ fn a_file_that_does_not_fit_changes_nothing() {
     let error = pollster::block_on(model.set_weights(&bits(&other))).unwrap_err().to_string();
     assert!(error.contains("dense_1/kernel is f32[8, 1]") && error.contains("[8, 2]"), "{error}");
     assert!(before == bits(&model));
+    let strange = Sequential::new([4]).add(Dense::new(8).named("strange")).build().unwrap();
+    let error = pollster::block_on(model.set_weights(&bits(&strange))).unwrap_err().to_string();
+    assert!(error.contains("dense/kernel") && error.contains("strange/bias"), "{error}");
     let error = pollster::block_on(model.set_weights(b"no such thing")).unwrap_err();
     assert!(matches!(error, Error::Format { .. }), "{error}");
     let error = pollster::block_on(model.load_weights("/no/such/file")).unwrap_err();
