@@ -3,9 +3,10 @@
 //! Floor 5. Deliberately absent: what only a program about the machine or the compiler needs.
 
 #[cfg(not(target_arch = "wasm32"))]
-pub use crate::callbacks::{CSVLogger, ModelCheckpoint, TensorBoard};
+pub use crate::callbacks::{BackupAndRestore, CSVLogger, ModelCheckpoint, TensorBoard};
 pub use crate::callbacks::{
-    Callback, EarlyStopping, Hook, LambdaCallback, LearningRateScheduler, ReduceLROnPlateau, Run, TerminateOnNaN,
+    Callback, CallbackState, EarlyStopping, Hook, LambdaCallback, LearningRateScheduler, ReduceLROnPlateau, Run,
+    TerminateOnNaN,
 };
 pub use crate::data::{Batch, Data};
 pub use crate::dtype::DType;
@@ -27,8 +28,8 @@ pub use crate::layers::{
 pub use crate::losses::{BinaryCrossentropy, CategoricalCrossentropy, Loss, SparseCategoricalCrossentropy};
 pub use crate::metrics::{Mean, Metric, Observed};
 pub use crate::model::{
-    Compile, Evaluate, Fit, Functional, History, Model, NetworkState, Predict, PredictState, Scores, Stream, TestState,
-    Train, TrainState, Verbose,
+    Checkpoint, Compile, Evaluate, Fit, Functional, History, Model, NetworkState, Predict, PredictState, Scores,
+    Stream, TestState, Train, TrainState, Verbose,
 };
 pub use crate::ops::{Axes, Keep, Operand, concat, stack};
 pub use crate::optimizers::{Adam, AdamW, Optimizer, RMSprop, SGD};

@@ -10,9 +10,8 @@ use std::rc::Rc;
 
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
-use crate::gpu::{Device, Range};
-use crate::graph::view::View;
-use crate::graph::{Lowering, Slot, Spec, Tensor, Value};
+use crate::gpu::{Device, Range, Reading};
+use crate::graph::{Lowering, Slot, Spec, Tensor, Value, View};
 use crate::lower::program::{Id, Kind, Val};
 use crate::lower::recording::Recording;
 use crate::lower::{Compiled, Options, Request, Target, compile};
@@ -138,6 +137,12 @@ impl Eager {
 /// Waits for tensors and reads the bits of all of them at once: one moment's values, and one wait.
 pub(crate) async fn read_all(device: &Device, tensors: &[Tensor]) -> Result<Vec<Vec<u32>>> {
     evaluate(device, tensors, &Options::default())?;
+    ask_all(tensors)?.wait().await
+}
+
+/// Asks for tensors that have values: what comes is what they hold now, whatever becomes of them. Those on a device lie
+/// on one and the same.
+pub(crate) fn ask_all(tensors: &[Tensor]) -> Result<AskedAll> {
     let (mut all, mut ranges, mut places) = (vec![Vec::new(); tensors.len()], Vec::new(), Vec::new());
     for (index, tensor) in tensors.iter().enumerate() {
         let (node, output) = tensor.node()?;
@@ -153,10 +158,44 @@ pub(crate) async fn read_all(device: &Device, tensors: &[Tensor]) -> Result<Vec<
             }
         }
     }
-    for (index, bytes) in places.into_iter().zip(device.read(&ranges).await?) {
-        all[index] = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    let reading = ranges.first().map(|range| range.buffer.device().ask(&ranges)).transpose()?;
+    Ok(AskedAll { all, places, reading })
+}
+
+/// Bits of tensors on their way back. The device copied them before anything that is submitted later.
+pub(crate) struct AskedAll {
+    /// Those that were on the host.
+    all: Vec<Vec<u32>>,
+    /// Where the others go.
+    places: Vec<usize>,
+    reading: Option<Reading>,
+}
+
+impl AskedAll {
+    /// Waits for the bits.
+    pub async fn wait(mut self) -> Result<Vec<Vec<u32>>> {
+        let read = match self.reading.take() {
+            Some(reading) => reading.wait().await?,
+            None => Vec::new(),
+        };
+        Ok(self.filled(read))
     }
-    Ok(all)
+
+    /// The bits if they have come by now; once. Never waits.
+    pub fn look(&mut self) -> Result<Option<Vec<Vec<u32>>>> {
+        let read = match &mut self.reading {
+            Some(reading) => reading.look()?,
+            None => Some(Vec::new()),
+        };
+        Ok(read.map(|read| self.filled(read)))
+    }
+
+    fn filled(&mut self, read: Vec<Vec<u8>>) -> Vec<Vec<u32>> {
+        for (&index, bytes) in self.places.iter().zip(read) {
+            self.all[index] = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        }
+        std::mem::take(&mut self.all)
+    }
 }
 
 /// The device that the history of a tensor lies on.

@@ -1,10 +1,8 @@
 //! What the passes work on: a flat list of single-output values.
 //!
 //! Values are in recording order, each with how it comes about and the indices of its inputs. Scalars known on the host
-//! stay values of their own kind, because they travel in the plan's uniform and never in shader text. [`build`] makes a
+//! stay values of their own kind, because they travel in the plan's uniform and never in shader text. `build` makes a
 //! program of recorded nodes.
-//!
-//! [`build`]: super::build
 
 use std::sync::Arc;
 

@@ -18,7 +18,7 @@ use crate::losses::Loss;
 use crate::metrics::Metric;
 use crate::optimizers::{ITERATION, Optimizer};
 use crate::plan::Plan;
-use crate::step::assign_all;
+use crate::step::{assign_all, part_from_holders};
 
 /// A network with its variables, optimizer, loss and metrics.
 pub struct Functional {
@@ -256,6 +256,9 @@ impl Functional {
             return Err(Error::NonFinite { what: format!("a learning rate of {rate}") });
         }
         let device = self.device().await?;
+        // A checkpoint that is not read yet keeps its values. It is parted from before the variable is taken, or the
+        // write would miss the model's own.
+        part_from_holders(&device, &mut at_home(&self.store)?.optimizer)?;
         let variables = self.optimizer_variables()?;
         assign_all(&device, &[(self.optimizer().rate_variable(&variables)?.clone(), Tensor::scalar(rate))])
     }

@@ -8,7 +8,7 @@ use super::options::{Compile, Evaluate, Fit, Predict, Verbose};
 use super::source::Source;
 use super::state::NetworkState;
 use super::work::{Work, ready_to_train};
-use super::{History, Model, Scores, TrainState, outputs};
+use super::{Checkpoint, History, Model, Scores, TrainState, outputs};
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::graph::Tensor;
@@ -74,6 +74,41 @@ pub trait Train: Model {
     /// Sets all metrics back to where they start.
     async fn reset_metrics(&self) -> Result<()> {
         Work::new(self).await?.reset()
+    }
+
+    /// The whole state of training as it is now: networks, optimizers and metrics. The values stay on the device until
+    /// somebody asks for the bytes.
+    ///
+    /// # Errors
+    /// [`Error::State`] inside a step.
+    async fn checkpoint(&self) -> Result<Checkpoint> {
+        Work::new(self).await?.checkpoint(None, Vec::new())
+    }
+
+    /// Sets networks, optimizers and metrics to those of a checkpoint. Where a `fit` is to go on in the middle, give it
+    /// the checkpoint as [`resume_from`](Fit::resume_from) instead.
+    ///
+    /// # Errors
+    /// [`Error::State`] with what is missing, unexpected or of another shape. Nothing is changed then.
+    async fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        Work::new(&*self).await?.restore(checkpoint)
+    }
+
+    /// Writes a [`checkpoint`](Train::checkpoint) to a file, whole or not at all; the file of before is kept beside it.
+    /// Weights alone, for using a model, are [`save_weights`](super::Functional::save_weights).
+    #[cfg(not(target_arch = "wasm32"))]
+    async fn save(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
+        self.checkpoint().await?.write(path).await
+    }
+
+    /// Reads what [`save`](Train::save) or a training wrote. The model is made and compiled as the saved one was; a
+    /// `fit` that follows, with [`initial_epoch`](Fit::initial_epoch), computes what it would have computed then.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::read`] and [`restore`](Train::restore).
+    #[cfg(not(target_arch = "wasm32"))]
+    async fn load(&mut self, path: impl AsRef<std::path::Path>) -> Result<()> {
+        self.restore(&Checkpoint::read(path)?).await
     }
 
     /// Puts tensors that go by name into the order of the network's inputs and outputs. Outputs without sample weights
@@ -160,6 +195,18 @@ pub trait Train: Model {
             what: format!("the model has {} networks, its state was split for {N}", parts.len()),
         })?;
         Ok((parts, metrics))
+    }
+
+    /// [`save`](Train::save), blocking.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn save_blocking(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
+        pollster::block_on(self.save(path))
+    }
+
+    /// [`load`](Train::load), blocking.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn load_blocking(&mut self, path: impl AsRef<std::path::Path>) -> Result<()> {
+        pollster::block_on(self.load(path))
     }
 
     /// [`fit`](Train::fit), blocking.
