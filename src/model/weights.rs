@@ -112,9 +112,8 @@ impl Functional {
     ///
     /// # Errors
     /// [`Error::Format`] for what is no safetensors file, or a truncated one; [`Error::State`] where a tensor has
-    /// another shape or dtype than its variable, where two tensors are the same variable, for a file that has none of
-    /// the variables (unless mismatches are skipped), and for what
-    /// [`strict`](LoadWeights::strict) forbids. Nothing is changed then.
+    /// another shape or dtype than its variable, where two tensors are the same variable, where no tensor is any
+    /// variable, and for what [`strict`](LoadWeights::strict) forbids. Nothing is changed then.
     pub async fn set_weights_with(&self, file: &[u8], options: LoadWeights<'_>) -> Result<Loaded> {
         let file = File::read(file, "the weights")?;
         let variables = self.variables()?;
@@ -160,11 +159,10 @@ impl Functional {
             let (missing, unused) = (list(&loaded.missing), list(&loaded.unused));
             return Err(state(format!("the file lacks {missing}; the network has no place for {unused}")));
         }
-        if let (true, false, Some(missing), Some(unused)) =
-            (values.is_empty(), options.skip_mismatch, loaded.missing.first(), loaded.unused.first())
+        if let (true, true, [missing, ..], [unused, ..]) =
+            (loaded.matched.is_empty(), loaded.mismatched.is_empty(), &*loaded.missing, &*loaded.unused)
         {
-            let what =
-                format!("the file has no variable of the network, which has \"{missing}\", say; it has \"{unused}\"");
+            let what = format!("nothing in the file is a variable of the network: it has {unused}, not {missing}");
             return Err(state(what));
         }
         self.assign(&self.device().await?, &values)?;
