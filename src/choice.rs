@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// Something that has names: a loss, a metric, an optimizer.
 pub trait Registered: Sized {
-    /// The object of a name, or [`Error::UnknownName`](crate::error::Error::UnknownName) with the known ones.
+    /// The object of a name, or [`Error::UnknownName`] with the known ones.
     fn get(name: &str) -> Result<Self>;
 }
 

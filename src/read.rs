@@ -1,16 +1,17 @@
 //! Reading tensors: the eager side of the same compiler.
 //!
 //! Floor 1. Reading a tensor that has no value yet compiles just what it needs through the passes a step goes
-//! through, runs it once, and remembers the value; its history is then let go. Deliberately absent: eager kernels.
+//! through, runs it once, and remembers the value; its history is then let go. What merely views host data is read where
+//! it lies. Deliberately absent: eager kernels.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::dtype::Element;
+use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
-use crate::gpu::{Device, Range};
-use crate::graph::{Slot, Tensor, Value};
+use crate::gpu::{Device, Range, Reading};
+use crate::graph::{Lowering, Slot, Spec, Tensor, Value, View};
 use crate::lower::program::{Id, Kind, Val};
 use crate::lower::recording::Recording;
 use crate::lower::{Compiled, Options, Request, Target, compile};
@@ -136,6 +137,12 @@ impl Eager {
 /// Waits for tensors and reads the bits of all of them at once: one moment's values, and one wait.
 pub(crate) async fn read_all(device: &Device, tensors: &[Tensor]) -> Result<Vec<Vec<u32>>> {
     evaluate(device, tensors, &Options::default())?;
+    ask_all(tensors)?.wait().await
+}
+
+/// Asks for tensors that have values: what comes is what they hold now, whatever becomes of them. Those on a device lie
+/// on one and the same.
+pub(crate) fn ask_all(tensors: &[Tensor]) -> Result<AskedAll> {
     let (mut all, mut ranges, mut places) = (vec![Vec::new(); tensors.len()], Vec::new(), Vec::new());
     for (index, tensor) in tensors.iter().enumerate() {
         let (node, output) = tensor.node()?;
@@ -151,10 +158,44 @@ pub(crate) async fn read_all(device: &Device, tensors: &[Tensor]) -> Result<Vec<
             }
         }
     }
-    for (index, bytes) in places.into_iter().zip(device.read(&ranges).await?) {
-        all[index] = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    let reading = ranges.first().map(|range| range.buffer.device().ask(&ranges)).transpose()?;
+    Ok(AskedAll { all, places, reading })
+}
+
+/// Bits of tensors on their way back. The device copied them before anything that is submitted later.
+pub(crate) struct AskedAll {
+    /// Those that were on the host.
+    all: Vec<Vec<u32>>,
+    /// Where the others go.
+    places: Vec<usize>,
+    reading: Option<Reading>,
+}
+
+impl AskedAll {
+    /// Waits for the bits.
+    pub async fn wait(mut self) -> Result<Vec<Vec<u32>>> {
+        let read = match self.reading.take() {
+            Some(reading) => reading.wait().await?,
+            None => Vec::new(),
+        };
+        Ok(self.filled(read))
     }
-    Ok(all)
+
+    /// The bits if they have come by now; once. Never waits.
+    pub fn look(&mut self) -> Result<Option<Vec<Vec<u32>>>> {
+        let read = match &mut self.reading {
+            Some(reading) => reading.look()?,
+            None => Some(Vec::new()),
+        };
+        Ok(read.map(|read| self.filled(read)))
+    }
+
+    fn filled(&mut self, read: Vec<Vec<u8>>) -> Vec<Vec<u32>> {
+        for (&index, bytes) in self.places.iter().zip(read) {
+            self.all[index] = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        }
+        std::mem::take(&mut self.all)
+    }
 }
 
 /// The device that the history of a tensor lies on.
@@ -174,6 +215,30 @@ fn device_of(tensor: &Tensor) -> Result<Option<Device>> {
     Ok(found)
 }
 
+/// The bits of a tensor that only views what the host has: rows cut out of a data set need not go to a device, where
+/// the whole of it may not fit into a buffer. `None` if it is anything else, or the views are not one strided window.
+fn seen_on_host(tensor: &Tensor) -> Option<Vec<u32>> {
+    let (mut views, mut at) = (Vec::new(), tensor.clone());
+    let bits = loop {
+        let (node, output) = at.node().ok()?;
+        if let Some(bits) = node.value(output).host {
+            break bits;
+        }
+        let inputs = node.inputs();
+        let specs: Vec<Spec> = inputs.iter().filter_map(|input| input.spec().cloned()).collect();
+        match (node.op().lower(&specs, node.outputs()).as_slice(), inputs.as_slice()) {
+            ([Lowering::View(view)], [source]) => {
+                views.push(view.clone());
+                at = source.clone();
+            }
+            _ => return None,
+        }
+    };
+    let view = views.iter().rev().try_fold(View::whole(&at.shape()), |view, op| view.then(op))?;
+    let element = |index: usize| view.source(index).map_or(0, |source| bits[source]);
+    Some((0..view.shape.numel()).map(element).collect())
+}
+
 impl Tensor {
     /// Puts the tensor on a device, computing it there if it has no value yet. Returns itself.
     pub fn to(&self, device: &Device) -> Result<Tensor> {
@@ -186,13 +251,19 @@ impl Tensor {
 
     /// Waits for the value and reads it, elements in row-major order. Computes it first if need be, on the device
     /// its operands lie on.
+    ///
+    /// # Errors
+    /// [`Error::DType`] where `E` is not what the tensor holds: f32 and f64 are read from f32, i32 and i64 from i32, u32
+    /// and u8 from u32, and any whole number from bool; [`cast`](Tensor::cast) first.
     pub async fn read<E: Element>(&self) -> Result<Vec<E>> {
+        self.check_holds::<E>()?;
         let bits = self.read_bits(None).await?;
         Ok(bits.into_iter().map(E::from_bits).collect())
     }
 
     /// [`read`](Tensor::read), computing on `device` where nothing lies on a device yet.
     pub async fn read_on<E: Element>(&self, device: &Device) -> Result<Vec<E>> {
+        self.check_holds::<E>()?;
         let bits = self.read_bits(Some(device)).await?;
         Ok(bits.into_iter().map(E::from_bits).collect())
     }
@@ -209,6 +280,22 @@ impl Tensor {
         pollster::block_on(self.read_on(device))
     }
 
+    /// Bits read as another type would be other numbers.
+    fn check_holds<E: Element>(&self) -> Result<()> {
+        let (node, output) = self.node()?;
+        let dtype = node.outputs()[output].dtype;
+        if dtype == E::DTYPE || (dtype == DType::Bool && !E::DTYPE.is_float()) {
+            return Ok(());
+        }
+        let (rust, into) = (std::any::type_name::<E>(), E::DTYPE);
+        Err(Error::DType {
+            op: "read".into(),
+            inputs: vec![dtype],
+            why: format!("{rust} is read from {into}; cast the tensor first, or read what it holds"),
+            place: node.place().clone(),
+        })
+    }
+
     /// The bits of the elements.
     pub(crate) async fn read_bits(&self, device: Option<&Device>) -> Result<Vec<u32>> {
         let (node, output) = self.node()?;
@@ -217,6 +304,9 @@ impl Tensor {
         }
         if node.value(output).placeholder {
             return Err(Error::ReadInsideStep { op: "an input of the step".into(), place: node.place().clone() });
+        }
+        if let Some(bits) = seen_on_host(self) {
+            return Ok(bits);
         }
         let device = match device_of(self)? {
             Some(device) => device,

@@ -150,6 +150,41 @@ fn derivatives_that_do_not_exist_are_errors() {
     assert_eq!(message(grad(|_| Err(Error::Data { what: "empty".into() }), &x)), "empty");
 }
 
+/// The bits of 1.5 are the i32 1069547520, which nobody wants to see.
+#[test]
+fn a_tensor_is_read_as_what_it_holds() {
+    let (x, i, u) = (Tensor::new(&[1.5f32], [1]), ints([1]), Tensor::new(&[3u8], [1]));
+    let device = Device::blocking().unwrap();
+    assert_eq!((x.to_vec::<f64>().unwrap(), u.to_vec::<u32>().unwrap()), (vec![1.5], vec![3]));
+    let truth = x.gt(1.0);
+    assert_eq!(truth.to_vec_on::<u8>(&device).unwrap(), [1]);
+    assert_eq!(truth.to_vec_on::<i32>(&device).unwrap(), [1]);
+    for error in [
+        x.to_vec::<i32>().unwrap_err(),
+        x.to_vec::<u8>().unwrap_err(),
+        i.to_vec_on::<f32>(&device).unwrap_err(),
+        i.to_vec_on::<u32>(&device).unwrap_err(),
+        truth.to_vec_on::<f32>(&device).unwrap_err(),
+        u.to_vec::<i64>().unwrap_err(),
+    ] {
+        assert!(matches!(&error, Error::DType { op, .. } if op == "read"), "{error}");
+    }
+}
+
+/// Views of host data are read where the data lies; there is no device here.
+#[test]
+fn views_of_host_data_need_no_device() {
+    let x = Tensor::new(&[1i32, 2, 3, 4, 5, 6], [3, 2]);
+    let read = |t: Tensor| t.to_vec::<i32>().unwrap();
+    assert_eq!(read(x.slice(0, 1..3)), [3, 4, 5, 6]);
+    assert_eq!(read(x.t()), [1, 3, 5, 2, 4, 6]);
+    assert_eq!(read(x.reshape([2, 3]).slice(1, 1..).flip(0)), [5, 6, 2, 3]);
+    assert_eq!(read(x.slice(0, 2..).pad(&[(1, 0), (0, 1)])), [0, 0, 0, 5, 6, 0]);
+    assert_eq!(read(x.slice(1, ..1).broadcast_to([3, 2])), [1, 1, 3, 3, 5, 5]);
+    assert_eq!(read(x.slice(0, 1..1)), []);
+    assert!(matches!((&x + &x).to_vec::<i32>(), Err(Error::Device { .. })));
+}
+
 #[test]
 fn every_boundary_returns_the_error_of_a_poisoned_tensor() {
     let device = Device::blocking().unwrap();

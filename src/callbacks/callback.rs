@@ -9,9 +9,10 @@
 
 use futures::future::{LocalBoxFuture, ready};
 
+use super::state::CallbackState;
 use crate::error::{Error, Result};
 use crate::graph::Tensor;
-use crate::model::{Functional, Scores};
+use crate::model::{Checkpoint, Functional, Scores};
 use crate::step::Logs;
 
 /// What a hook returns: `Box::pin(async move { ... })`.
@@ -32,6 +33,26 @@ macro_rules! hooks {
                 let _ = run;
                 nothing()
             })*
+
+            /// After the hooks of a moment in which a callback asked for a [`checkpoint`](Run::checkpoint). All
+            /// callbacks see it, whoever asked.
+            fn on_checkpoint<'a>(&'a mut self, checkpoint: &'a Checkpoint, run: &'a mut Run<'_>) -> Hook<'a> {
+                let _ = (checkpoint, run);
+                nothing()
+            }
+
+            /// What must be in a checkpoint for the callback to go on where it was; nothing for one that remembers
+            /// nothing. Asked before `restore` too, for the kind.
+            fn state(&self) -> Option<CallbackState> {
+                None
+            }
+
+            /// Goes on from a state of this kind, after `on_train_begin`. If the training goes on in the middle of an
+            /// epoch, once more after `on_epoch_begin`, which so leaves no trace a second time.
+            fn restore(&mut self, state: &CallbackState) -> Result<()> {
+                let _ = state;
+                Ok(())
+            }
         }
     };
 }
@@ -87,6 +108,8 @@ pub struct Run<'m> {
     pub stop: bool,
     /// Whether this is the validation of a training.
     pub validating: bool,
+    pub(crate) checkpoint: bool,
+    pub(crate) resume: Option<Checkpoint>,
     logs: Logs,
     networks: Vec<&'m Functional>,
 }
@@ -94,8 +117,8 @@ pub struct Run<'m> {
 impl<'m> Run<'m> {
     pub(crate) fn new(networks: Vec<&'m Functional>, epochs: usize, steps: usize) -> Run<'m> {
         let (scores, logs) = (Scores::default(), Logs::default());
-        let (stop, validating) = (false, false);
-        Run { epoch: 0, epochs, step: 0, steps, batch: 0, scores, stop, validating, logs, networks }
+        let (stop, validating, checkpoint, resume) = (false, false, false, None);
+        Run { epoch: 0, epochs, step: 0, steps, batch: 0, scores, stop, validating, checkpoint, resume, logs, networks }
     }
 
     /// The validation, of so many steps, of this training.
@@ -119,6 +142,19 @@ impl<'m> Run<'m> {
         self.step += steps;
         self.batch = self.step.saturating_sub(1);
         self.logs = logs;
+    }
+
+    /// Asks for a checkpoint of the training, which [`on_checkpoint`](Callback::on_checkpoint) gets as soon as all
+    /// callbacks have had this hook. After the last step of an epoch, and in its validation, that is when the epoch has
+    /// ended, so that a training never goes on between its last step and its validation. Outside of a training there
+    /// is nothing to take a checkpoint of.
+    pub fn checkpoint(&mut self) {
+        self.checkpoint = true;
+    }
+
+    /// Goes on from a checkpoint: in `on_train_begin`, before which no other callback may rely on the variables.
+    pub fn resume_from(&mut self, checkpoint: Checkpoint) {
+        self.resume = Some(checkpoint);
     }
 
     /// The logs of the newest step, on the device.
@@ -172,6 +208,33 @@ impl<'m> Run<'m> {
 /// The variables of all networks at one moment. The device keeps the values, so nothing is read back.
 #[derive(Clone, Debug)]
 pub struct Snapshot(Vec<Vec<(usize, Tensor)>>);
+
+impl Snapshot {
+    /// The variables with names, for the state of a callback.
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
+        let of = |(network, variables): (usize, &Vec<(usize, Tensor)>)| -> Vec<(String, Tensor)> {
+            variables.iter().map(|(at, tensor)| (format!("snapshot/{network}/{at}"), tensor.clone())).collect()
+        };
+        self.0.iter().enumerate().flat_map(of).collect()
+    }
+
+    /// The snapshot in the state of a callback, if there is one.
+    pub fn of(state: &CallbackState) -> Option<Snapshot> {
+        let mut networks: Vec<Vec<(usize, Tensor)>> = Vec::new();
+        for (name, tensor) in state.tensors() {
+            let Some((network, at)) = name.strip_prefix("snapshot/").and_then(|rest| rest.split_once('/')) else {
+                continue;
+            };
+            let (Ok(network), Ok(at)) = (network.parse::<usize>(), at.parse::<usize>()) else { continue };
+            // Names are in the order of their letters: 10 comes before 2. A number beyond any model is no network's.
+            if network < state.tensors().len() {
+                networks.resize(networks.len().max(network + 1), Vec::new());
+                networks[network].push((at, tensor.clone()));
+            }
+        }
+        Some(Snapshot(networks)).filter(|snapshot| !snapshot.0.is_empty())
+    }
+}
 
 impl Run<'_> {
     /// The variables of all networks as they are after the newest step.

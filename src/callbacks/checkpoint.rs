@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use super::callback::{Callback, Hook, Run};
 use super::monitor::{Direction, Monitor};
 use super::rules::{Cadence, Improvement};
+use super::state::CallbackState;
 use super::template::Template;
 use crate::error::{Error, Result};
 use crate::host::say;
@@ -141,6 +142,20 @@ impl Callback for ModelCheckpoint {
     fn on_train_begin<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
         let begun = self.begin(run);
         Box::pin(ready(begun))
+    }
+
+    fn state(&self) -> Option<CallbackState> {
+        if self.every.is_none() && !self.best_only {
+            return None;
+        }
+        let state = CallbackState::new("model_checkpoint").with("best", self.best);
+        Some(state.with_count("since", self.cadence.since).with_count("last", self.cadence.last))
+    }
+
+    fn restore(&mut self, state: &CallbackState) -> Result<()> {
+        self.best = state.number("best");
+        (self.cadence.since, self.cadence.last) = (state.count("since").unwrap_or(0), state.count("last"));
+        Ok(())
     }
 
     fn on_batch_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {

@@ -11,6 +11,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::callback::{Callback, Hook, Run, nothing};
+use super::state::CallbackState;
 use crate::error::{Error, Result};
 use crate::io;
 
@@ -18,6 +19,8 @@ use crate::io;
 ///
 /// The columns are those of Keras: `epoch`, then the scores of the first epoch in alphabetical order, and if it was not
 /// validated also those that validation would give. What an epoch does not have is `NA`.
+///
+/// A training that goes on from a checkpoint goes on with the file, cut to what it had when the checkpoint was taken.
 ///
 /// ```
 /// use wengert::callbacks::CSVLogger;
@@ -28,14 +31,15 @@ pub struct CSVLogger {
     path: PathBuf,
     separator: char,
     append: bool,
-    open: bool,
+    /// Bytes so far; nothing before the file is open.
+    length: Option<usize>,
     columns: Option<Vec<String>>,
 }
 
 impl CSVLogger {
     /// Writes to a file; one that exists is replaced when training begins.
     pub fn new(path: impl AsRef<Path>) -> CSVLogger {
-        CSVLogger { path: path.as_ref().into(), separator: ',', append: false, open: false, columns: None }
+        CSVLogger { path: path.as_ref().into(), separator: ',', append: false, length: None, columns: None }
     }
 
     /// What is between two values, instead of a comma.
@@ -44,7 +48,7 @@ impl CSVLogger {
         self
     }
 
-    /// Goes on with a file that exists, in its columns. A training that is resumed
+    /// Goes on with a file that exists, in its columns. A training that begins with a later epoch
     /// ([`initial_epoch`](crate::model::Fit::initial_epoch) above 0) first takes away the last lines of epochs that it
     /// runs again, and any training a last line that was cut off.
     pub fn append(mut self) -> Self {
@@ -67,12 +71,16 @@ impl CSVLogger {
             true if self.path.exists() => fs::read_to_string(&self.path).map_err(self.failed())?,
             _ => String::new(),
         };
-        let kept = kept(&text, self.separator, epoch);
-        if kept.len() < text.len() || !self.append {
+        self.cut(&text, kept(&text, self.separator, epoch), !self.append)
+    }
+
+    /// Goes on with a part of the file's text.
+    fn cut(&mut self, text: &str, kept: &str, always: bool) -> Result<()> {
+        if kept.len() < text.len() || always {
             io::write(&self.path, kept.as_bytes())?;
         }
         self.columns = kept.lines().next().map(|header| split(header, self.separator));
-        self.open = true;
+        self.length = Some(kept.len());
         Ok(())
     }
 
@@ -92,15 +100,22 @@ impl CSVLogger {
         let values: Vec<String> = self.columns.iter().flatten().map(value).collect();
         text += &joined(values.iter().map(String::as_str), self.separator);
         let file = OpenOptions::new().create(true).append(true).open(&self.path);
-        file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(self.failed())
+        file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(self.failed())?;
+        self.length = self.length.map(|length| length + text.len());
+        Ok(())
     }
 }
 
 const EPOCH: &str = "epoch";
 
+/// The text without a last line that was cut off.
+fn whole_lines(text: &str) -> &str {
+    &text[..text.rfind('\n').map_or(0, |at| at + 1)]
+}
+
 /// What stays of a file that is appended to by a training that begins with an epoch.
 fn kept(text: &str, separator: char, epoch: usize) -> &str {
-    let mut kept = &text[..text.rfind('\n').map_or(0, |at| at + 1)];
+    let mut kept = whole_lines(text);
     // A training from the start is another one, whose predecessors stay.
     if epoch == 0 {
         return kept;
@@ -154,13 +169,26 @@ fn split(line: &str, separator: char) -> Vec<String> {
 
 impl Callback for CSVLogger {
     fn on_train_begin<'a>(&'a mut self, _: &'a mut Run<'_>) -> Hook<'a> {
-        (self.open, self.columns) = (false, None);
+        (self.length, self.columns) = (None, None);
         nothing()
+    }
+
+    fn state(&self) -> Option<CallbackState> {
+        Some(CallbackState::new("csv_logger").with_count("bytes", self.length))
+    }
+
+    fn restore(&mut self, state: &CallbackState) -> Result<()> {
+        let Some(length) = state.count("bytes") else { return Ok(()) };
+        let text = match self.path.exists() {
+            true => fs::read_to_string(&self.path).map_err(self.failed())?,
+            false => String::new(),
+        };
+        self.cut(&text, whole_lines(text.get(..length).unwrap_or(&text)), false)
     }
 
     fn on_epoch_begin<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
         // Only now is it known which epoch the training begins with.
-        let opened = if self.open { Ok(()) } else { self.open(run.epoch) };
+        let opened = if self.length.is_some() { Ok(()) } else { self.open(run.epoch) };
         Box::pin(ready(opened))
     }
 

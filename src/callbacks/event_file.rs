@@ -8,12 +8,14 @@
 #![cfg(not(target_arch = "wasm32"))]
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::io::{ErrorKind, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use web_time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
+use crate::io;
 
 /// The table of the reflected polynomial 0x1EDC6F41.
 const TABLE: [u32; 256] = {
@@ -103,47 +105,93 @@ fn scalar(wall_time: f64, step: u64, tag: &str, value: f32) -> Vec<u8> {
     event(wall_time, step).bytes(5, &Message::default().bytes(1, &value.0).0).0
 }
 
+/// Makes the name of a file the only one of its process.
+static FILES: AtomicU32 = AtomicU32::new(0);
+
 /// A file of events that is being written.
 pub(super) struct EventFile {
-    file: File,
-    path: String,
+    folder: PathBuf,
+    /// What the name is made of: the time in seconds, the process and a number.
+    id: [u64; 3],
+    /// Bytes so far.
+    length: u64,
+    file: Option<File>,
 }
 
 impl EventFile {
-    /// A new file in a folder, which is made if it is missing.
-    pub fn create(folder: &Path) -> Result<EventFile> {
-        let failed =
-            |path: &Path, why: std::io::Error| Error::Io { path: path.display().to_string(), why: why.to_string() };
-        fs::create_dir_all(folder).map_err(|why| failed(folder, why))?;
-        let now = seconds();
-        // Readers take files in the order of their names, so the time comes first; the number makes it the only one.
-        for number in 0..10_000 {
-            let name = format!("events.out.tfevents.{now:010.0}.wengert.{}.{number}", std::process::id());
-            let path = folder.join(name);
-            match OpenOptions::new().append(true).create_new(true).open(&path) {
-                Ok(file) => {
-                    let mut file = EventFile { file, path: path.display().to_string() };
-                    file.append(&record(&event(now, 0).bytes(3, b"brain.Event:2").0))?;
-                    return Ok(file);
-                }
-                Err(why) if why.kind() == ErrorKind::AlreadyExists => {}
-                Err(why) => return Err(failed(&path, why)),
-            }
+    /// A new file in a folder. Both are made when something is written, so that no empty ones lie about.
+    pub fn new(folder: PathBuf) -> EventFile {
+        let number = FILES.fetch_add(1, Ordering::Relaxed);
+        let id = [seconds() as u64, u64::from(std::process::id()), u64::from(number)];
+        EventFile { folder, id, length: 0, file: None }
+    }
+
+    /// Which file this is and how long: what [`resume`](EventFile::resume) goes on from.
+    pub fn place(&self) -> [u64; 4] {
+        let [time, process, number] = self.id;
+        [time, process, number, self.length]
+    }
+
+    /// Goes on with the file of a place, without what was written to it later. A file that is not there any more, or
+    /// has lost some of its bytes, is left alone for a new one.
+    pub fn resume(folder: PathBuf, [time, process, number, length]: [u64; 4]) -> Result<EventFile> {
+        let mut events = EventFile { folder, id: [time, process, number], length, file: None };
+        let path = events.path();
+        if length == 0 {
+            return io::remove(path).map(|()| events);
         }
-        Err(Error::Io { path: folder.display().to_string(), why: "no name is free".into() })
+        // For writing, not appending, which on Windows does not allow to cut.
+        match OpenOptions::new().write(true).open(&path) {
+            Ok(mut file) if file.metadata().is_ok_and(|is| is.len() >= length) => {
+                file.set_len(length).and_then(|()| file.seek(SeekFrom::End(0))).map_err(failed(&path))?;
+                events.file = Some(file);
+                Ok(events)
+            }
+            Err(why) if why.kind() != ErrorKind::NotFound => Err(failed(&path)(why)),
+            _ => Ok(EventFile::new(events.folder)),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        // Readers take files in the order of their names, so the time comes first.
+        let [time, process, number] = self.id;
+        self.folder.join(format!("events.out.tfevents.{time:010}.wengert.{process}.{number}"))
     }
 
     /// Appends scalars at a step, as one piece, so that who reads at the same time sees whole records.
     pub fn scalars(&mut self, step: usize, scalars: impl IntoIterator<Item = (String, f64)>) -> Result<()> {
         let now = seconds();
         let record = |(tag, value): (String, f64)| record(&scalar(now, step as u64, &tag, value as f32));
-        let records: Vec<u8> = scalars.into_iter().flat_map(record).collect();
-        self.append(&records)
+        let mut records: Vec<u8> = scalars.into_iter().flat_map(record).collect();
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => {
+                records.splice(..0, self::record(&event(now, 0).bytes(3, b"brain.Event:2").0));
+                self.create()?
+            }
+        };
+        file.write_all(&records).map_err(failed(&self.path()))?;
+        self.length += records.len() as u64;
+        self.file = Some(file);
+        Ok(())
     }
 
-    fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|why| Error::Io { path: self.path.clone(), why: why.to_string() })
+    fn create(&mut self) -> Result<File> {
+        fs::create_dir_all(&self.folder).map_err(failed(&self.folder))?;
+        self.length = 0;
+        loop {
+            let path = self.path();
+            match OpenOptions::new().append(true).create_new(true).open(&path) {
+                // Processes of two machines may have one number.
+                Err(why) if why.kind() == ErrorKind::AlreadyExists => self.id[2] += 1,
+                file => return file.map_err(failed(&path)),
+            }
+        }
     }
+}
+
+fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error {
+    move |why| Error::Io { path: path.display().to_string(), why: why.to_string() }
 }
 
 #[cfg(test)]

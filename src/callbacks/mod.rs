@@ -8,6 +8,7 @@
 //! [`TensorBoard`] look at numbers that were asked for and have come; at its end its scores are read once for all, and
 //! learning rates by whoever needs them.
 
+mod backup;
 pub mod bar;
 mod callback;
 mod checkpoint;
@@ -21,11 +22,14 @@ mod nan;
 mod progress;
 mod rate;
 pub mod rules;
+mod state;
 mod stopping;
 #[cfg(not(target_arch = "wasm32"))]
 mod template;
 mod tensorboard;
 
+#[cfg(not(target_arch = "wasm32"))]
+pub use backup::BackupAndRestore;
 pub use bar::Style;
 pub use callback::{Callback, Hook, Run, Snapshot, nothing};
 #[cfg(not(target_arch = "wasm32"))]
@@ -38,6 +42,7 @@ pub use monitor::Direction;
 pub use nan::TerminateOnNaN;
 pub use progress::ProgressBar;
 pub use rate::{LearningRateScheduler, ReduceLROnPlateau};
+pub use state::CallbackState;
 pub use stopping::EarlyStopping;
 #[cfg(not(target_arch = "wasm32"))]
 pub use tensorboard::TensorBoard;

@@ -86,8 +86,9 @@ impl Callback for TerminateOnNaN {
         nothing()
     }
 
-    fn on_epoch_begin<'a>(&'a mut self, _: &'a mut Run<'_>) -> Hook<'a> {
-        (self.latest, self.looked) = (Latest::default(), 0);
+    fn on_epoch_begin<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
+        // An epoch that goes on in its middle is past its first steps.
+        (self.latest, self.looked) = (Latest::default(), self.every.map_or(0, |every| run.step / every));
         nothing()
     }
 

@@ -8,6 +8,7 @@ use std::future::ready;
 use super::callback::{Callback, Hook, Run};
 use super::monitor::{Direction, Monitor};
 use super::rules::{Improvement, Plateau};
+use super::state::CallbackState;
 use crate::error::{Error, Result};
 use crate::host::say;
 
@@ -181,6 +182,18 @@ impl Callback for ReduceLROnPlateau {
     fn on_train_begin<'a>(&'a mut self, _: &'a mut Run<'_>) -> Hook<'a> {
         let begun = self.begin();
         Box::pin(ready(begun))
+    }
+
+    fn state(&self) -> Option<CallbackState> {
+        let state = CallbackState::new("reduce_lr_on_plateau").with("best", self.rule.best);
+        Some(state.with_count("waited", self.rule.waited).with_count("cooling", self.rule.cooling))
+    }
+
+    fn restore(&mut self, state: &CallbackState) -> Result<()> {
+        self.rule.best = state.number("best");
+        self.rule.waited = state.count("waited").unwrap_or(0);
+        self.rule.cooling = state.count("cooling").unwrap_or(0);
+        Ok(())
     }
 
     fn on_epoch_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {

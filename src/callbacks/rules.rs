@@ -39,9 +39,9 @@ pub struct Stopping {
     pub baseline: Option<f64>,
     /// Epochs, from 0, before this one are not looked at.
     pub start_from_epoch: usize,
-    best: Option<(usize, f64)>,
-    kept: Option<usize>,
-    waited: usize,
+    pub(super) best: Option<(usize, f64)>,
+    pub(super) kept: Option<usize>,
+    pub(super) waited: usize,
 }
 
 /// What [`Stopping`] says of an epoch.
@@ -108,9 +108,9 @@ pub struct Plateau {
     pub cooldown: usize,
     /// The rate is not lowered below this.
     pub min_lr: f64,
-    best: Option<f64>,
-    waited: usize,
-    cooling: usize,
+    pub(super) best: Option<f64>,
+    pub(super) waited: usize,
+    pub(super) cooling: usize,
 }
 
 impl Plateau {
@@ -153,8 +153,8 @@ impl Plateau {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cadence {
     every: usize,
-    since: usize,
-    last: Option<usize>,
+    pub(super) since: usize,
+    pub(super) last: Option<usize>,
 }
 
 impl Cadence {

@@ -5,6 +5,7 @@
 use super::callback::{Callback, Hook, Run, Snapshot, nothing};
 use super::monitor::{Direction, Monitor};
 use super::rules::{Improvement, Stopping};
+use super::state::CallbackState;
 use crate::error::{Error, Result};
 use crate::host::say;
 
@@ -130,6 +131,25 @@ impl Callback for EarlyStopping {
 
     fn on_epoch_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
         Box::pin(async move { self.look(run) })
+    }
+
+    fn state(&self) -> Option<CallbackState> {
+        let state = CallbackState::new("early_stopping")
+            .with_count("waited", self.rule.waited)
+            .with("best", self.rule.best.map(|best| best.1))
+            .with_count("best_epoch", self.rule.best.map(|best| best.0))
+            .with_count("kept_epoch", self.rule.kept)
+            .with_count("stopped_epoch", self.stopped);
+        Some(state.with_tensors(self.snapshot.as_ref().map(Snapshot::tensors).unwrap_or_default()))
+    }
+
+    fn restore(&mut self, state: &CallbackState) -> Result<()> {
+        self.rule.waited = state.count("waited").unwrap_or(0);
+        self.rule.best = state.count("best_epoch").zip(state.number("best"));
+        self.rule.kept = state.count("kept_epoch");
+        self.stopped = state.count("stopped_epoch");
+        self.snapshot = Snapshot::of(state).filter(|_| self.restore);
+        Ok(())
     }
 
     fn on_train_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {

@@ -14,6 +14,7 @@ use web_time::Instant;
 use super::callback::{Callback, Hook, Run, nothing};
 use super::event_file::EventFile;
 use super::rate::LEARNING_RATE;
+use super::state::CallbackState;
 use crate::error::{Error, Result};
 use crate::step::Asked;
 
@@ -21,7 +22,9 @@ use crate::step::Asked;
 ///
 /// In `train`, at the number of each epoch: `epoch_loss` and so on for each score, and `epoch_learning_rate`. In
 /// `validation`: the same names for the scores of validation, and at the number of updates so far
-/// `evaluation_loss_vs_iterations` and so on for those of every evaluation. Each `fit` begins a new file.
+/// `evaluation_loss_vs_iterations` and so on for those of every evaluation. Each `fit` begins a new file, but one that
+/// goes on from a checkpoint goes on with the files, cut to what they had when the checkpoint was taken. Logs of batches
+/// that were still on their way from the device then are missing.
 ///
 /// ```
 /// use wengert::callbacks::TensorBoard;
@@ -32,26 +35,30 @@ pub struct TensorBoard {
     folder: PathBuf,
     every: Option<usize>,
     speed: bool,
-    train: Option<EventFile>,
-    validation: Option<EventFile>,
+    train: EventFile,
+    validation: EventFile,
     asked: VecDeque<(usize, Asked)>,
     due: usize,
+    /// When the epoch began or, after so many steps, went on.
     began: Option<Instant>,
+    before: usize,
     took: Option<f64>,
 }
 
 impl TensorBoard {
     /// Writes into a folder, one for each training to compare.
     pub fn new(folder: impl AsRef<Path>) -> TensorBoard {
+        let folder = folder.as_ref();
         TensorBoard {
-            folder: folder.as_ref().into(),
+            folder: folder.into(),
             every: None,
             speed: false,
-            train: None,
-            validation: None,
+            train: EventFile::new(folder.join(TRAIN)),
+            validation: EventFile::new(folder.join(VALIDATION)),
             asked: VecDeque::new(),
             due: 0,
             began: None,
+            before: 0,
             took: None,
         }
     }
@@ -70,12 +77,9 @@ impl TensorBoard {
         self
     }
 
-    fn train(&mut self) -> Result<&mut EventFile> {
-        open(&mut self.train, &self.folder, "train")
-    }
-
-    fn validation(&mut self) -> Result<&mut EventFile> {
-        open(&mut self.validation, &self.folder, "validation")
+    fn new_files(&mut self) {
+        self.train = EventFile::new(self.folder.join(TRAIN));
+        self.validation = EventFile::new(self.folder.join(VALIDATION));
     }
 
     fn after_batch(&mut self, run: &Run<'_>, every: usize) -> Result<()> {
@@ -94,7 +98,7 @@ impl TensorBoard {
             let step = *step;
             self.asked.pop_front();
             let scalars = logs.into_iter().map(|(name, value)| (format!("batch_{name}"), value.into()));
-            self.train()?.scalars(step, scalars)?;
+            self.train.scalars(step, scalars)?;
         }
         Ok(())
     }
@@ -114,13 +118,14 @@ impl TensorBoard {
         }
         self.stop_clock();
         if let Some(seconds) = self.took.filter(|_| self.speed) {
-            train.push(("epoch_steps_per_second".into(), run.step as f64 / seconds));
+            let steps = run.step - self.before;
+            train.push(("epoch_steps_per_second".into(), steps as f64 / seconds));
         }
-        self.train()?.scalars(run.epoch, train)?;
+        self.train.scalars(run.epoch, train)?;
         if validation.is_empty() {
             return Ok(());
         }
-        self.validation()?.scalars(run.epoch, validation)
+        self.validation.scalars(run.epoch, validation)
     }
 
     async fn after_test(&mut self, run: &Run<'_>) -> Result<()> {
@@ -130,9 +135,9 @@ impl TensorBoard {
             iterations => iterations?,
         };
         let scalars = run.scores.iter().map(|(name, value)| (format!("evaluation_{name}_vs_iterations"), value));
-        self.validation()?.scalars(iterations, scalars)?;
+        self.validation.scalars(iterations, scalars)?;
         if !run.validating {
-            self.validation = None;
+            self.validation = EventFile::new(self.folder.join(VALIDATION));
         }
         Ok(())
     }
@@ -149,24 +154,42 @@ fn steps(run: &Run<'_>) -> usize {
     run.epoch * run.steps + run.step
 }
 
-/// The file in a folder, made when it is first written to, so that no empty ones lie about.
-fn open<'a>(file: &'a mut Option<EventFile>, folder: &Path, name: &str) -> Result<&'a mut EventFile> {
-    Ok(match file {
-        Some(file) => file,
-        None => file.insert(EventFile::create(&folder.join(name))?),
-    })
-}
+const TRAIN: &str = "train";
+const VALIDATION: &str = "validation";
+
+/// What the numbers of a place in a file are called in a state.
+const PLACE: [&str; 4] = ["time", "process", "number", "bytes"];
 
 impl Callback for TensorBoard {
     fn on_train_begin<'a>(&'a mut self, _: &'a mut Run<'_>) -> Hook<'a> {
-        (self.train, self.validation) = (None, None);
+        self.new_files();
         self.asked.clear();
         nothing()
     }
 
+    fn state(&self) -> Option<CallbackState> {
+        let mut state = CallbackState::new("tensorboard");
+        for (folder, file) in [(TRAIN, &self.train), (VALIDATION, &self.validation)] {
+            for (what, number) in PLACE.iter().zip(file.place()) {
+                state = state.with_count(&format!("{folder}/{what}"), number as usize);
+            }
+        }
+        Some(state)
+    }
+
+    fn restore(&mut self, state: &CallbackState) -> Result<()> {
+        for (folder, file) in [(TRAIN, &mut self.train), (VALIDATION, &mut self.validation)] {
+            let place = PLACE.map(|what| state.count(&format!("{folder}/{what}")).map(|number| number as u64));
+            if let [Some(time), Some(process), Some(number), Some(bytes)] = place {
+                *file = EventFile::resume(self.folder.join(folder), [time, process, number, bytes])?;
+            }
+        }
+        Ok(())
+    }
+
     fn on_epoch_begin<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
         self.due = self.every.map_or(0, |every| steps(run) / every);
-        (self.began, self.took) = (Some(Instant::now()), None);
+        (self.began, self.before, self.took) = (Some(Instant::now()), run.step, None);
         nothing()
     }
 
@@ -189,7 +212,7 @@ impl Callback for TensorBoard {
     }
 
     fn on_train_end<'a>(&'a mut self, _: &'a mut Run<'_>) -> Hook<'a> {
-        (self.train, self.validation) = (None, None);
+        self.new_files();
         nothing()
     }
 }

@@ -6,8 +6,8 @@
 #![cfg(not(target_arch = "wasm32"))]
 
 use std::fs::{self, File};
-use std::io::Write;
-use std::path::Path;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
@@ -24,18 +24,66 @@ pub fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
 /// Writes a file so that at any moment its name stands for the old content or the new one: a temporary file in the same
 /// folder, synchronised, then renamed. Makes the folder if it is missing.
 pub fn write(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    put(path.as_ref(), bytes, false)
+}
+
+/// [`write()`], keeping the file that was there as [`previous`].
+pub fn replace(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    put(path.as_ref(), bytes, true)
+}
+
+/// Where [`replace`] keeps the file of before: `name.previous`.
+pub fn previous(path: impl AsRef<Path>) -> PathBuf {
+    beside(path.as_ref(), ".previous")
+}
+
+/// Removes a file, if it is there.
+pub fn remove(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
-    let Some(name) = path.file_name() else {
-        return Err(Error::Io { path: path.display().to_string(), why: "it does not name a file".into() });
+    match fs::remove_file(path) {
+        Err(why) if why.kind() != ErrorKind::NotFound => Err(failed(path)(why)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes the temporary files that writers of `path` left when they were killed. Nobody may be writing it.
+pub fn remove_partial(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    let (Some(name), Ok(entries)) = (path.file_name().and_then(|name| name.to_str()), fs::read_dir(folder_of(path)))
+    else {
+        return Ok(());
     };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let ours = |file: &str| {
+        let process = file.strip_prefix(name)?.strip_prefix('.')?.strip_suffix(PARTIAL)?;
+        process.strip_suffix(".previous").unwrap_or(process).parse::<u32>().ok()
+    };
+    entries.flatten().filter(|e| e.file_name().to_str().and_then(ours).is_some()).try_for_each(|e| remove(e.path()))
+}
+
+/// What names of temporary files end in.
+const PARTIAL: &str = ".partial";
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(suffix);
+    name.into()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn put(path: &Path, bytes: &[u8], keep: bool) -> Result<()> {
+    if path.file_name().is_none() {
+        return Err(Error::Io { path: path.display().to_string(), why: "it does not name a file".into() });
+    }
+    let folder = folder_of(path);
     fs::create_dir_all(folder).map_err(failed(folder))?;
     // Of this process, so that two that save to one name do not write into each other's file.
-    let mut partial = name.to_os_string();
-    partial.push(format!(".{}.partial", std::process::id()));
-    let partial = folder.join(partial);
+    let partial = beside(path, &format!(".{}{PARTIAL}", std::process::id()));
     let written = File::create(&partial).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
-    if let Err(why) = written.and_then(|()| fs::rename(&partial, path)) {
+    let kept = || if keep { retire(path) } else { Ok(()) };
+    if let Err(why) = written.and_then(|()| kept()).and_then(|()| fs::rename(&partial, path)) {
         // A full disk is not to be filled further. What cannot be removed either stays.
         let _ = fs::remove_file(&partial);
         return Err(failed(path)(why));
@@ -44,6 +92,20 @@ pub fn write(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     #[cfg(unix)]
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder))?;
     Ok(())
+}
+
+/// Gives the file at `path` the name of the previous one. Where the file system knows links it has both names until it
+/// is replaced; elsewhere there is a moment in which only the previous one has its name.
+fn retire(path: &Path) -> std::io::Result<()> {
+    if !path.is_file() {
+        return Ok(());
+    }
+    let link = beside(path, &format!(".{}.previous{PARTIAL}", std::process::id()));
+    let _ = fs::remove_file(&link);
+    match fs::hard_link(path, &link) {
+        Ok(()) => fs::rename(&link, previous(path)),
+        Err(_) => fs::rename(path, previous(path)),
+    }
 }
 
 #[cfg(test)]
@@ -63,10 +125,34 @@ mod tests {
         assert!(matches!(write(folder.join("deep/taken"), b"three"), Err(Error::Io { .. })));
         assert_eq!(fs::read_dir(folder.join("deep")).unwrap().count(), 2);
         assert!(matches!(write("..", b""), Err(Error::Io { .. })));
+        // What killed writers left is known by its name; nothing else is touched.
+        for name in
+            ["file.7.partial", "file.7.previous.partial", "file.x.partial", "file.7.partial.gz", "other.7.partial"]
+        {
+            fs::write(folder.join("deep").join(name), b"half").unwrap();
+        }
+        remove_partial(&path).unwrap();
+        assert!(!folder.join("deep/file.7.partial").exists());
+        assert_eq!(fs::read_dir(folder.join("deep")).unwrap().count(), 5);
         fs::remove_dir_all(&folder).unwrap();
         match read(&path) {
             Err(Error::Io { path: said, .. }) => assert!(said.ends_with("file")),
             other => panic!("{other:?}"),
         }
+    }
+    #[test]
+    fn the_file_of_before_is_kept() {
+        let folder = std::env::temp_dir().join(format!("wengert-io-previous-{}", std::process::id()));
+        let path = folder.join("file");
+        replace(&path, b"one").unwrap();
+        assert!(!previous(&path).exists());
+        replace(&path, b"two").unwrap();
+        replace(&path, b"three").unwrap();
+        assert_eq!((read(&path).unwrap(), read(previous(&path)).unwrap()), (b"three".to_vec(), b"two".to_vec()));
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
+        remove(&path).unwrap();
+        remove(&path).unwrap();
+        assert!(!path.exists() && previous(&path).exists());
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

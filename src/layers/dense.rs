@@ -1,5 +1,6 @@
 //! [`Dense`]: an affine map of the last axis, `activation(x kernel + bias)`.
 
+use super::check::invalid;
 use super::{Activation, Context, Layer, Variable};
 use crate::error::{Error, Result};
 use crate::graph::{Spec, Tensor, here};
@@ -69,6 +70,9 @@ impl Layer for Dense {
             let why = "a dense layer takes a batch and features, [batch, .., features]".into();
             return Err(Error::Shape { op: "dense".into(), inputs: vec![shape.clone()], why, place: here() });
         };
+        if self.units == 0 {
+            return Err(invalid("dense", "units is 0; it must be 1 or more"));
+        }
         let kernel = Variable::weight("kernel", [*features, self.units], self.kernel_initializer.clone());
         let bias = Variable::weight("bias", [self.units], self.bias_initializer.clone());
         Ok(if self.use_bias { vec![kernel, bias] } else { vec![kernel] })

@@ -1,7 +1,6 @@
-//! [`GRU`]: gated recurrent units.
+//! [`GRU`]: gated recurrent units, one step of them.
 //!
-//! The cell is one function of input and state; the loop over time is `recurrent`'s. Deliberately absent: an activation of
-//! the gates other than by name.
+//! The loop over a sequence is [`Recurrent`]'s; here are the gates and the choice of where the reset gate acts.
 
 use super::Activation;
 use super::recurrent::{Cell, Recurrent, Shared};

@@ -180,3 +180,27 @@ fn normalisation_and_softmax_are_one_dispatch_forward() {
     assert_eq!(dispatches(&UnitNormalization::new(), vec![]), 1);
     assert_eq!(dispatches(&Softmax::new(), vec![]), 1);
 }
+
+/// Each step is a slice of one product and a part of one result: more tensors than a kernel can bind.
+#[test]
+fn a_long_sequence_is_not_one_expression_of_all_steps() {
+    let device = Device::blocking().unwrap();
+    let steps = 48;
+    let layer = GRU::new(4).return_sequences(true);
+    let x = Tensor::new(&(0..2 * steps * 3).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<_>>(), [2, steps, 3]);
+    let network = network(&[&[steps, 3]], layer.clone()).unwrap();
+    let (weights, _) = network.init(5).unwrap();
+    let run = |weights: &Vec<Tensor>| {
+        Ok(layer
+            .call(std::slice::from_ref(&x), &mut Context::new(Mode::Infer, weights.clone(), vec![]))
+            .square()
+            .sum(..))
+    };
+    let gradients = crate::grad::grad(run, &weights).unwrap();
+    for gradient in &gradients {
+        let expected = values(gradient);
+        let scale = expected.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let actual: Vec<f32> = gradient.to_vec_on(&device).unwrap();
+        assert!(actual.iter().zip(&expected).all(|(a, e)| (f64::from(*a) - e).abs() < 1e-5 * scale), "{actual:?}");
+    }
+}

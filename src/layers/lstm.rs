@@ -1,6 +1,6 @@
-//! [`LSTM`]: long short-term memory.
+//! [`LSTM`]: long short-term memory, one step of it.
 //!
-//! The cell is one function of input and state; the loop over time is `recurrent`'s. Deliberately absent: peepholes.
+//! The loop over a sequence is [`Recurrent`]'s; here are the gates and what the forget gate starts from.
 
 use super::recurrent::{Cell, Recurrent, Shared};
 use super::{Activation, Variable};

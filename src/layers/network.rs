@@ -281,7 +281,8 @@ impl Network {
     /// The outputs and the new non-trainable tensors: a pure function of variables, inputs and mode.
     ///
     /// Errors: a wrong number of tensors or a variable of another shape (`Error::State`), an input of another shape
-    /// (`Error::Shape`, with both) or dtype (`Error::DType`), and what poisoned an output.
+    /// (`Error::Shape`, with both), fractions where whole numbers are taken (`Error::DType`), and what poisoned an
+    /// output. Whole numbers and truth values are cast to what an input takes.
     #[track_caller]
     pub fn call(
         &self,
@@ -305,9 +306,8 @@ impl Network {
     ) -> Result<(Vec<Tensor>, Variables)> {
         self.check_variables(trainable, true)?;
         self.check_variables(non_trainable, false)?;
-        self.check_inputs(inputs)?;
+        let mut ports = self.fitting(inputs)?;
         let mut states = non_trainable.to_vec();
-        let mut ports = inputs.to_vec();
         for call in &self.graph.calls {
             let entry = &self.graph.layers[call.layer];
             let pick = |from: &[Tensor], at: &[usize]| at.iter().map(|&i| from[i].clone()).collect();
@@ -347,14 +347,17 @@ impl Network {
         Ok(())
     }
 
+    /// The inputs, whole numbers and truth values cast to what the network takes, as in Keras. Numbers with a fraction
+    /// would lose it, so those are not.
     #[track_caller]
-    fn check_inputs(&self, inputs: &[Tensor]) -> Result<()> {
+    fn fitting(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         let expected = &self.graph.ports[..self.graph.inputs];
         if inputs.len() != expected.len() {
             let what = format!("{} takes {} inputs, {} were given", self.name, expected.len(), inputs.len());
             return Err(Error::Argument { what });
         }
-        for (port, tensor) in expected.iter().zip(inputs) {
+        let place = here();
+        let fit = |(port, tensor): (&Port, &Tensor)| {
             let (node, output) = tensor.node()?;
             let (given, wanted) = (&node.outputs()[output], entry(&port.spec.shape));
             if given.shape.is_empty() || entry(&given.shape) != wanted {
@@ -362,19 +365,23 @@ impl Network {
                     op: format!("{} of {}", port.name, self.name),
                     inputs: vec![given.shape.clone()],
                     why: format!("the network takes {}", summary::batched(&wanted)),
-                    place: here(),
+                    place: place.clone(),
                 });
             }
-            if given.dtype != port.spec.dtype {
+            if given.dtype == port.spec.dtype {
+                return Ok(tensor.clone());
+            }
+            if given.dtype.is_float() {
                 return Err(Error::DType {
                     op: format!("{} of {}", port.name, self.name),
                     inputs: vec![given.dtype],
-                    why: format!("the network takes {}", port.spec.dtype),
-                    place: here(),
+                    why: format!("the network takes {}; cast the tensor, which cuts fractions off", port.spec.dtype),
+                    place: place.clone(),
                 });
             }
-        }
-        Ok(())
+            Ok(tensor.cast(port.spec.dtype))
+        };
+        expected.iter().zip(inputs).map(fit).collect()
     }
 }
 

@@ -212,7 +212,18 @@ fn a_call_checks_what_it_is_given() {
     let message = error.to_string();
     let expected = "input_layer of sequential: shapes [3, 28, 28] do not fit: the network takes (None, 784) (at ";
     assert!(message.starts_with(expected), "{message}");
-    assert!(matches!(call(&trainable, &state, &Tensor::new(&[0i32; 784], [1, 784])), Err(Error::DType { .. })));
+    // Whole numbers and truth values are cast, as in Keras; a fraction would be lost, so it is refused.
+    for whole in [Tensor::new(&[1i32; 784], [1, 784]), Tensor::new(&[1u8; 784], [1, 784]), x.slice(0, 0..1).eq(0.0)] {
+        assert_eq!(call(&trainable, &state, &whole).unwrap(), [1, 10].into());
+    }
+    let ids = Symbolic::input([2], DType::I32);
+    let table = Network::new(std::slice::from_ref(&ids), &[Embedding::new(3, 4).on(&ids)]).unwrap();
+    let (rows, _) = table.init(0).unwrap();
+    let look_up = |ids: Tensor| table.call(&rows, &[], &[ids], Mode::Infer).map(|(y, _)| y[0].shape());
+    assert_eq!(look_up(Tensor::new(&[0u8, 2], [1, 2])).unwrap(), [1, 2, 4].into());
+    assert!(matches!(look_up(Tensor::zeros([1, 2])), Err(Error::DType { .. })));
+    let nothing = Dense::new(0).on(Input([4])).shape().unwrap_err().to_string();
+    assert_eq!(nothing, "dense: units is 0; it must be 1 or more");
 
     let message = call(&trainable[1..], &state, &x).unwrap_err().to_string();
     assert_eq!(message, "wrong state: sequential has 4 trainable variables, 3 were given");

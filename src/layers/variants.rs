@@ -111,6 +111,39 @@ impl Network {
         Ok(Network { graph: Arc::new(graph), ..self.clone() })
     }
 
+    /// The network without the layers that none of its outputs needs, and so with fewer variables. Inputs stay.
+    pub(crate) fn pruned(&self) -> Network {
+        let graph = &*self.graph;
+        let mut needed = vec![false; graph.ports.len()];
+        needed[..graph.inputs].fill(true);
+        graph.outputs.iter().for_each(|&port| needed[port] = true);
+        // A call uses ports before its own only, so one pass from the end finds all.
+        for (index, call) in graph.calls.iter().enumerate().rev() {
+            if needed[graph.inputs + index] {
+                call.inputs.iter().for_each(|&port| needed[port] = true);
+            }
+        }
+        let of_layer = |layer: usize| {
+            graph.calls.iter().enumerate().any(|(i, call)| call.layer == layer && needed[graph.inputs + i])
+        };
+        let layers: Vec<bool> = (0..graph.layers.len()).map(of_layer).collect();
+        fn kept<T: Clone>(all: &[T], keep: &[bool]) -> Vec<T> {
+            all.iter().zip(keep).filter(|(_, keep)| **keep).map(|(item, _)| item.clone()).collect()
+        }
+        let place = |keep: &[bool], at: usize| keep[..at].iter().filter(|keep| **keep).count();
+        let mut small = graph.clone();
+        small.ports = kept(&graph.ports, &needed);
+        small.calls = kept(&graph.calls, &needed[graph.inputs..]);
+        small.layers = kept(&graph.layers, &layers);
+        for call in &mut small.calls {
+            call.layer = place(&layers, call.layer);
+            call.inputs.iter_mut().for_each(|port| *port = place(&needed, *port));
+        }
+        small.outputs.iter_mut().for_each(|port| *port = place(&needed, *port));
+        small.place_variables();
+        Network { graph: Arc::new(small), ..self.clone() }
+    }
+
     /// Whether the layer of a name is frozen.
     ///
     /// # Errors

@@ -203,8 +203,25 @@ pub fn level(program: &Program, member: Id, space: Space) -> Level {
     }
 }
 
-/// Which values are stored before any merging.
-fn stored(program: &Program, fuse: bool) -> Vec<bool> {
+/// The distinct tensors of more than one element that the expression of a value loads.
+fn sources(program: &Program, stored: &[bool], id: Id) -> usize {
+    let (mut found, mut seen, mut stack) = (0, HashSet::new(), program.vals[id].inputs.clone());
+    while let Some(id) = stack.pop() {
+        let val = &program.vals[id];
+        if !seen.insert(id) {
+            continue;
+        }
+        if stored[id] || matches!(val.kind, Kind::Leaf(_)) {
+            found += usize::from(val.numel > 1);
+        } else {
+            stack.extend(&val.inputs);
+        }
+    }
+    found
+}
+
+/// Which values are stored before any merging. `cap` is how many storage buffers a kernel may bind.
+fn stored(program: &Program, fuse: bool, cap: usize) -> Vec<bool> {
     let vals = &program.vals;
     // Readers, seen through views; a view that spreads its source makes every reader recompute it many times.
     let mut readers = vec![0usize; vals.len()];
@@ -263,6 +280,24 @@ fn stored(program: &Program, fuse: bool) -> Vec<bool> {
                 (size, keep)
             }
         };
+        // What would load more tensors than can be bound, as a join of many or the sum of the derivatives of many slices
+        // does, takes its largest operands from memory.
+        if matches!(val.kind, Kind::Map(_)) && size.1 >= cap {
+            while sources(program, &stored, id) >= cap {
+                let mut largest = None;
+                for &input in &val.inputs {
+                    let mut source = input;
+                    while let (Kind::View(_) | Kind::Window(..), false) = (&vals[source].kind, stored[source]) {
+                        source = vals[source].inputs[0];
+                    }
+                    if matches!(vals[source].kind, Kind::Map(_)) && !stored[source] {
+                        largest = largest.max(Some((sources(program, &stored, source), source)));
+                    }
+                }
+                let Some((_, operand)) = largest else { break };
+                stored[operand] = true;
+            }
+        }
         stored[id] = keep;
         behind[id] = readers[id] == 1
             && match val.kind {
@@ -279,7 +314,7 @@ fn stored(program: &Program, fuse: bool) -> Vec<bool> {
 
 /// Groups the program. `cap` is how many storage buffers a kernel may bind.
 pub fn fuse(program: &Program, fuse: bool, cap: usize) -> Fused {
-    let stored = stored(program, fuse);
+    let stored = stored(program, fuse, cap);
     let count = program.vals.len();
     let mut work = Merger {
         program,

@@ -8,9 +8,9 @@ use super::options::{Evaluate, Fit, Predict, Verbose};
 use super::source::{Feed, Source};
 use super::state::lock;
 use super::work::{Work, ready_to_train};
-use super::{History, Model, Scores};
+use super::{History, Model, Scores, resume};
 use crate::callbacks::{Callback, ProgressBar, Run, Style};
-use crate::data::{Batches, Data, Shuffle};
+use crate::data::{Batch, Batches, Data, Shuffle};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
@@ -81,11 +81,36 @@ fn check(options: &Fit<'_>) -> Result<()> {
     }
 }
 
+/// The rows of a batch on the host, from which those of each step are gathered. What was computed of other tensors
+/// (scaled, cut, one-hot) is read here, once.
+pub(super) async fn on_host<M: Model + ?Sized>(model: &M, mut batch: Batch) -> Result<Data> {
+    let is_away = |tensor: &Tensor| tensor.node().is_ok_and(|(node, output)| node.value(output).host.is_none());
+    let Batch { inputs, targets, sample_weights } = &mut batch;
+    let away: Vec<_> =
+        [inputs, targets, sample_weights].into_iter().flatten().filter(|tensor| is_away(tensor)).collect();
+    if !away.is_empty() {
+        let device = Work::new(model).await?.device;
+        for tensor in away {
+            let bits = tensor.read_bits(Some(&device)).await?;
+            let (node, output) = tensor.node()?;
+            *tensor = Tensor::from_bits(bits.into(), node.outputs()[output].clone(), node.place().clone());
+        }
+    }
+    Data::new(batch)
+}
+
 /// What to train on, and what is held back to validate on.
-fn feeds<'d>(source: Source<'d>, options: &Fit<'_>) -> Result<(Feed<'d>, Option<Data>)> {
-    let given = options.validation_data.clone().map(Data::new).transpose()?;
+async fn feeds<'d, M: Model + ?Sized>(
+    model: &M,
+    source: Source<'d>,
+    options: &Fit<'_>,
+) -> Result<(Feed<'d>, Option<Data>)> {
+    let given = match options.validation_data.clone() {
+        Some(batch) => Some(on_host(model, batch).await?),
+        None => None,
+    };
     let whole = match source {
-        Source::Rows(rows) => Data::new(rows)?,
+        Source::Rows(rows) => on_host(model, rows).await?,
         Source::Stream(_) if options.steps_per_epoch.is_none() => {
             let what = "a stream of batches has no end that an epoch could stop at; give steps_per_epoch";
             return Err(Error::Argument { what: what.into() });
@@ -107,7 +132,7 @@ fn feeds<'d>(source: Source<'d>, options: &Fit<'_>) -> Result<(Feed<'d>, Option<
 pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, options: Fit<'_>) -> Result<History> {
     ready_to_train(model)?;
     check(&options)?;
-    let (mut feed, held_back) = feeds(source, &options)?;
+    let (mut feed, held_back) = feeds(model, source, &options).await?;
     let work = Work::new(model).await?;
     let steps = options.steps_per_epoch.or(feed.len()).unwrap_or_default();
     let due = |epoch: usize| match &options.validation_epochs {
@@ -119,20 +144,47 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, option
     let mut bar = bar(options.verbose);
     let mut callbacks = with(options.callbacks, &mut bar);
     let mut run = Run::new(work.networks(), options.epochs, steps);
+    let order = feed.order(steps);
     let mut history = History { epochs: options.epochs, steps, ..History::default() };
     let keep = |history: &History| *lock(&model.base().history) = history.clone();
     keep(&history);
 
     each!(callbacks, on_train_begin, run);
-    for epoch in options.initial_epoch..options.epochs {
+    let resumed = run.resume.take().or(options.resume_from);
+    let (mut first, mut skip) = (options.initial_epoch, 0);
+    if let Some(checkpoint) = &resumed {
+        let progress = checkpoint.progress();
+        progress.map_or(Ok(()), |progress| progress.order.must_be(&order))?;
+        resume::restore(&work, checkpoint, &mut callbacks)?;
+        if let Some(progress) = progress {
+            (first, skip, run.stop) = (progress.epoch, progress.step, progress.stop);
+            run.scores = progress.scores.clone();
+            history = History { epochs: options.epochs, steps, ..progress.history.clone() };
+            keep(&history);
+            if first < options.epochs && !run.stop {
+                feed.pass_over(first.saturating_sub(options.initial_epoch) * steps + skip)?;
+            }
+        }
+    }
+    for epoch in first..options.epochs {
         if run.stop {
             break;
         }
         let mut ended = false;
-        feed.seek(epoch * steps)?;
-        work.reset()?;
+        feed.seek(epoch * steps + skip)?;
         run.start_epoch(epoch);
-        each!(callbacks, on_epoch_begin, run);
+        run.step = std::mem::take(&mut skip);
+        match resumed.as_ref().filter(|_| run.step > 0) {
+            None => {
+                work.reset()?;
+                each!(callbacks, on_epoch_begin, run);
+            }
+            Some(checkpoint) => {
+                // The epoch began before the checkpoint was taken: what its hooks do must not be done twice.
+                each!(callbacks, on_epoch_begin, run);
+                resume::restore(&work, checkpoint, &mut callbacks)?;
+            }
+        }
         while run.step < steps && !run.stop {
             let group = feed.group(fused.min(steps - run.step))?;
             if group.is_empty() {
@@ -147,6 +199,10 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, option
             let logs = work.train(&group)?;
             run.finish_step(group.len(), logs);
             each!(callbacks, on_batch_end, run);
+            if run.checkpoint && run.step < steps && !run.stop {
+                let next = (epoch, run.step);
+                resume::checkpoint(&work, &mut run, next, &order, &history, &mut callbacks).await?;
+            }
         }
         if ended {
             // Nothing was seen of this epoch, so there is nothing to report.
@@ -160,6 +216,7 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, option
             let mut within = run.validation(steps.unwrap_or_default());
             test(&work, &mut feed, steps, &mut callbacks, &mut within).await?;
             run.stop |= within.stop;
+            run.checkpoint |= within.checkpoint;
             for (name, value) in within.scores.iter() {
                 scores.push(format!("val_{name}"), value);
             }
@@ -168,6 +225,9 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, option
         each!(callbacks, on_epoch_end, run);
         history.push(epoch, &run.scores);
         keep(&history);
+        if run.checkpoint {
+            resume::checkpoint(&work, &mut run, (epoch + 1, 0), &order, &history, &mut callbacks).await?;
+        }
     }
     if !history.epoch.is_empty() {
         work.networks().iter().try_for_each(|network| network.adopt_averages(&work.device))?;
@@ -192,7 +252,10 @@ pub(super) async fn evaluate<M: Model + ?Sized>(
     if options.steps == Some(0) {
         return Err(Error::Argument { what: "steps must be 1 at least".into() });
     }
-    let mut feed = Feed::of(source, options.batch_size)?;
+    let mut feed = match source {
+        Source::Rows(rows) => Feed::rows(on_host(model, rows).await?, options.batch_size, None)?,
+        Source::Stream(stream) => Feed::stream(stream, &[]),
+    };
     let work = Work::new(model).await?;
     let steps = at_most(options.steps, &feed);
     let mut bar = bar(options.verbose);

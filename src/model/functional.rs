@@ -3,6 +3,7 @@
 //! It is what models are made from: by itself, from a [`Sequential`](crate::layers::Sequential), or inside a struct of
 //! one's own that overrides steps. Deliberately absent: training; the entry points come with [`Train`](super::Train).
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 
 use super::History;
@@ -12,12 +13,12 @@ use super::state::{Store, at_home, lock};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::graph::Tensor;
-use crate::layers::{Mode, Network, Sequential, Symbolic, Variables, Which};
+use crate::layers::{Mode, Network, Sequential, Symbolic, Variable, Variables, Which};
 use crate::losses::Loss;
 use crate::metrics::Metric;
 use crate::optimizers::{ITERATION, Optimizer};
 use crate::plan::Plan;
-use crate::step::assign_all;
+use crate::step::{assign_all, part_from_holders};
 
 /// A network with its variables, optimizer, loss and metrics.
 pub struct Functional {
@@ -201,15 +202,17 @@ impl Functional {
         Ok(())
     }
 
-    /// A model of inner layers' outputs with the weights of this moment: features. It has its own state from here on;
-    /// inside a step use [`tap`](Network::tap), which shares the state.
+    /// A model of inner layers' outputs with the weights of this moment: features. It has the layers that these need,
+    /// and its own state from here on; inside a step use [`tap`](Network::tap), which shares the state.
     ///
     /// # Errors
     /// [`Error::Argument`] for a tensor that the network does not compute.
     pub fn extract(&self, outputs: &[Symbolic]) -> Result<Functional> {
-        let network = self.network.tap(outputs)?;
-        let store = at_home(&self.store)?;
-        let store = Mutex::new(Store::new(store.trainable.clone(), store.non_trainable.clone(), Vec::new()));
+        let network = self.network.tap(outputs)?.pruned();
+        let all: HashMap<String, Tensor> = self.variables()?.into_iter().collect();
+        let (trainable, fixed): (Vec<_>, Vec<_>) = network.variables().iter().partition(|v| v.trainable);
+        let values = |of: Vec<&Variable>| of.into_iter().filter_map(|v| all.get(&v.name).cloned()).collect();
+        let store = Mutex::new(Store::new(values(trainable), values(fixed), Vec::new()));
         let names = network.output_names();
         let device = Mutex::new(self.chosen());
         let (settings, history) = (Settings::default(), Mutex::default());
@@ -253,6 +256,9 @@ impl Functional {
             return Err(Error::NonFinite { what: format!("a learning rate of {rate}") });
         }
         let device = self.device().await?;
+        // A checkpoint that is not read yet keeps its values. It is parted from before the variable is taken, or the
+        // write would miss the model's own.
+        part_from_holders(&device, &mut at_home(&self.store)?.optimizer)?;
         let variables = self.optimizer_variables()?;
         assign_all(&device, &[(self.optimizer().rate_variable(&variables)?.clone(), Tensor::scalar(rate))])
     }

@@ -6,25 +6,31 @@
 //! back whatever happens. Deliberately absent: a way to override an entry point by accident (they come with a blanket
 //! implementation), and grouping of state that the case of one network and one optimizer would have to see.
 
+mod checkpoint;
 mod compile;
 mod fit;
 mod functional;
 mod history;
 mod options;
 mod outputs;
+mod resume;
 mod source;
 mod state;
+mod tensors;
 mod train;
 mod weights;
 mod work;
 
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use checkpoint::Arrived;
+pub use checkpoint::{AskedCheckpoint, Checkpoint, DataOrder, Progress};
 pub use functional::Functional;
 pub use history::{History, Scores};
 pub use options::{Compile, Evaluate, Fit, LossWeights, Predict, Verbose};
 pub use source::{Source, Stream};
 pub use state::{NetworkState, PredictState, TestState, TrainState};
 pub use train::Train;
-pub use weights::Loaded;
+pub use weights::{Layout, LoadWeights, Loaded, Rename};
 
 use crate::data::Batch;
 use crate::error::{Error, Result};

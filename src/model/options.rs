@@ -1,5 +1,6 @@
 //! What `compile`, `fit`, `evaluate` and `predict` are given: structs with defaults, of which a program names what differs.
 
+use super::Checkpoint;
 use crate::callbacks::Callback;
 use crate::data::Batch;
 use crate::losses::LossChoice;
@@ -95,6 +96,12 @@ pub struct Fit<'a> {
     pub epochs: usize,
     /// Epoch to start with: a training that goes on takes the rows it would have taken.
     pub initial_epoch: usize,
+    /// Go on where the training stood that this was taken of, in the middle of an epoch too; `initial_epoch` does not
+    /// count then. Variables, order of the data, metrics, history and the memory of callbacks are those of then. A
+    /// stream is given from its start, and its batches of before are passed over: `steps_per_epoch` for each epoch from
+    /// `initial_epoch` on. A callback that finds a checkpoint of its own, such as
+    /// [`BackupAndRestore`](crate::callbacks::BackupAndRestore), goes before this.
+    pub resume_from: Option<Checkpoint>,
     /// What is written.
     pub verbose: Verbose,
     /// What else happens around epochs and steps, in this order.
@@ -129,6 +136,7 @@ impl Default for Fit<'_> {
             batch_size: 32,
             epochs: 1,
             initial_epoch: 0,
+            resume_from: None,
             verbose: Verbose::Auto,
             callbacks: Vec::new(),
             validation_data: None,

@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: threads that read ahead, and shuffling of a stream, which only whoever makes it can do.
 
+use super::DataOrder;
 use crate::data::{Batch, Batches, Data, Shuffle};
 use crate::error::{Error, Result};
 
@@ -36,7 +37,8 @@ pub struct Stream<'d>(Box<dyn Iterator<Item = Result<Batch>> + 'd>);
 impl<'d> Stream<'d> {
     /// A stream of whatever an iterator returns. `fit` needs `steps_per_epoch` with it, takes so many batches for each
     /// epoch and goes on in the next where it stopped; if the iterator ends before, so does the training. An `Err` is
-    /// returned by `fit`.
+    /// returned by `fit`. A `fit` that goes on from a checkpoint is given the stream from its start, as the first was,
+    /// and passes over the batches that were trained on.
     pub fn new(batches: impl IntoIterator<Item = Result<Batch>, IntoIter: 'd>) -> Stream<'d> {
         Stream(Box::new(batches.into_iter()))
     }
@@ -93,14 +95,6 @@ impl<'d> Feed<'d> {
         Feed::Stream { batches, held: None, class_weight: class_weight.to_vec() }
     }
 
-    /// For evaluation: in order.
-    pub fn of(source: Source<'d>, batch_size: usize) -> Result<Feed<'d>> {
-        match source {
-            Source::Rows(rows) => Feed::rows(Data::new(rows)?, batch_size, None),
-            Source::Stream(stream) => Ok(Feed::stream(stream, &[])),
-        }
-    }
-
     /// Batches of a pass over the data, if that is known.
     pub fn len(&self) -> Option<usize> {
         match self {
@@ -115,6 +109,29 @@ impl<'d> Feed<'d> {
             Feed::Rows(rows) => rows.seek(batch),
             Feed::Stream { .. } => Ok(()),
         }
+    }
+
+    /// What the order of rows depends on, in epochs of so many steps.
+    pub fn order(&self, steps: usize) -> DataOrder {
+        match self {
+            Feed::Rows(Rows { data, batch_size, seed, .. }) => {
+                DataOrder { rows: data.len(), batch_size: *batch_size, seed: *seed, steps }
+            }
+            Feed::Stream { .. } => DataOrder { steps, ..DataOrder::default() },
+        }
+    }
+
+    /// Takes what a training that goes on has had of a stream, whose only order is that in which batches come.
+    pub fn pass_over(&mut self, batches: usize) -> Result<()> {
+        let Feed::Stream { batches: stream, .. } = self else { return Ok(()) };
+        for taken in 0..batches {
+            let Some(batch) = stream.0.next() else {
+                let what = format!("the stream ends after {taken} batches, the training to resume has had {batches}");
+                return Err(Error::Data { what });
+            };
+            batch?;
+        }
+        Ok(())
     }
 
     /// Up to `count` batches of equal shapes; none if a stream has ended.

@@ -212,7 +212,7 @@ impl<S: PartOf> Drop for Part<'_, S> {
 }
 
 /// Makes variables match metrics: those that already do stay as they are.
-fn fit_metrics(variables: &mut Vec<Variables>, initial: &[Variables], metrics: &[Metric]) {
+pub(super) fn fit_metrics(variables: &mut Vec<Variables>, initial: &[Variables], metrics: &[Metric]) {
     variables.resize(metrics.len(), Vec::new());
     for ((variables, metric), initial) in variables.iter_mut().zip(metrics).zip(initial) {
         let alike =

@@ -8,8 +8,8 @@ use super::options::{Compile, Evaluate, Fit, Predict, Verbose};
 use super::source::Source;
 use super::state::NetworkState;
 use super::work::{Work, ready_to_train};
-use super::{History, Model, Scores, TrainState, outputs};
-use crate::data::{Batch, Data};
+use super::{Checkpoint, History, Model, Scores, TrainState, outputs};
+use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::graph::Tensor;
 use crate::layers::Variables;
@@ -27,8 +27,9 @@ pub trait Train: Model {
         self.base_mut().compile(options)
     }
 
-    /// Trains, on all rows of tensors, `(&x, &y)`, or on a [`Stream`](super::Stream) of batches. The model keeps its
-    /// newest complete state on an error, and if the future is dropped.
+    /// Trains, on all rows of tensors, `(&x, &y)`, or on a [`Stream`](super::Stream) of batches. Tensors computed of
+    /// others, `(&x / 255.0, y.one_hot(10))`, are computed once. The model keeps its newest complete state on an error,
+    /// and if the future is dropped.
     ///
     /// # Errors
     /// [`Error::NotCompiled`]; [`Error::Data`] for empty or uneven data; [`Error::State`] if layers were frozen since
@@ -44,12 +45,12 @@ pub trait Train: Model {
 
     /// The outputs for all rows, on the host, of a model with one output.
     async fn predict(&self, x: impl Into<Batch>, options: Predict<'_>) -> Result<Tensor> {
-        only(fit::predict(self, &Data::new(x)?, options, false).await?)
+        only(fit::predict(self, &fit::on_host(self, x.into()).await?, options, false).await?)
     }
 
     /// The outputs for all rows, on the host, in the order of the network's outputs.
     async fn predict_all(&self, x: impl Into<Batch>, options: Predict<'_>) -> Result<Vec<Tensor>> {
-        fit::predict(self, &Data::new(x)?, options, true).await
+        fit::predict(self, &fit::on_host(self, x.into()).await?, options, true).await
     }
 
     /// One update; the scores are those of the metrics since they were last reset.
@@ -65,7 +66,7 @@ pub trait Train: Model {
 
     /// The outputs for one batch, on the host.
     async fn predict_on_batch(&self, x: impl Into<Batch>) -> Result<Tensor> {
-        let data = Data::new(x)?;
+        let data = fit::on_host(self, x.into()).await?;
         let options = Predict { batch_size: data.len(), verbose: Verbose::Silent, ..Predict::default() };
         only(fit::predict(self, &data, options, false).await?)
     }
@@ -73,6 +74,41 @@ pub trait Train: Model {
     /// Sets all metrics back to where they start.
     async fn reset_metrics(&self) -> Result<()> {
         Work::new(self).await?.reset()
+    }
+
+    /// The whole state of training as it is now: networks, optimizers and metrics. The values stay on the device until
+    /// somebody asks for the bytes.
+    ///
+    /// # Errors
+    /// [`Error::State`] inside a step.
+    async fn checkpoint(&self) -> Result<Checkpoint> {
+        Work::new(self).await?.checkpoint(None, Vec::new())
+    }
+
+    /// Sets networks, optimizers and metrics to those of a checkpoint. Where a `fit` is to go on in the middle, give it
+    /// the checkpoint as [`resume_from`](Fit::resume_from) instead.
+    ///
+    /// # Errors
+    /// [`Error::State`] with what is missing, unexpected or of another shape. Nothing is changed then.
+    async fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        Work::new(&*self).await?.restore(checkpoint)
+    }
+
+    /// Writes a [`checkpoint`](Train::checkpoint) to a file, whole or not at all; the file of before is kept beside it.
+    /// Weights alone, for using a model, are [`save_weights`](super::Functional::save_weights).
+    #[cfg(not(target_arch = "wasm32"))]
+    async fn save(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
+        self.checkpoint().await?.write(path).await
+    }
+
+    /// Reads what [`save`](Train::save) or a training wrote. The model is made and compiled as the saved one was; a
+    /// `fit` that follows, with [`initial_epoch`](Fit::initial_epoch), computes what it would have computed then.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::read`] and [`restore`](Train::restore).
+    #[cfg(not(target_arch = "wasm32"))]
+    async fn load(&mut self, path: impl AsRef<std::path::Path>) -> Result<()> {
+        self.restore(&Checkpoint::read(path)?).await
     }
 
     /// Puts tensors that go by name into the order of the network's inputs and outputs. Outputs without sample weights
@@ -159,6 +195,18 @@ pub trait Train: Model {
             what: format!("the model has {} networks, its state was split for {N}", parts.len()),
         })?;
         Ok((parts, metrics))
+    }
+
+    /// [`save`](Train::save), blocking.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn save_blocking(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
+        pollster::block_on(self.save(path))
+    }
+
+    /// [`load`](Train::load), blocking.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn load_blocking(&mut self, path: impl AsRef<std::path::Path>) -> Result<()> {
+        pollster::block_on(self.load(path))
     }
 
     /// [`fit`](Train::fit), blocking.

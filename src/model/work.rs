@@ -14,16 +14,16 @@ use crate::gpu::Device;
 use crate::graph::{Spec, Tensor, Tree, nowhere};
 use crate::layers::Variables;
 use crate::metrics::Metric;
-use crate::step::{Logs, Step, assign_all};
+use crate::step::{Logs, Step, assign_all, part_from_holders};
 
 /// A model at work, and what was asked of it at the beginning.
 pub(super) struct Work<'m, M: ?Sized> {
     pub model: &'m M,
     pub device: Device,
-    networks: Vec<&'m Functional>,
-    metrics: Vec<Metric>,
+    pub networks: Vec<&'m Functional>,
+    pub metrics: Vec<Metric>,
     /// First values of the metrics' variables.
-    initial: Vec<Variables>,
+    pub initial: Vec<Variables>,
     /// Changes with the kind of model and everything else that makes another step of the same network.
     generation: u64,
     /// Whether steps are called for every batch instead of recorded.
@@ -193,7 +193,9 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
 
     /// Sets the metrics' variables to their initial values, in place where they lie on the device.
     pub fn reset(&self) -> Result<()> {
-        let loan = self.borrow()?;
+        let mut loan = self.borrow()?;
+        // A checkpoint that is not read yet keeps its values.
+        loan.state.3.iter_mut().try_for_each(|variables| part_from_holders(&self.device, variables))?;
         let targets = loan.state.3.iter().flatten().cloned();
         let values = self.initial.iter().flatten().cloned();
         assign_all(&self.device, &targets.zip(values).collect::<Vec<_>>())

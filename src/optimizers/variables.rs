@@ -53,13 +53,24 @@ impl Optimizer {
 
     /// Names of the variables, for the names of the parameters: "iteration", "learning_rate", "dense_kernel_momentum".
     pub fn variable_names(&self, parameters: &[String]) -> Vec<String> {
+        self.each_named(parameters.len(), |parameter, name| {
+            format!("{}_{name}", parameters[parameter].replace('/', "_"))
+        })
+    }
+
+    /// Names that are different where those of the parameters are: "dense/kernel/momentum".
+    pub(crate) fn variable_paths(&self, parameters: &[&str]) -> Vec<String> {
+        self.each_named(parameters.len(), |parameter, name| format!("{}/{name}", parameters[parameter]))
+    }
+
+    fn each_named(&self, parameters: usize, of: impl Fn(usize, &str) -> String) -> Vec<String> {
         let name = |role| match role {
             Role::Iteration => "iteration".into(),
             Role::LearningRate(_) => "learning_rate".into(),
-            Role::Kept { parameter, name, .. } => format!("{}_{name}", parameters[parameter].replace('/', "_")),
+            Role::Kept { parameter, name, .. } => of(parameter, name),
             Role::Shared { name, .. } => name.into(),
         };
-        self.roles(parameters.len()).into_iter().map(name).collect()
+        self.roles(parameters).into_iter().map(name).collect()
     }
 }
 

@@ -4,7 +4,7 @@
 //! polynomial, then the quantile by a polynomial in that logarithm for each of four ranges, after the form of Giles,
 //! "Approximating the erfinv function" (GPU Computing Gems, 2011). `shaders/normal.wgsl` is the same function on a
 //! device; it says what each step means. The polynomials are minimax fits: of log2 with an error of 2^-27, of the
-//! quantile with errors of 2^-25.8 to 2^-24.3; their constants carry one unit for the mean of what [`scale`] loses. With
+//! quantile with errors of 2^-25.8 to 2^-24.3; their constants carry one unit for the mean of what `scale` loses. With
 //! all rounding the quantile is within 2^-23. Deliberately absent: floats until the last step, which is exact;
 //! Box and Muller's method, whose logarithm and cosine differ between drivers.
 

@@ -1,7 +1,7 @@
 //! Callbacks: when they are called, what they see, and what they may change.
 
 mod best;
-mod files;
+pub mod files;
 mod hooks;
 mod nan;
 mod rates;

@@ -215,6 +215,11 @@ fn features_are_the_outputs_of_inner_layers() {
     let features = model.extract(std::slice::from_ref(&inner)).unwrap();
     let rows = features.predict_blocking(&x, crate::unseen()).unwrap();
     assert_eq!(rows.shape(), [32, 5].into());
+    // What the features do not need is not there, neither in the summary nor in a file of weights.
+    let names: Vec<_> = features.variables().unwrap().into_iter().map(|variable| variable.0).collect();
+    assert_eq!(names, ["first/kernel", "first/bias", "shift/beta", "shift/mean"]);
+    assert_eq!(features.count_params(), model.count_params() - 6);
+    assert!(!features.summary().contains("last"), "{}", features.summary());
     // From the features the last layer makes the predictions.
     let device = pollster::block_on(model.device()).unwrap();
     let weight = |name: &str| model.variables().unwrap().into_iter().find(|v| v.0 == name).unwrap().1;

@@ -4,8 +4,8 @@ use crate::{base, bits, silent, unseen};
 use wengert::optimizers::ITERATION;
 use wengert::prelude::*;
 
-struct Gan {
-    generator: Functional,
+pub struct Gan {
+    pub generator: Functional,
     discriminator: Functional,
     d_loss: Metric,
     g_loss: Metric,
@@ -70,7 +70,7 @@ impl Model for Gan {
     }
 }
 
-fn gan() -> Gan {
+pub fn gan() -> Gan {
     let network = |seed: u64, dropout: f64, outputs: usize| {
         Sequential::new([2])
             .add(Dense::new(16).activation("tanh"))
@@ -94,7 +94,7 @@ fn gan() -> Gan {
     gan
 }
 
-fn ring(rows: usize) -> Tensor {
+pub fn ring(rows: usize) -> Tensor {
     let angles = (0..rows).map(|i| i as f32 * 0.37);
     Tensor::new(&angles.flat_map(|a| [2.0 * a.cos(), 2.0 * a.sin()]).collect::<Vec<f32>>(), [rows, 2])
 }

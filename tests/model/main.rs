@@ -5,6 +5,7 @@
 #![cfg(not(target_arch = "wasm32"))]
 
 mod callbacks;
+mod checkpoint;
 mod eager;
 mod fit;
 mod freezing;

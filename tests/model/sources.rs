@@ -36,6 +36,40 @@ fn a_stream_trains_as_its_rows_do() {
     }
 }
 
+/// What a program usually does to its data first, scaling, cutting and one-hot targets, needs no reading by hand.
+#[test]
+fn tensors_computed_of_others_are_data() {
+    let ((x, values), labels) = (uniform(1, 24, 4), Tensor::new(&[0i32, 1, 2, 1, 0, 2, 2, 1], [8]));
+    let halved: Vec<f32> = values[..32].iter().map(|value| value / 2.0).collect();
+    let one_hot: Vec<f32> =
+        [0usize, 1, 2, 1, 0, 2, 2, 1].iter().flat_map(|&of| (0..3).map(move |i| f32::from(i == of))).collect();
+    let train = |x: Tensor, y: Tensor, weight: Tensor| {
+        let mut model = Sequential::new([4]).add(Dense::new(3).activation("softmax")).build().unwrap();
+        let compile = Compile { loss: "categorical_crossentropy".into(), metrics: vec!["accuracy".into()], ..adam() };
+        model.compile(compile).unwrap();
+        let validation_data = Some((&x, &y).into());
+        let options = Fit { batch_size: 3, epochs: 2, validation_data, ..silent() };
+        let history = model.fit_blocking((&x, &y, &weight), options).unwrap();
+        let scores = model.evaluate_blocking((&x, &y, &weight), quiet()).unwrap();
+        (bits(&model), history, scores, predictions(&model, &x))
+    };
+    let given = train(Tensor::new(&halved, [8, 4]), Tensor::new(&one_hot, [8, 3]), Tensor::new(&[1.0f32; 8], [8]));
+    let computed = train(x.slice(0, 0..8) / 2.0, labels.one_hot(3), Tensor::ones([8]));
+    assert!(given == computed);
+
+    // Rows of what no buffer holds as a whole.
+    let large = Tensor::new(&vec![1f32; 40 << 20], [10 << 20, 4]);
+    let mut model = linear(4);
+    model.compile(sgd(0.1)).unwrap();
+    model.fit_blocking((large.slice(0, 5..13), Tensor::ones([8, 1])), silent()).unwrap();
+    assert_eq!(predictions(&model, &large.slice(0, 7..9)).len(), 2);
+
+    let empty = model.fit_blocking((Tensor::zeros([0, 4]), Tensor::zeros([0, 1])), silent()).unwrap_err();
+    assert_eq!(empty.to_string(), "the data set is empty: the input has 0 rows");
+    let poisoned = model.fit_blocking((&x + Tensor::zeros([3]), Tensor::zeros([24, 1])), silent()).unwrap_err();
+    assert!(matches!(poisoned, Error::Shape { .. }), "{poisoned}");
+}
+
 #[test]
 fn a_stream_goes_on_where_the_last_epoch_stopped_and_may_end() {
     /// Logs the mean of the inputs.

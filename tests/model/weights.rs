@@ -1,6 +1,7 @@
 //! Weights as bytes and files.
 
 use crate::{adam, bits, mlp, silent, uniform, unseen};
+use wengert::model::{Layout, LoadWeights};
 use wengert::prelude::*;
 
 fn trained() -> Functional {
@@ -55,6 +56,9 @@ fn a_file_that_does_not_fit_changes_nothing() {
     let error = pollster::block_on(model.set_weights(&bits(&other))).unwrap_err().to_string();
     assert!(error.contains("dense_1/kernel is f32[8, 1]") && error.contains("[8, 2]"), "{error}");
     assert!(before == bits(&model));
+    let strange = Sequential::new([4]).add(Dense::new(8).named("strange")).build().unwrap();
+    let error = pollster::block_on(model.set_weights(&bits(&strange))).unwrap_err().to_string();
+    assert!(error.contains("dense/kernel") && error.contains("strange/bias"), "{error}");
     let error = pollster::block_on(model.set_weights(b"no such thing")).unwrap_err();
     assert!(matches!(error, Error::Format { .. }), "{error}");
     let error = pollster::block_on(model.load_weights("/no/such/file")).unwrap_err();
@@ -75,4 +79,78 @@ fn tensors_that_were_taken_keep_their_values_when_others_are_set() {
     let back: Vec<f32> =
         model.variables().unwrap().iter().flat_map(|(_, t)| t.to_vec_on::<f32>(&device).unwrap()).collect();
     assert_eq!(kept, back);
+}
+
+/// A file as PyTorch names and lays it out: `[out, in]`.
+fn torch(tensors: &[(&str, &[usize], Vec<f32>)]) -> Vec<u8> {
+    let bytes: Vec<Vec<u8>> =
+        tensors.iter().map(|(_, _, values)| values.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+    let view = |shape: &[usize], bytes| {
+        safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), bytes).unwrap()
+    };
+    let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| (*name, view(shape, bytes)));
+    safetensors::serialize(views, None).unwrap()
+}
+
+fn values(model: &Functional) -> Vec<Vec<f32>> {
+    let device = pollster::block_on(model.device()).unwrap();
+    model.variables().unwrap().iter().map(|(_, t)| t.to_vec_on::<f32>(&device).unwrap()).collect()
+}
+
+#[test]
+fn a_file_of_pytorch_fits_by_its_names_and_its_layout() {
+    let model = Sequential::new([3]).add(Dense::new(2).named("head")).build().unwrap();
+    let file = torch(&[
+        ("net.head.weight", &[2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
+        ("net.head.bias", &[2], vec![7.0, 8.0]),
+        ("other.weight", &[1], vec![0.0]),
+    ]);
+    let rename = |name: &str| name.strip_prefix("net.").map(Into::into);
+    let options = LoadWeights { strict: true, layout: Layout::PyTorch, rename: Some(&rename), ..Default::default() };
+    let loaded = pollster::block_on(model.set_weights_with(&file, options)).unwrap();
+    assert_eq!((loaded.matched.len(), loaded.unused.len()), (2, 0));
+    assert_eq!(values(&model), [vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.0], vec![7.0, 8.0]]);
+    // y = x W^T + b there is y = x W + b here.
+    let x = Tensor::new(&[1.0f32, 10.0, 100.0], [1, 3]);
+    let y = model.predict_blocking(&x, Predict::default()).unwrap().to_vec::<f32>().unwrap();
+    assert_eq!(y, [321.0 + 7.0, 654.0 + 8.0]);
+    // Under the names of here, the same file has nothing for the network.
+    let loaded = pollster::block_on(model.set_weights(&file)).unwrap();
+    assert_eq!((loaded.matched.len(), loaded.missing.len(), loaded.unused.len()), (0, 2, 3));
+    // Two tensors cannot be one variable.
+    let options = LoadWeights { rename: Some(&|_| Some("head/bias".into())), ..LoadWeights::default() };
+    let error = pollster::block_on(model.set_weights_with(&file, options)).unwrap_err().to_string();
+    assert!(error.contains("are both head/bias"), "{error}");
+    // A square or wrong kernel is judged by the shape it has when turned.
+    let wide = torch(&[("head.weight", &[3, 2], vec![0.0; 6])]);
+    let options = LoadWeights { layout: Layout::PyTorch, ..LoadWeights::default() };
+    let error = pollster::block_on(model.set_weights_with(&wide, options)).unwrap_err().to_string();
+    assert!(error.contains("head/kernel is f32[3, 2], the file has f32[3, 2] as head.weight"), "{error}");
+}
+
+#[test]
+fn strictness_and_leniency_are_asked_for() {
+    let network = |units: usize, last: &str| {
+        Sequential::new([4]).add(Dense::new(8).named("body")).add(Dense::new(units).named(last)).build().unwrap()
+    };
+    let (model, before) = (network(2, "head"), bits(&network(2, "head")));
+    let load = |other: &Functional, options| pollster::block_on(model.set_weights_with(&bits(other), options));
+    let strict = LoadWeights { strict: true, ..LoadWeights::default() };
+    let error = load(&network(2, "tail"), strict).unwrap_err().to_string();
+    assert!(
+        error.contains("lacks head/kernel, head/bias; the network has no place for tail/bias, tail/kernel"),
+        "{error}"
+    );
+    assert!(load(&network(3, "head").seed(1).unwrap(), strict).is_err());
+    assert!(bits(&model) == before);
+    let lenient = LoadWeights { skip_mismatch: true, ..LoadWeights::default() };
+    let loaded = load(&network(3, "head").seed(1).unwrap(), lenient).unwrap();
+    assert_eq!(loaded.matched, ["body/kernel", "body/bias"]);
+    assert_eq!(
+        loaded.mismatched,
+        ["head/kernel is f32[8, 2], the file has f32[8, 3]", "head/bias is f32[2], the file has f32[3]"]
+    );
+    let seeded = network(2, "head").seed(1).unwrap();
+    assert_eq!(load(&seeded, strict).unwrap().matched.len(), 4);
+    assert!(bits(&model) == bits(&seeded));
 }

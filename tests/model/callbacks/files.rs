@@ -133,7 +133,7 @@ fn only(fields: &[(u64, Vec<u8>)], number: u64) -> Option<&[u8]> {
 }
 
 /// The scalars of the event files of a folder, as (tag, step, value), and the number of files.
-fn scalars(folder: &std::path::Path) -> (Vec<(String, u64, f32)>, usize) {
+pub fn scalars(folder: &std::path::Path) -> (Vec<(String, u64, f32)>, usize) {
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
     paths.sort();
     let mut scalars = Vec::new();
@@ -174,7 +174,7 @@ fn the_reader_of_this_test_knows_checksums() {
 }
 
 /// Scalars of one tag.
-fn of(scalars: &[(String, u64, f32)], tag: &str) -> Vec<(u64, f64)> {
+pub fn of(scalars: &[(String, u64, f32)], tag: &str) -> Vec<(u64, f64)> {
     scalars.iter().filter(|scalar| scalar.0 == tag).map(|scalar| (scalar.1, f64::from(scalar.2))).collect()
 }
 
