@@ -93,6 +93,26 @@ impl Function {
         Function { seed, full, state, batch, constants: RefCell::default() }
     }
 
+    /// The function for batches of fewer rows that are longer: another graph of another kind of batch, or nearly the same
+    /// one, whose kernels must not be taken for its own where they are not.
+    pub fn reshaped(&self, random: &mut Random) -> Function {
+        let by = 2 + random.below(3);
+        let mut longer = |inner: &Vec<usize>| {
+            let mut inner = inner.clone();
+            if !inner.is_empty() {
+                let axis = random.below(inner.len());
+                inner[axis] *= 1 + random.below(by);
+                if random.chance(0.3) {
+                    inner.reverse();
+                }
+            }
+            inner
+        };
+        let batch = self.batch.iter().map(|(inner, dtype)| (longer(inner), *dtype)).collect();
+        let full = (self.full / by).max(1);
+        Function { seed: self.seed, full, state: self.state.clone(), batch, constants: RefCell::default() }
+    }
+
     /// Records the function.
     pub fn record(&self, state: &[Tensor], batch: &[Tensor]) -> Result<Outcome> {
         let mut drawn = Drawn::new(self, self.seed, state, batch);
@@ -100,7 +120,8 @@ impl Function {
         drawn.grow_by(nodes);
         let slopes = drawn.slopes(state, batch)?;
         let new = drawn.update(state, &slopes);
-        let logs = (0..1 + drawn.random.below(4)).map(|_| drawn.log(&new)).collect();
+        let count = 1 + self.seed % 4;
+        let logs = (0..count).map(|_| drawn.log(&new)).collect();
         Ok(Outcome { state: new, logs })
     }
 }

@@ -135,6 +135,7 @@ pub fn check(device: &Device, seed: u64) -> Text<()> {
     if let Some(twin) = twin.filter(|_| random.chance(0.3)) {
         state[twin] = state[0].clone();
     }
+    let reshaped = function.reshaped(&mut random);
     let mut step = Step::with(device, options.clone());
     let mut sizes = vec![full];
     for _ in 0..3 + random.below(3) {
@@ -148,8 +149,11 @@ pub fn check(device: &Device, seed: u64) -> Text<()> {
     let fresh = 1 + random.below(sizes.len() - 1);
     let mut held: Vec<(Tensor, Vec<u32>)> = Vec::new();
     for (run_number, &rows) in sizes.iter().enumerate() {
+        let is_other = run_number > 0 && random.chance(0.2);
+        let (function, rows) = if is_other { (&reshaped, rows.min(reshaped.full)) } else { (&function, rows) };
         let at = |what: &str, step: &Step| {
-            format!("seed {seed}, run {run_number} of {sizes:?} rows, {options:?}: {what}{}", listing(step))
+            let rows = if is_other { format!("{rows} longer") } else { rows.to_string() };
+            format!("seed {seed}, run {run_number} of {sizes:?} with {rows} rows, {options:?}: {what}{}", listing(step))
         };
         let specs: Vec<_> =
             (function.batch.iter()).map(|(inner, dtype)| ([&[rows], &inner[..]].concat(), *dtype)).collect();
@@ -173,12 +177,12 @@ pub fn check(device: &Device, seed: u64) -> Text<()> {
                 now.swap(i, j);
             }
         }
-        let outcome = function.record(&restore(&function, &now), &batch).map_err(text)?;
+        let outcome = function.record(&restore(function, &now), &batch).map_err(text)?;
         let items: Vec<Item> = outcome.state.into_iter().chain(outcome.logs).collect();
         let tensors: Vec<Tensor> = items.iter().map(|item| item.tensor.clone()).collect();
         let values = interpret(&tensors, &Given::new()).map_err(text)?;
         let wanted: Vec<_> = items.into_iter().zip(values.into_iter().map(|array| array.data)).collect();
-        let logs = run(&mut step, &function, &mut state, std::slice::from_ref(&batch)).map_err(|e| at(&e, &step))?;
+        let logs = run(&mut step, function, &mut state, std::slice::from_ref(&batch)).map_err(|e| at(&e, &step))?;
         let after = all_bits(&state, device)?;
         if let Some(wrong) = compare(&wanted, &after, &logs) {
             return Err(at(&wrong, &step));
@@ -188,30 +192,29 @@ pub fn check(device: &Device, seed: u64) -> Text<()> {
                 return Err(at(&format!("what was held of the state ({number}) has changed"), &step));
             }
         }
-        if rows != full && run_number != fresh {
+        let is_full = rows == full && !is_other;
+        if !is_full && run_number != fresh {
             continue;
         }
-        let (mut alone, mut other) = (Step::with(device, options.clone()), restore(&function, &now));
+        let (mut alone, mut other) = (Step::with(device, options.clone()), restore(function, &now));
         let alone_logs =
-            run(&mut alone, &function, &mut other, std::slice::from_ref(&batch)).map_err(|e| at(&e, &alone))?;
+            run(&mut alone, function, &mut other, std::slice::from_ref(&batch)).map_err(|e| at(&e, &alone))?;
         let alone_bits = all_bits(&other, device)?;
         if let Some(wrong) = compare(&wanted, &alone_bits, &alone_logs) {
             return Err(at(&format!("alone: {wrong}"), &alone));
         }
         // The plan of the full batch is the same wherever its state lies.
-        if rows == full
-            && (alone_bits != after || alone_logs.iter().zip(&logs).any(|(a, b)| a.to_bits() != b.to_bits()))
-        {
+        if is_full && (alone_bits != after || alone_logs.iter().zip(&logs).any(|(a, b)| a.to_bits() != b.to_bits())) {
             return Err(at("a step that saw no other batch gives other bits", &step));
         }
         // Several batches in one submission are as many runs.
         if random.chance(0.3) {
             let batches = [batch, draw(&mut random, &specs)];
-            let mut one_by_one = restore(&function, &after);
-            run(&mut alone, &function, &mut one_by_one, &batches[..1])?;
-            let last = run(&mut alone, &function, &mut one_by_one, &batches[1..])?;
-            let mut together = restore(&function, &after);
-            let logs = run(&mut alone, &function, &mut together, &batches)?;
+            let mut one_by_one = restore(function, &after);
+            run(&mut alone, function, &mut one_by_one, &batches[..1])?;
+            let last = run(&mut alone, function, &mut one_by_one, &batches[1..])?;
+            let mut together = restore(function, &after);
+            let logs = run(&mut alone, function, &mut together, &batches)?;
             let same = all_bits(&one_by_one, device)? == all_bits(&together, device)? && last == logs;
             if !same {
                 return Err(at("two batches in one submission are not two runs", &alone));
