@@ -111,14 +111,14 @@ impl Layer for Positions {
 fn tfm() -> Result<Case> {
     const WIDTH: usize = 128;
     let tokens = Symbolic::input([STEPS], DType::I32);
-    let mut x = Positions.on(&Embedding::new(VOCABULARY, WIDTH).on(&tokens));
+    let mut x = Positions.on(Embedding::new(VOCABULARY, WIDTH).on(&tokens));
     for _ in 0..2 {
         let y = LayerNormalization::new().on(&x);
         x = Add.on([&x, &MultiHeadAttention::new(4, WIDTH / 4).use_causal_mask(true).on([&y, &y])]);
-        let y = Dense::new(4 * WIDTH).activation("gelu").on(&LayerNormalization::new().on(&x));
+        let y = Dense::new(4 * WIDTH).activation("gelu").on(LayerNormalization::new().on(&x));
         x = Add.on([&x, &Dense::new(WIDTH).on(&y)]);
     }
-    let logits = Dense::new(VOCABULARY).on(&LayerNormalization::new().on(&x));
+    let logits = Dense::new(VOCABULARY).on(LayerNormalization::new().on(&x));
     let text: Vec<i32> = (0..SEQUENCES * STEPS + 1).map(|i| (i * i * 7 + i * 13) as i32 % VOCABULARY as i32).collect();
     Ok(Case {
         name: "step_tfm",
