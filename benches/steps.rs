@@ -7,10 +7,12 @@
 //! where VKCOUNT_FILE names its file. `--plan` prints each plan, `--profile` the time of each dispatch.
 //!
 //! `fit_seed` is what `fit` adds to a step: the model of `step_seed` through `fit`, against the same steps replayed from
-//! batches that lie ready, in blocks that alternate.
+//! batches that lie ready, in blocks that alternate. `--learn=FILE` trains the model of `step_tfm` on a text instead of
+//! timing anything, and prints the loss as it goes.
 
 use std::time::Instant;
 
+use wengert::graph::Spec;
 use wengert::layers::{Conv2D, MaxPooling2D, Network};
 use wengert::metrics;
 use wengert::prelude::*;
@@ -80,6 +82,80 @@ fn cnn() -> Result<Case> {
         optimizer: Adam::default().into(),
         batch: (uniform(1, &[64, 28, 28, 1]), Tensor::new(&labels, [64])),
     })
+}
+
+/// Characters, characters a transformer sees at once, sequences of a batch.
+const VOCABULARY: usize = 96;
+const STEPS: usize = 64;
+const SEQUENCES: usize = 16;
+
+/// Adds a learnt vector for each place in a sequence.
+#[derive(Debug)]
+struct Positions;
+
+impl Layer for Positions {
+    fn kind(&self) -> &str {
+        "positions"
+    }
+
+    fn variables(&self, inputs: &[Spec]) -> Result<Vec<Variable>> {
+        Ok(vec![Variable::weight("embeddings", inputs[0].shape[1..].to_vec(), "uniform".into())])
+    }
+
+    fn call(&self, inputs: &[Tensor], context: &mut Context) -> Tensor {
+        &inputs[0] + context.weight(0)
+    }
+}
+
+/// Two pre-norm blocks of width 128, 4 causal heads and a feed-forward of 512 with gelu; 429,664 parameters.
+fn tfm() -> Result<Case> {
+    const WIDTH: usize = 128;
+    let tokens = Symbolic::input([STEPS], DType::I32);
+    let mut x = Positions.on(Embedding::new(VOCABULARY, WIDTH).on(&tokens));
+    for _ in 0..2 {
+        let y = LayerNormalization::new().on(&x);
+        x = Add.on([&x, &MultiHeadAttention::new(4, WIDTH / 4).use_causal_mask(true).on([&y, &y])]);
+        let y = Dense::new(4 * WIDTH).activation("gelu").on(LayerNormalization::new().on(&x));
+        x = Add.on([&x, &Dense::new(WIDTH).on(&y)]);
+    }
+    let logits = Dense::new(VOCABULARY).on(LayerNormalization::new().on(&x));
+    let text: Vec<i32> = (0..SEQUENCES * STEPS + 1).map(|i| (i * i * 7 + i * 13) as i32 % VOCABULARY as i32).collect();
+    Ok(Case {
+        name: "step_tfm",
+        network: Network::new(&[tokens], &[logits])?,
+        loss: SparseCategoricalCrossentropy { from_logits: true, ..Default::default() }.into(),
+        metrics: vec![Metric::from(Mean).named("loss"), metrics::get("accuracy")?],
+        optimizer: Adam::default().into(),
+        batch: sequences(&text, (0..SEQUENCES).map(|row| row * STEPS)),
+    })
+}
+
+/// Sequences that begin at these places, and what follows each of their characters.
+fn sequences(text: &[i32], starts: impl Iterator<Item = usize> + Clone) -> (Tensor, Tensor) {
+    let rows = |ahead: usize| -> Vec<i32> {
+        starts.clone().flat_map(|at| text[at + ahead..at + ahead + STEPS].iter().copied()).collect()
+    };
+    (Tensor::new(&rows(0), [SEQUENCES, STEPS]), Tensor::new(&rows(1), [SEQUENCES, STEPS]))
+}
+
+/// Trains on random pieces of a text; characters are their ASCII codes less 31, and 0.
+fn learn(case: &Case, file: &str) -> Result<()> {
+    let bytes = std::fs::read(file).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let text: Vec<i32> = bytes.iter().map(|&byte| i32::from(byte.clamp(31, 126)) - 31).collect();
+    let device = Device::blocking()?;
+    let mut step = Step::new(&device);
+    let mut state = case.state()?;
+    for at in 0..=600 {
+        let places = threefry::uniform(threefry::key(at), SEQUENCES, 0.0, (text.len() - STEPS - 1) as f32);
+        let batch = sequences(&text, places.iter().map(|&place| place as usize));
+        let logs = step.run(&mut state, &batch, |state: State, batch| case.step(state, batch))?;
+        if at % 100 == 0 {
+            println!("{at} {:?}", logs.read_blocking()?);
+            // The metrics are means since here.
+            state.3 = case.metrics.iter().map(Metric::initial).collect();
+        }
+    }
+    Ok(())
 }
 
 impl Case {
@@ -275,7 +351,10 @@ fn main() -> Result<()> {
     // Cargo passes --bench.
     let (flags, names): (Vec<String>, Vec<String>) =
         std::env::args().skip(1).filter(|word| word != "--bench").partition(|word| word.starts_with("--"));
-    for case in [seed()?, mlp()?, cnn()?] {
+    if let Some(file) = flags.iter().find_map(|flag| flag.strip_prefix("--learn=")) {
+        return learn(&tfm()?, file);
+    }
+    for case in [seed()?, mlp()?, cnn()?, tfm()?] {
         for (way, suffix) in [(Way::Queued, ""), (Way::Read, "_read"), (Way::Fused(16), "_k16")] {
             let name = format!("{}{suffix}", case.name);
             if names.is_empty() || names.contains(&name) {

@@ -146,3 +146,39 @@ fn a_smaller_batch_uses_the_kernels_of_the_full_one() {
         .unwrap();
     check("cnn", &Trained::new(cnn), &[20, 20, 1], 10, 64, &[32, 25, 3]);
 }
+
+/// What a step of one log gives for batches in turn.
+fn logged(batches: &[Tensor], f: impl Fn(&Tensor) -> Tensor) -> Vec<f32> {
+    let device = Device::blocking().unwrap();
+    let mut step = Step::new(&device);
+    let mut run = |batch: &Tensor| {
+        let logs = step.run(&mut (), batch, |_, batch| Ok((Logs::from([("value", f(batch))]), ()))).unwrap();
+        logs.read_blocking().unwrap()[0].1
+    };
+    batches.iter().map(&mut run).collect()
+}
+
+#[test]
+fn fewer_but_longer_rows_are_summed_to_their_end() {
+    // As many elements in all as buckets of texts have: fewer rows, each longer than those the kernel was written for.
+    let batches = [Tensor::new(&[1f32; 6400], [64, 100]), Tensor::new(&[1f32; 3200], [16, 200])];
+    assert_eq!(logged(&batches, |x| x.sum(1).max(..)), [100.0, 200.0]);
+}
+
+#[test]
+fn rows_that_become_columns_are_summed_as_columns() {
+    let columns: Vec<f32> = (0..3200).map(|i| (i % 4) as f32).collect();
+    let batches = [Tensor::new(&[1f32; 6400], [64, 100, 1]), Tensor::new(&columns, [16, 50, 4])];
+    assert_eq!(logged(&batches, |x| x.sum(1).max(..)), [100.0, 150.0]);
+}
+
+#[test]
+fn a_long_product_does_not_split_the_products_of_another_graph() {
+    let batches = [Tensor::new(&[1f32; 16384], [8192, 2]), Tensor::new(&[1f32; 12], [3, 2, 2])];
+    // Both products are the fourth value of their programs.
+    let product = |x: &Tensor| match x.rank() {
+        2 => x.t().matmul(x).max(..),
+        _ => x.slice(0, 0..2).matmul(&x.slice(0, 0..2).t()).sum(..),
+    };
+    assert_eq!(logged(&batches, product), [8192.0, 16.0]);
+}

@@ -181,7 +181,7 @@ fn views_of_host_data_need_no_device() {
     assert_eq!(read(x.reshape([2, 3]).slice(1, 1..).flip(0)), [5, 6, 2, 3]);
     assert_eq!(read(x.slice(0, 2..).pad(&[(1, 0), (0, 1)])), [0, 0, 0, 5, 6, 0]);
     assert_eq!(read(x.slice(1, ..1).broadcast_to([3, 2])), [1, 1, 3, 3, 5, 5]);
-    assert_eq!(read(x.slice(0, 1..1)), []);
+    assert_eq!(read(x.slice(0, 1..1)), [0i32; 0]);
     assert!(matches!((&x + &x).to_vec::<i32>(), Err(Error::Device { .. })));
 }
 

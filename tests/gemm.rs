@@ -123,7 +123,7 @@ fn operand(rows: usize, cols: usize, transposed: bool, broadcast: bool, pad: usi
     let ld = cols + pad;
     let batch_stride = if broadcast { 0 } else { rows * ld };
     let vec4 = [ld, batch_stride, cols].iter().all(|x| x.is_multiple_of(4));
-    Operand { transposed, ld, batch_stride, vec4 }
+    Operand { transposed, ld, batch_stride, outer: None, vec4 }
 }
 
 fn problem(c: &Case) -> Problem {
@@ -133,7 +133,7 @@ fn problem(c: &Case) -> Problem {
     let (br, bc) = if tb { (n, k) } else { (k, n) };
     let a = operand(ar, ac, ta, c.broadcast[0], c.pad);
     let b = operand(br, bc, tb, c.broadcast[1], c.pad);
-    Problem { batch, parts: 1, m, n, k, a, b }
+    Problem { batch, parts: 1, m, n, k, a, b, rolled: false }
 }
 
 fn check(gpu: &Gpu, target: &Target, cases: &[Case]) {
@@ -310,8 +310,9 @@ fn grids_stay_within_limits() {
         m: 8,
         n: 8,
         k: 4,
-        a: Operand { transposed: false, ld: 4, batch_stride: 32, vec4: true },
-        b: Operand { transposed: false, ld: 8, batch_stride: 0, vec4: true },
+        a: Operand { transposed: false, ld: 4, batch_stride: 32, outer: None, vec4: true },
+        b: Operand { transposed: false, ld: 8, batch_stride: 0, outer: None, vec4: true },
+        rolled: false,
     };
     let gpu = gpu();
     let mut targets = vec![target_of(Class::Browser, None)];

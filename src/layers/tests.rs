@@ -222,7 +222,7 @@ fn a_call_checks_what_it_is_given() {
     let look_up = |ids: Tensor| table.call(&rows, &[], &[ids], Mode::Infer).map(|(y, _)| y[0].shape());
     assert_eq!(look_up(Tensor::new(&[0u8, 2], [1, 2])).unwrap(), [1, 2, 4].into());
     assert!(matches!(look_up(Tensor::zeros([1, 2])), Err(Error::DType { .. })));
-    let nothing = Dense::new(0).on(&Input([4])).shape().unwrap_err().to_string();
+    let nothing = Dense::new(0).on(Input([4])).shape().unwrap_err().to_string();
     assert_eq!(nothing, "dense: units is 0; it must be 1 or more");
 
     let message = call(&trainable[1..], &state, &x).unwrap_err().to_string();

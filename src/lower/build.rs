@@ -14,8 +14,12 @@ use crate::graph::{Contraction, Fold, Lowering, Map, Node, Reduction, Spec, Tens
 
 type Key = (Kind, Vec<Id>, DType, usize);
 
-/// Sums of fewer terms are not split.
+/// Sums of fewer terms are not split, ...
 const LONG: usize = 4096;
+/// ... except that sums over rows are from so many terms on ...
+const TALL: usize = 512;
+/// ... to fewer results than this: a thread owns four of them, and too few threads leave the device idle.
+const BROAD: usize = 4096;
 /// Split sums have at most so many parts, ...
 const PARTS: usize = 256;
 /// ... about so many partial results in all, ...
@@ -24,6 +28,29 @@ const RESULTS: usize = 1 << 16;
 const STRETCH: usize = 512;
 /// ... of so many terms.
 const TERMS: usize = 32;
+
+/// For each axis of `shape` the axes of `fine` that it consists of, if it is made by joining neighbours.
+fn refined(fine: &[usize], shape: &[usize]) -> Option<Vec<std::ops::Range<usize>>> {
+    let mut at = 0;
+    let mut parts = Vec::with_capacity(shape.len());
+    for &length in shape {
+        let (start, mut product) = (at, 1);
+        while product < length && at < fine.len() {
+            product *= fine[at];
+            at += 1;
+        }
+        if product != length {
+            return None;
+        }
+        parts.push(start..at);
+    }
+    parts.last_mut()?.end = fine.len();
+    fine[at..].iter().all(|&length| length == 1).then_some(parts)
+}
+
+fn copying() -> Kind {
+    Kind::Map(Map { text: "$0", helpers: "", heavy: false })
+}
 
 #[derive(Default)]
 pub(super) struct Builder {
@@ -111,6 +138,15 @@ impl Builder {
                 .map(|view| (val.inputs[0], view)),
             _ => None,
         };
+        let folded = folded.or_else(|| match (&val.kind, op) {
+            // Axes of what is seen that lie behind one axis of this shape keep together.
+            (Kind::View(below), ViewOp::Permute(axes)) => {
+                let parts = refined(&below.shape, shape)?;
+                let axes = axes.iter().flat_map(|&axis| parts[axis].clone()).collect();
+                Some((val.inputs[0], below.then(&ViewOp::Permute(axes))?))
+            }
+            _ => None,
+        });
         let (source, view) = match folded {
             Some(folded) => folded,
             None => match View::whole(shape).then(op) {
@@ -135,7 +171,8 @@ impl Builder {
         let b = self.operand(b, (c.batch, c.k, c.n), node);
         let results = c.batch * c.m * c.n;
         let parts = match self.alike() {
-            Some(&Kind::Contraction(_, parts)) => parts,
+            // A batch and stretches would share one index.
+            Some(&Kind::Contraction(_, parts)) if c.batch == 1 => parts,
             _ if c.batch == 1 && results > 0 && c.k >= LONG => (RESULTS / results).min(c.k / STRETCH).clamp(1, PARTS),
             _ => 1,
         };
@@ -154,7 +191,30 @@ impl Builder {
         if self.program.matrix(id, sizes).is_some() {
             return id;
         }
-        self.copy(id, (self.program.vals[id].dtype, sizes.0 * sizes.1 * sizes.2), node)
+        let size = (self.program.vals[id].dtype, sizes.0 * sizes.1 * sizes.2);
+        match self.turned_copy(id, sizes, size, node) {
+            Some(turned) => turned,
+            None => self.copy(id, size, node),
+        }
+    }
+
+    /// The transposed view of a copy that has been made of the transposed matrices: a product and its derivative read
+    /// the same operand in both orders.
+    fn turned_copy(
+        &mut self,
+        id: Id,
+        (batch, rows, columns): (usize, usize, usize),
+        size: (DType, usize),
+        node: &Node,
+    ) -> Option<Id> {
+        let Val { kind: Kind::View(view), inputs, .. } = &self.program.vals[id] else { return None };
+        let parts = refined(&view.shape, &[batch, rows, columns])?;
+        let axes = [0, 2, 1].into_iter().flat_map(|axis: usize| parts[axis].clone()).collect();
+        let turned = Kind::View(view.then(&ViewOp::Permute(axes))?);
+        let turned = *self.seen.get(&(turned, inputs.clone(), size.0, size.1))?;
+        let copy = *self.seen.get(&(copying(), vec![turned], size.0, size.1))?;
+        let view = View::whole(&[batch, columns, rows].into()).then(&ViewOp::Permute(vec![0, 2, 1]))?;
+        Some(self.push(Kind::View(view), vec![copy], size, node))
     }
 
     /// Windows, or a view of some, over a copy of their image.
@@ -171,18 +231,20 @@ impl Builder {
     }
 
     fn copy(&mut self, id: Id, size: (DType, usize), node: &Node) -> Id {
-        let map = Map { text: "$0", helpers: "", heavy: false };
-        self.push_as("copy", Kind::Map(map), vec![id], size, node)
+        self.push_as("copy", copying(), vec![id], size, node)
     }
 
     /// A long fold to few results would leave the device idle: it becomes one along stretches of its length, and one over
     /// the results of those.
     fn fold(&mut self, fold: Fold, source: Id, size: (DType, usize), node: &Node) -> Id {
         let results = fold.outer * fold.inner;
+        let tall = fold.length >= TALL && fold.inner > 1 && results < BROAD;
         let parts = match self.alike() {
             Some(&Kind::Fold(_, parts)) => parts,
             _ if fold.length == 1 => return source,
-            _ if results > 0 && fold.length >= LONG => (RESULTS / results).min(fold.length / TERMS).clamp(1, PARTS),
+            _ if results > 0 && (fold.length >= LONG || tall) => {
+                (RESULTS / results).min(fold.length / TERMS).clamp(1, PARTS)
+            }
             _ => 1,
         };
         let folded = self.push(Kind::Fold(fold, parts), vec![source], (size.0, parts * results), node);

@@ -22,6 +22,8 @@ pub struct Operand {
     pub ld: usize,
     /// Elements from one matrix of the batch to the next; 0 broadcasts one matrix.
     pub batch_stride: usize,
+    /// Where one stride does not do: so many matrices, and elements from the first of those to the first behind them.
+    pub outer: Option<(usize, usize)>,
     /// Base offset, `ld`, `batch_stride` and the contiguous length are multiples of 4, and the load is plain.
     pub vec4: bool,
 }
@@ -37,6 +39,8 @@ pub struct Problem {
     pub k: usize,
     pub a: Operand,
     pub b: Operand,
+    /// The store seam is long in text: it is called in a loop, where it would stand once for each vec4 of a tile.
+    pub rolled: bool,
 }
 
 /// A kernel ready to compile and launch. Bindings: 0 uniform `params`, 1 A, 2 B, 3 C.
@@ -49,7 +53,8 @@ pub struct Gemm {
     /// Workgroups; 0 in x when C is empty.
     pub grid: [u32; 3],
     /// Uniform words: batch, m, n, k, lda, ldb, batch stride of A, of B, tiles along n, along m, in all, length of
-    /// a stretch of K or 0.
+    /// a stretch of K or 0, then for A and for B the matrices of an outer stride and what it is more than so many
+    /// batch strides.
     pub params: Vec<u32>,
     /// The epilogue seam is `store_c` (vec4) rather than `store_c1`.
     pub stores_vec4: bool,
@@ -174,6 +179,7 @@ pub fn select_like(problem: &Problem, like: &Problem, target: &Target) -> Gemm {
         a4: p.a.vec4,
         b4: p.b.vec4,
         c4: p.n.is_multiple_of(4),
+        rolled: p.rolled,
     };
     let layout = layout_of(p);
     let like = if layout_of(like) == layout { like } else { p };
@@ -186,10 +192,16 @@ pub fn select_like(problem: &Problem, like: &Problem, target: &Target) -> Gemm {
     let matrices = p.batch * p.parts;
     let total = tiles_m * tiles_n * matrices;
     let stretch = if p.parts == 1 { 0 } else { product_stretch(p.k, p.parts) };
+    let outer = |o: &Operand| match o.outer {
+        Some((count, stride)) => [count, stride.wrapping_sub(count * o.batch_stride)],
+        None => [1, 0],
+    };
+    let [[count_a, more_a], [count_b, more_b]] = [outer(&p.a), outer(&p.b)];
     let words = [
         [matrices, p.m, p.n, p.k],
         [p.a.ld, p.b.ld, p.a.batch_stride, p.b.batch_stride],
         [tiles_n, tiles_m, total, stretch],
+        [count_a, more_a, count_b, more_b],
     ];
     let kind = |t: bool| if t { "t" } else { "n" };
     let ragged = if p.a.vec4 && p.b.vec4 && layout.c4 { "" } else { " ragged" };

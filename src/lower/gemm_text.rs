@@ -31,6 +31,8 @@ pub(super) struct Layout {
     pub b4: bool,
     /// N is a multiple of 4.
     pub c4: bool,
+    /// Register tiles are stored in a loop.
+    pub rolled: bool,
 }
 
 impl Layout {
@@ -65,8 +67,8 @@ fn header(l: &Layout, what: &str) -> String {
          alias S = f32;\n\
          alias A = f32;\n\
          // A is stored {}, B {}; C is dense [batch, M, N].\n\
-         // p: (batch, M, N, K), (lda, ldb, batch stride of A, of B), (tiles along N, tiles along M, tiles in all, length of a stretch of K or 0)\n\
-         @group(0) @binding(0) var<uniform> p: array<vec4<u32>, 3>;\n\
+         // p: (batch, M, N, K), (lda, ldb, batch stride of A, of B), (tiles along N, tiles along M, tiles in all, length of a stretch of K or 0), (matrices of an outer stride, what it is more than those, of A; of B)\n\
+         @group(0) @binding(0) var<uniform> p: array<vec4<u32>, 4>;\n\
          @group(0) @binding(1) var<storage, read> a: array<{}>;\n\
          @group(0) @binding(2) var<storage, read> b: array<{}>;\n\
          @group(0) @binding(3) var<storage, read_write> c: array<{}>;\n\
@@ -100,7 +102,7 @@ fn entry(threads: usize, lane: &str, tile_m: usize, tile_n: usize) -> String {
          let M = p[0].y; let N = p[0].z;\n\
          let t = w.x + w.y * g.x; let per = p[2].x * p[2].y; let z = min(t / per, p[0].x - 1u); let ti = t % per;\n\
          let kf = z * p[2].w; let K = select(p[0].w, min(p[0].w, kf + p[2].w), p[2].w != 0u) + (g.z - 1u);\n\
-         s = vec4<u32>(p[1].x, p[1].y, z * p[1].z, z * p[1].w);\n\
+         s = vec4<u32>(p[1].xy, vec2<u32>(z) * p[1].zw + vec2<u32>(z) / p[3].xz * p[3].yw);\n\
          let mt = select(M, (ti / p[2].x) * {tile_m}u, t < p[2].z); let nt = (ti % p[2].x) * {tile_n}u;\n\
          let Mc = M - 1u; let Nc = N - 1u; let M4 = Mc & 0xfffffffcu; let N4 = Nc & 0xfffffffcu;\n"
     )
@@ -190,12 +192,21 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
         s.push('\n');
     };
     if l.ta && !l.tb {
-        // Both contiguous across K: one k at a time, no tail.
-        s.push_str("for (var k = kf; k < K; k++) {\n");
-        for r in 0..regs {
-            put!(s, "let a{r}_0 = load_a(z, k, r{r}); ");
-        }
-        load_b(s, "k");
+        // Both contiguous across K: one k at a time, no tail. Rows lie far apart, so each is loaded while the one before
+        // is multiplied.
+        let ahead = |s: &mut String, k: &str| {
+            (0..regs).for_each(|r| put!(s, "x{r} = load_a(z, {k}, r{r}); "));
+            (0..vs).for_each(|v| put!(s, "y{v} = load_b(z, {k}, j{v}); "));
+        };
+        (0..regs).for_each(|r| put!(s, "var x{r} = vec4<A>(); "));
+        (0..vs).for_each(|v| put!(s, "var y{v} = vec4<A>(); "));
+        s.push_str("if (kf < K) { ");
+        ahead(s, "kf");
+        s.push_str("}\nfor (var k = kf; k < K; k++) {\n");
+        (0..regs).for_each(|r| put!(s, "let a{r}_0 = x{r}; "));
+        (0..vs).for_each(|v| put!(s, "let b{v} = y{v}; "));
+        ahead(s, "min(k + 1u, K - 1u)");
+        s.push('\n');
         accumulate(s, 0, "");
         s.push_str("}\n");
     } else {
@@ -221,6 +232,14 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
                 }
                 s.push('\n');
             }
+        } else {
+            // All loads of a block before its arithmetic, so that they wait for memory together.
+            for q in 0..4 {
+                for v in 0..vs {
+                    put!(s, "let p{v}_{q} = load_b(z, k + {q}u, j{v}); ");
+                }
+            }
+            s.push('\n');
         }
         for (q, x) in XYZW.iter().enumerate() {
             s.push_str("{ ");
@@ -230,7 +249,7 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
                 }
                 s.push('\n');
             } else {
-                load_b(s, &format!("k + {q}u"));
+                (0..vs).for_each(|v| put!(s, "let b{v} = p{v}_{q}; "));
             }
             accumulate(s, q, &format!(".{x}"));
             s.push_str("}\n");
@@ -259,10 +278,14 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
             s.push_str("}\n");
         }
     }
-    for i in 0..tm {
-        for v in 0..vs {
-            put!(s, "put(z, mi + {i}u, n{v}, c{i}_{v});\n");
-        }
+    let tile = (0..tm).flat_map(|i| (0..vs).map(move |v| (i, v)));
+    if l.rolled {
+        let all = tile.map(|(i, v)| format!("c{i}_{v}")).collect::<Vec<_>>().join(", ");
+        put!(s, "var tile = array<vec4<A>, {}>({all});\n", tm * vs);
+        put!(s, "for (var q = 0u; q < {}u; q++) {{ let n = nt + (lane + q % {vs}u * {lanes}u) * 4u;\n", tm * vs);
+        put!(s, "put(z, mi + q / {vs}u, n, tile[q]);\n}}\n");
+    } else {
+        tile.for_each(|(i, v)| put!(s, "put(z, mi + {i}u, n{v}, c{i}_{v});\n"));
     }
     s.push_str("}\n");
 }

@@ -69,6 +69,16 @@ const WIDE: u32 = 256;
 /// Rows longer than this are shared by a workgroup.
 const ROW: usize = 32;
 
+/// Folds of at most so many elements that are read in several passes are written out without a loop.
+const UNROLLED: usize = 9;
+
+/// In which pass the elements in `full` are stored, of as many as there are stages of folds and perhaps one more: with
+/// the last folds, unless some element depends on those.
+pub(super) fn last_pass(stages: &HashMap<Id, usize>, folds: usize, full: &[Id]) -> usize {
+    let stage = |id| stages.get(id).copied().unwrap_or(folds);
+    full.iter().map(stage).max().unwrap_or(0).max(folds.saturating_sub(1))
+}
+
 /// Whether a group's rows are shared by workgroups rather than owned by threads.
 pub fn is_cooperative(space: Space) -> bool {
     matches!(space, Space::Folded { length, inner: 1, .. } if length > ROW)
@@ -283,33 +293,49 @@ impl Context<'_> {
         let stages = e.stages(&[&self.fused.groups[group].members[..], &outputs[..]].concat());
         let folds = e.folds(&stages);
         let full: Vec<Id> = outputs.iter().copied().filter(|&id| self.level(id, space) == Level::Full).collect();
-        for pass in 0..=folds.len() {
+        // Elements are stored in the last pass, when nothing reads what they may overwrite any more.
+        let last_pass = last_pass(&stages, folds.len(), &full);
+        // The loop variable's values where they are few: a pass then finds in registers what the one before has loaded.
+        let few = |space| matches!(space, Space::Folded { length, parts: 1, .. } if length <= UNROLLED);
+        let unrolled = (last_pass > 0 && few(space) && few(self.forms.groups[group].space)).then(|| {
+            let at = |e: &mut Emitter, k: usize| {
+                let offset = step.as_ref().map_or(format!("{k}u"), |by| format!("{k}u * {by}"));
+                e.bind("l", &format!("{base} + {offset}"))
+            };
+            (0..length).map(|k| (format!("{k}u"), at(e, k))).collect::<Vec<_>>()
+        });
+        for pass in 0..=last_pass {
             let now = folds.get(pass).map_or(&[][..], Vec::as_slice);
-            // Elements are stored in the last pass, when nothing reads what they may overwrite any more.
-            let store = if pass == folds.len() { &full[..] } else { &[] };
-            if now.is_empty() && store.is_empty() {
-                continue;
-            }
+            let store = if pass == last_pass { &full[..] } else { &[] };
             let sums: Vec<String> = now.iter().map(|_| e.unit.name("f")).collect();
             for (&fold, sum) in now.iter().zip(&sums) {
                 let dtype = wgsl_type(self.program.vals[fold].dtype, lanes);
                 let identity = self.identity(fold);
                 e.line(&format!("var {sum} = {dtype}({identity});"));
             }
-            e.open();
-            let offset = step.as_ref().map_or("k".to_string(), |by| format!("k * {by}"));
-            let var = e.bind("l", &format!("{base} + {offset}"));
-            e.know(&var, &axes);
-            let at = At { var, level: Level::Full };
-            for (&fold, sum) in now.iter().zip(&sums) {
-                self.accumulate(e, fold, &at, lanes, sum, None);
+            let element = |e: &mut Emitter, var: &str, k: &str| {
+                let coordinates: Vec<(usize, &str)> =
+                    axes.iter().map(|&(own, name)| (own, if name == "k" { k } else { name })).collect();
+                e.know(var, &coordinates);
+                let at = At { var: var.into(), level: Level::Full };
+                for (&fold, sum) in now.iter().zip(&sums) {
+                    self.accumulate(e, fold, &at, lanes, sum, None);
+                }
+                let values: Vec<String> = store.iter().map(|&id| e.value(id, &at, lanes)).collect();
+                for (&id, value) in store.iter().zip(&values) {
+                    e.store(id, &at, lanes, value);
+                }
+            };
+            if let Some(unrolled) = &unrolled {
+                unrolled.iter().for_each(|(k, var)| element(e, var, k));
+            } else {
+                e.open();
+                let offset = step.as_ref().map_or("k".to_string(), |by| format!("k * {by}"));
+                let var = e.bind("l", &format!("{base} + {offset}"));
+                element(e, &var, "k");
+                let body = e.close();
+                e.line(&format!("for (var k = {first}; k < {last} + zero; k++) {{\n{body}}}"));
             }
-            let values: Vec<String> = store.iter().map(|&id| e.value(id, &at, lanes)).collect();
-            for (&id, value) in store.iter().zip(&values) {
-                e.store(id, &at, lanes, value);
-            }
-            let body = e.close();
-            e.line(&format!("for (var k = {first}; k < {last} + zero; k++) {{\n{body}}}"));
             for (&fold, sum) in now.iter().zip(&sums) {
                 let value = e.bind("v", sum);
                 e.define(fold, &reduced, lanes, &value);

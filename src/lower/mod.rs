@@ -57,7 +57,7 @@ use crate::error::{Error, Result};
 use fuse::Fused;
 use pack::{Pack, Wide};
 use place::Placement;
-use program::{Id, Program};
+use program::{Id, Kind, Program};
 use schedule::Schedule;
 
 /// What a program is compiled for.
@@ -160,7 +160,8 @@ impl Compiled {
             return None;
         }
         let mut fused = self.fused.clone();
-        let stop = |id: Id| fused.group_of[id].is_some();
+        // What leaves are read at decides which of them may be overwritten.
+        let stop = |id: Id| fused.group_of[id].is_some() || matches!(program.vals[id].kind, Kind::Leaf(_));
         let mut spaces = Vec::with_capacity(fused.groups.len());
         for (index, group) in fused.groups.iter().enumerate() {
             // A group that stands for several has the members of all.
@@ -176,6 +177,14 @@ impl Compiled {
                 fuse::Space::Elements(_) => own(&group.members[0]),
                 _ => group.members.iter().map(own).find(|space| !matches!(space, fuse::Space::Elements(_)))?,
             };
+            // A row kernel takes as many steps as its own rows need, and has no columns.
+            let form = self.forms.as_ref().map_or(group.space, |forms| forms.groups[index].space);
+            if let (fuse::Space::Folded { length: most, .. }, fuse::Space::Folded { length, inner, .. }) = (form, space)
+                && kernel::is_cooperative(form)
+                && (length > most || inner != 1)
+            {
+                return None;
+            }
             // Everything must be read at the index it was read at.
             for &m in &group.members {
                 let reads = |p: &Program, s| fuse::reads(p, &stop, m, fuse::level(p, m, s), s);
@@ -195,6 +204,12 @@ impl Compiled {
         }
         let forms = self.forms.as_ref().unwrap_or(&self.fused).clone();
         Some(Compiled { program, fused, forms: Some(forms), ..self.clone() })
+    }
+
+    /// Whether a program, as recorded, may be that of the same graph with a smaller batch.
+    pub fn begins_like(&self, program: &Program) -> bool {
+        let vals = &self.program.vals;
+        program.vals.len() <= vals.len() && vals.iter().zip(&program.vals).all(|(a, b)| a.is_like(b))
     }
 
     /// Itself, or an error where the device cannot hold or index what the kernels run over.

@@ -9,7 +9,7 @@ use super::fuse::{Level, Space};
 use super::gemm;
 use super::index::along;
 use super::kernel::{Binding, Context, Kernel, helpers, uniform, words};
-use super::program::Matrix;
+use super::program::{Kind, Matrix};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Shader;
@@ -29,19 +29,24 @@ impl Context<'_> {
                 transposed: m.transposed,
                 ld: m.ld,
                 batch_stride: m.batch_stride / w.elements(),
+                outer: None,
                 vec4: w.channels.is_multiple_of(4),
             },
             None => gemm::Operand {
                 transposed: m.transposed,
                 ld: m.ld,
                 batch_stride: m.batch_stride,
+                outer: m.outer,
                 vec4: m.ld.is_multiple_of(4)
                     && m.batch_stride.is_multiple_of(4)
+                    && m.outer.is_none_or(|(_, stride)| stride.is_multiple_of(4))
                     && (if m.transposed { rows } else { columns }).is_multiple_of(4),
             },
         };
         let (x, y) = (operand(&a, c.m, c.k), operand(&b, c.k, c.n));
-        let problem = |c: Contraction| gemm::Problem { batch: c.batch, parts, m: c.m, n: c.n, k: c.k, a: x, b: y };
+        let rolled = self.is_heavy(group);
+        let problem =
+            |c: Contraction| gemm::Problem { batch: c.batch, parts, m: c.m, n: c.n, k: c.k, a: x, b: y, rolled };
         let like = match self.forms.groups[group].space {
             Space::Product(form, _) => problem(form),
             _ => problem(c),
@@ -111,6 +116,26 @@ impl Context<'_> {
             bytes: self.bytes(&unit) + self.program.vals[a.source].bytes() + self.program.vals[b.source].bytes(),
             flops: 2 * (c.batch * c.m * c.n * c.k) as u64,
         })
+    }
+}
+
+impl Context<'_> {
+    /// Whether what a group computes behind its product is long in text.
+    fn is_heavy(&self, group: usize) -> bool {
+        let mut stack = self.outputs(group).to_vec();
+        let mut seen = std::collections::HashSet::new();
+        while let Some(id) = stack.pop() {
+            let val = &self.program.vals[id];
+            let elsewhere = self.fused.group_of[id].is_some_and(|other| other != group);
+            if elsewhere || matches!(val.kind, Kind::Contraction(..)) || !seen.insert(id) {
+                continue;
+            }
+            if matches!(&val.kind, Kind::Map(map) if map.heavy) && val.numel > 1 {
+                return true;
+            }
+            stack.extend(&val.inputs);
+        }
+        false
     }
 }
 

@@ -111,6 +111,8 @@ pub struct Matrix {
     pub ld: usize,
     /// Elements from one matrix of the batch to the next; 0 if all share one.
     pub batch_stride: usize,
+    /// Where one stride does not do: so many matrices, and elements from the first of those to the first behind them.
+    pub outer: Option<(usize, usize)>,
     /// The dense lines are windows over the source rather than elements of it.
     pub windows: Option<Windows>,
 }
@@ -121,7 +123,17 @@ impl Program {
         let val = &self.vals[id];
         let shape: crate::shape::Shape = [batch, rows, columns].into();
         let (seen, view) = match &val.kind {
-            Kind::View(view) => (val.inputs[0], view.then(&ViewOp::Reshape(shape))?),
+            Kind::View(view) => (
+                val.inputs[0],
+                view.then(&ViewOp::Reshape(shape)).or_else(|| {
+                    // Heads of a sequence lie side by side in it: the batch has two strides.
+                    let behind = |axis: usize| view.shape[axis..].iter().product::<usize>();
+                    let matrices = |axis: usize| behind(axis) / (rows * columns).max(1);
+                    let inner = (1..view.shape.rank()).map(matrices).find(|&inner| inner > 1 && inner < batch)?;
+                    let shape = [batch / inner, inner, rows, columns];
+                    (batch % inner == 0).then(|| view.then(&ViewOp::Reshape(shape.into())))?
+                })?,
+            ),
             _ => (id, View::whole(&shape)),
         };
         let (source, windows) = match self.vals[seen].kind {
@@ -132,10 +144,14 @@ impl Program {
         if matches!(self.vals[source].kind, Kind::View(_) | Kind::Window(..) | Kind::Scalar(_)) {
             return None;
         }
-        let [batch_stride, row, column] = view.strides[..] else { return None };
-        if view.inside.is_some() || view.offset < 0 || [batch_stride, row, column].iter().any(|&s| s < 0) {
+        if view.inside.is_some() || view.offset < 0 || view.strides.iter().any(|&stride| stride < 0) {
             return None;
         }
+        let (outer, batch_stride, row, column) = match view.strides[..] {
+            [batch, row, column] => (None, batch, row, column),
+            [outer, batch, row, column] => (Some((view.shape[1], outer as usize)), batch, row, column),
+            _ => return None,
+        };
         let (transposed, ld) = match () {
             () if column == 1 || columns == 1 => (false, row as usize),
             () if row == 1 || rows == 1 => (true, column as usize),
@@ -143,6 +159,7 @@ impl Program {
         };
         let (offset, batch_stride) = (view.offset as usize, if batch == 1 { 0 } else { batch_stride as usize });
         match windows {
+            Some(_) if outer.is_some() => return None,
             // A line is a whole window.
             Some(windows) => {
                 let line = windows.elements();
@@ -156,7 +173,7 @@ impl Program {
             None if !offset.is_multiple_of(64) => return None,
             None => {}
         }
-        Some(Matrix { source, offset, transposed, ld, batch_stride, windows })
+        Some(Matrix { source, offset, transposed, ld, batch_stride, outer, windows })
     }
 
     /// How often each value is used, roots included.

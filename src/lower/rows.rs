@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use super::emit::{At, Emitter, Keep, Unit, combine, wgsl_type};
 use super::fuse::{Level, Space};
-use super::kernel::{Context, Kernel, Thread, WIDTH};
+use super::kernel::{Context, Kernel, Thread, WIDTH, last_pass};
 use super::program::{Id, Kind, fold_stretch};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -52,7 +52,7 @@ impl Context<'_> {
         }
         let reduced = At { var: "row".into(), level: Level::Reduced };
         e.reduced = Some((reduced.clone(), 1));
-        let passes = folds.len() + usize::from(!full.is_empty());
+        let passes = last_pass(&stages, folds.len(), &full) + 1;
         if steps <= 8 && passes > 1 {
             e.keep = Some(Keep { step: "j".into(), steps, ..Keep::default() });
         }
@@ -60,7 +60,7 @@ impl Context<'_> {
         let mut text = String::new();
         for pass in 0..passes {
             let now = folds.get(pass).map_or(&[][..], Vec::as_slice);
-            let store = if pass == folds.len() { &full[..] } else { &[] };
+            let store = if pass + 1 == passes { &full[..] } else { &[] };
             let sums: Vec<String> = now.iter().map(|_| e.unit.name("f")).collect();
             for (&fold, sum) in now.iter().zip(&sums) {
                 let (dtype, identity) = (wgsl_type(self.program.vals[fold].dtype, lanes), self.identity(fold));

@@ -91,7 +91,16 @@ impl Entry {
     ) -> Result<Entry> {
         let Recorded { signature, recording, stand_ins, state, batch, names, outputs } = recorded;
         let (state_specs, batch_specs) = (specs(&state)?, specs(&batch)?);
-        let mut program = recording.program(&stand_ins, model.map(|model| &model.compiled.program))?;
+        // Sums split as in the model are right for any graph, but only for its like what the graph needs.
+        let alike = match model {
+            Some(model) => Some((model, recording.program(&stand_ins, Some(&model.compiled.program))?))
+                .filter(|(model, program)| model.compiled.begins_like(program)),
+            None => None,
+        };
+        let (model, mut program) = match alike {
+            Some((model, program)) => (Some(model), program),
+            None => (None, recording.program(&stand_ins, None)?),
+        };
         let mut by_number: HashMap<u64, Id> = HashMap::new();
         for (id, val) in program.vals.iter().enumerate() {
             if let Kind::Leaf(leaf) = val.kind

@@ -51,7 +51,12 @@ fn tensors_computed_of_others_are_data() {
         let options = Fit { batch_size: 3, epochs: 2, validation_data, ..silent() };
         let history = model.fit_blocking((&x, &y, &weight), options).unwrap();
         let scores = model.evaluate_blocking((&x, &y, &weight), quiet()).unwrap();
-        (bits(&model), history, scores, predictions(&model, &x))
+        (
+            bits(&model),
+            history,
+            scores,
+            model.predict_blocking(&x, Predict::default()).unwrap().to_vec::<f32>().unwrap(),
+        )
     };
     let given = train(Tensor::new(&halved, [8, 4]), Tensor::new(&one_hot, [8, 3]), Tensor::new(&[1.0f32; 8], [8]));
     let computed = train(x.slice(0, 0..8) / 2.0, labels.one_hot(3), Tensor::ones([8]));
@@ -62,7 +67,7 @@ fn tensors_computed_of_others_are_data() {
     let mut model = linear(4);
     model.compile(sgd(0.1)).unwrap();
     model.fit_blocking((large.slice(0, 5..13), Tensor::ones([8, 1])), silent()).unwrap();
-    assert_eq!(predictions(&model, &large.slice(0, 7..9)).len(), 2);
+    assert_eq!(model.predict_blocking(large.slice(0, 7..9), Predict::default()).unwrap().dim(0), 2);
 
     let empty = model.fit_blocking((Tensor::zeros([0, 4]), Tensor::zeros([0, 1])), silent()).unwrap_err();
     assert_eq!(empty.to_string(), "the data set is empty: the input has 0 rows");

@@ -1,0 +1,182 @@
+//! Graphs evaluated eagerly, values and derivatives, and the smallest set of results that fails.
+
+use std::fmt::Write;
+
+use wengert::dtype::DType;
+use wengert::gpu::Device;
+use wengert::grad::grad;
+use wengert::graph::Tensor;
+use wengert::graph::display::Graph;
+use wengert::graph::interpret::{Given, interpret};
+use wengert::lower::Options;
+use wengert::lower::place::Strategy;
+use wengert::read::evaluate;
+
+use crate::common::{Random, read};
+use crate::graphs::{Fuzz, UNIT, Value};
+
+/// A value to compute and the error allowed.
+#[derive(Clone)]
+struct Root {
+    tensor: Tensor,
+    allowed: f64,
+}
+
+/// A recorded graph: all values in order, which of them are asked for, and the float leaves.
+struct Recorded {
+    values: Vec<Root>,
+    which: Vec<usize>,
+    leaves: Vec<Tensor>,
+}
+
+/// The graph of a seed, on `arguments` in the place of its first float leaves.
+fn record(seed: u64, arguments: &[Tensor]) -> Recorded {
+    let mut fuzz = Fuzz::new(seed, arguments);
+    let nodes = 10 + fuzz.random.below(31);
+    while fuzz.values.len() < nodes {
+        fuzz.grow();
+    }
+    let count = 1 + fuzz.random.below(4);
+    let mut which: Vec<usize> = (0..count).map(|_| fuzz.random.below(nodes)).chain([fuzz.values.len() - 1]).collect();
+    which.sort_unstable();
+    which.dedup();
+    let root = |value: Value| Root { tensor: value.tensor, allowed: 2.0 * value.error + f64::from(f32::EPSILON) };
+    Recorded { values: fuzz.values.into_iter().map(root).collect(), which, leaves: fuzz.leaves }
+}
+
+/// The derivatives of a weighed sum of the values asked for, by every float leaf.
+///
+/// Their condition is not tracked; it is bounded by the largest derivative times the 40 ops of a path. A fault of the
+/// compiler is of the order of the values.
+fn derivatives(seed: u64) -> Vec<Root> {
+    let loss = |arguments: &Vec<Tensor>| {
+        let Recorded { values, which, .. } = record(seed, arguments);
+        let mut random = Random::new(seed);
+        let mut term = |at: &usize| {
+            let t = &values[*at].tensor;
+            let upstream = random.leaf(&t.shape(), DType::F32, (-1.0, 1.0), false);
+            (t.cast(DType::F32) * upstream).sum(..)
+        };
+        Ok(which.iter().map(&mut term).fold(Tensor::scalar(0f32), |a, b| a + b))
+    };
+    let gradients = match grad(loss, &record(seed, &[]).leaves) {
+        Ok(gradients) => gradients,
+        Err(error) => panic!("seed {seed}: {error}"),
+    };
+    let root = |tensor: Tensor| {
+        let values = interpret(std::slice::from_ref(&tensor), &Given::new()).map(|mut v| v.remove(0).data);
+        let largest = values.unwrap_or_default().iter().fold(1.0f64, |a, b| a.max(b.abs()));
+        Root { tensor, allowed: 40.0 * UNIT * largest }
+    };
+    gradients.into_iter().map(root).collect()
+}
+
+const CONFIGURATIONS: [(&str, Options); 3] = [
+    ("unfused", Options { fuse: false, strategy: Strategy::Whole }),
+    ("fused, whole buffers", Options { fuse: true, strategy: Strategy::Whole }),
+    ("fused, arena", Options { fuse: true, strategy: Strategy::Arena }),
+];
+
+/// Evaluates roots in one plan; what is wrong with the results, if anything, and the results.
+fn run(device: &Device, roots: &[Root], options: &Options) -> Result<Vec<Vec<f64>>, String> {
+    let tensors: Vec<Tensor> = roots.iter().map(|root| root.tensor.clone()).collect();
+    let wanted = interpret(&tensors, &Given::new()).map_err(|error| error.to_string())?;
+    let drawn = Graph::of(&tensors).map_err(|error| error.to_string())?.to_string();
+    let plan = evaluate(device, &tensors, options).map_err(|error| format!("{error}\n{drawn}"))?;
+    let mut results = Vec::new();
+    for (at, (root, wanted)) in roots.iter().zip(&wanted).enumerate() {
+        let got = read(&root.tensor, device).map_err(|error| error.to_string())?;
+        // NaN fits nothing.
+        let fits = |g: &f64, w: &f64| (g - w).abs() <= root.allowed;
+        let wrong = got.iter().zip(&wanted.data).position(|(g, w)| !fits(g, w));
+        if got.len() != wanted.data.len() || wrong.is_some() {
+            let element = wrong.unwrap_or(0);
+            let mut text = format!(
+                "result {at} {} of {} elements: [{element}] is {:?}, not {:?}, allowed {:e}\n{drawn}",
+                root.tensor.shape(),
+                got.len(),
+                got.get(element),
+                wanted.data.get(element),
+                root.allowed
+            );
+            for (index, line) in plan.iter().flat_map(|plan| &plan.lines).enumerate() {
+                let _ = write!(text, "\n// dispatch {index}: {} {:?}\n{}", line.label, line.grid, line.source);
+            }
+            return Err(text);
+        }
+        results.push(got);
+    }
+    Ok(results)
+}
+
+/// What is compared, recorded anew at each call, since evaluating a graph lets go of it.
+#[derive(Clone, Copy)]
+pub enum What {
+    Values,
+    Derivatives,
+}
+
+impl What {
+    /// All that could be evaluated, and which of it is.
+    fn record(self, seed: u64) -> (Vec<Root>, Vec<usize>) {
+        match self {
+            What::Values => {
+                let recorded = record(seed, &[]);
+                (recorded.values, recorded.which)
+            }
+            What::Derivatives => {
+                let all = derivatives(seed);
+                let which = (0..all.len()).collect();
+                (all, which)
+            }
+        }
+    }
+
+    fn roots(self, seed: u64, which: &[usize]) -> Vec<Root> {
+        let all = self.record(seed).0;
+        which.iter().map(|&at| all[at].clone()).collect()
+    }
+}
+
+/// The smallest set of roots that fails: one alone if one does, the earliest; else as few as fail together.
+fn shrink(device: &Device, what: What, seed: u64, options: &Options) -> Option<String> {
+    let (all, which) = what.record(seed);
+    for at in 0..all.len() {
+        if let Err(text) = run(device, &what.roots(seed, &[at]), options) {
+            return Some(format!("value {at} alone fails: {text}"));
+        }
+    }
+    let mut least = which.clone();
+    let mut shrunk = None;
+    for drop in which {
+        let fewer: Vec<usize> = least.iter().copied().filter(|&at| at != drop).collect();
+        if let Err(text) = run(device, &what.roots(seed, &fewer), options) {
+            shrunk = Some(format!("values {fewer:?} together fail: {text}"));
+            least = fewer;
+        }
+    }
+    shrunk
+}
+
+pub fn check(device: &Device, what: What, seed: u64) -> Result<(), String> {
+    let mut fused: Option<Vec<Vec<f64>>> = None;
+    for (name, options) in &CONFIGURATIONS {
+        let (all, which) = what.record(seed);
+        let roots: Vec<Root> = which.iter().map(|&at| all[at].clone()).collect();
+        match run(device, &roots, options) {
+            // Where temporaries lie changes no bit.
+            Ok(results) if options.fuse => match &fused {
+                Some(before) if *before != results => {
+                    return Err(format!("seed {seed}: the two placements differ in bits"));
+                }
+                _ => fused = Some(results),
+            },
+            Ok(_) => {}
+            Err(text) => {
+                let small = shrink(device, what, seed, options).unwrap_or(text);
+                return Err(format!("seed {seed}, {name}: {small}"));
+            }
+        }
+    }
+    Ok(())
+}
