@@ -92,3 +92,23 @@ fn several_inputs_and_targets_are_a_step_of_ones_own() {
     let error = pollster::block_on(model.predict_on_batch(tensor(1, 2))).unwrap_err();
     assert!(error.to_string().contains('2'), "{error}");
 }
+
+/// Every step adds to the same gradients: sums of more tensors than a shader can bind.
+#[test]
+fn a_recurrent_network_of_many_steps_trains() {
+    let ids = Tensor::new(&(0..8 * 40).map(|i| i % 11).collect::<Vec<i32>>(), [8, 40]);
+    let inputs = Input([40]);
+    let states = GRU::new(6).return_sequences(true).on(&Embedding::new(11, 5).on(&inputs));
+    let mut model = Functional::new(&[inputs], &[Dense::new(11).activation("softmax").on(&states)]).unwrap();
+    let loss = "sparse_categorical_crossentropy".into();
+    model
+        .compile(Compile {
+            optimizer: Adam { learning_rate: 0.03, ..Adam::default() }.into(),
+            loss,
+            ..Compile::default()
+        })
+        .unwrap();
+    let history = model.fit_blocking((&ids, &ids), Fit { epochs: 15, ..silent() }).unwrap();
+    let losses = history.get("loss").unwrap();
+    assert!(losses[14] < 0.8 * losses[0], "{losses:?}");
+}
