@@ -232,14 +232,6 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
                 }
                 s.push('\n');
             }
-        } else {
-            // All loads of a block before its arithmetic, so that they wait for memory together.
-            for q in 0..4 {
-                for v in 0..vs {
-                    put!(s, "let p{v}_{q} = load_b(z, k + {q}u, j{v}); ");
-                }
-            }
-            s.push('\n');
         }
         for (q, x) in XYZW.iter().enumerate() {
             s.push_str("{ ");
@@ -249,7 +241,7 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
                 }
                 s.push('\n');
             } else {
-                (0..vs).for_each(|v| put!(s, "let b{v} = p{v}_{q}; "));
+                load_b(s, &format!("k + {q}u"));
             }
             accumulate(s, q, &format!(".{x}"));
             s.push_str("}\n");
