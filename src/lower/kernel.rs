@@ -165,10 +165,6 @@ impl Context<'_> {
             Space::Product(..) => false,
         };
         let (own, form) = (self.fused.groups[group].space, self.forms.groups[group].space);
-        // A few sums in quads would leave some cores without a workgroup.
-        if form.reduced().is_some_and(|results| results < 8 * WIDTH as usize) {
-            return 1;
-        }
         if quads(form) && (quads(own) || matches!(own, Space::Elements(_))) { 4 } else { 1 }
     }
 
