@@ -14,12 +14,8 @@ use crate::graph::{Contraction, Fold, Lowering, Map, Node, Reduction, Spec, Tens
 
 type Key = (Kind, Vec<Id>, DType, usize);
 
-/// Sums of fewer terms are not split, ...
+/// Sums of fewer terms are not split.
 const LONG: usize = 4096;
-/// ... except that sums over rows are from so many terms on ...
-const TALL: usize = 512;
-/// ... to fewer results than this: a thread owns four of them, and too few threads leave the device idle.
-const BROAD: usize = 4096;
 /// Split sums have at most so many parts, ...
 const PARTS: usize = 256;
 /// ... about so many partial results in all, ...
@@ -238,13 +234,10 @@ impl Builder {
     /// the results of those.
     fn fold(&mut self, fold: Fold, source: Id, size: (DType, usize), node: &Node) -> Id {
         let results = fold.outer * fold.inner;
-        let tall = fold.length >= TALL && fold.inner > 1 && results < BROAD;
         let parts = match self.alike() {
             Some(&Kind::Fold(_, parts)) => parts,
             _ if fold.length == 1 => return source,
-            _ if results > 0 && (fold.length >= LONG || tall) => {
-                (RESULTS / results).min(fold.length / TERMS).clamp(1, PARTS)
-            }
+            _ if results > 0 && fold.length >= LONG => (RESULTS / results).min(fold.length / TERMS).clamp(1, PARTS),
             _ => 1,
         };
         let folded = self.push(Kind::Fold(fold, parts), vec![source], (size.0, parts * results), node);

@@ -192,21 +192,12 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
         s.push('\n');
     };
     if l.ta && !l.tb {
-        // Both contiguous across K: one k at a time, no tail. Rows lie far apart, so each is loaded while the one before
-        // is multiplied.
-        let ahead = |s: &mut String, k: &str| {
-            (0..regs).for_each(|r| put!(s, "x{r} = load_a(z, {k}, r{r}); "));
-            (0..vs).for_each(|v| put!(s, "y{v} = load_b(z, {k}, j{v}); "));
-        };
-        (0..regs).for_each(|r| put!(s, "var x{r} = vec4<A>(); "));
-        (0..vs).for_each(|v| put!(s, "var y{v} = vec4<A>(); "));
-        s.push_str("if (kf < K) { ");
-        ahead(s, "kf");
-        s.push_str("}\nfor (var k = kf; k < K; k++) {\n");
-        (0..regs).for_each(|r| put!(s, "let a{r}_0 = x{r}; "));
-        (0..vs).for_each(|v| put!(s, "let b{v} = y{v}; "));
-        ahead(s, "min(k + 1u, K - 1u)");
-        s.push('\n');
+        // Both contiguous across K: one k at a time, no tail.
+        s.push_str("for (var k = kf; k < K; k++) {\n");
+        for r in 0..regs {
+            put!(s, "let a{r}_0 = load_a(z, k, r{r}); ");
+        }
+        load_b(s, "k");
         accumulate(s, 0, "");
         s.push_str("}\n");
     } else {
@@ -232,14 +223,6 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
                 }
                 s.push('\n');
             }
-        } else {
-            // All loads of a block before its arithmetic, so that they wait for memory together.
-            for q in 0..4 {
-                for v in 0..vs {
-                    put!(s, "let p{v}_{q} = load_b(z, k + {q}u, j{v}); ");
-                }
-            }
-            s.push('\n');
         }
         for (q, x) in XYZW.iter().enumerate() {
             s.push_str("{ ");
@@ -249,7 +232,7 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
                 }
                 s.push('\n');
             } else {
-                (0..vs).for_each(|v| put!(s, "let b{v} = p{v}_{q}; "));
+                load_b(s, &format!("k + {q}u"));
             }
             accumulate(s, q, &format!(".{x}"));
             s.push_str("}\n");
