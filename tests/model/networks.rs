@@ -98,7 +98,7 @@ fn several_inputs_and_targets_are_a_step_of_ones_own() {
 fn a_recurrent_network_of_many_steps_trains() {
     let ids = Tensor::new(&(0..8 * 40).map(|i| i % 11).collect::<Vec<i32>>(), [8, 40]);
     let inputs = Input([40]);
-    let states = GRU::new(6).return_sequences(true).on(&Embedding::new(11, 5).on(&inputs));
+    let states = GRU::new(6).return_sequences(true).on(Embedding::new(11, 5).on(&inputs));
     let mut model = Functional::new(&[inputs], &[Dense::new(11).activation("softmax").on(&states)]).unwrap();
     let loss = "sparse_categorical_crossentropy".into();
     model
