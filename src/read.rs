@@ -221,8 +221,13 @@ fn seen_on_host(tensor: &Tensor) -> Option<Vec<u32>> {
     let (mut views, mut at) = (Vec::new(), tensor.clone());
     let bits = loop {
         let (node, output) = at.node().ok()?;
-        if let Some(bits) = node.value(output).host {
+        let value = node.value(output);
+        if let Some(bits) = value.host {
             break bits;
+        }
+        // What was computed, or written in place, is not what its op makes of its inputs, which it may have let go of.
+        if value.device.is_some() {
+            return None;
         }
         let inputs = node.inputs();
         let specs: Vec<Spec> = inputs.iter().filter_map(|input| input.spec().cloned()).collect();

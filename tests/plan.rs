@@ -502,3 +502,12 @@ fn a_convolution_is_a_product_over_windows_that_are_nowhere_written() {
     // The windows of the images would be 4 * 2 * 14 * 14 * 36 bytes, those of the cotangents twice as many.
     assert!(plan.temporaries < 4 * 2 * 14 * 14 * 36, "{plan}");
 }
+
+#[test]
+fn what_was_computed_is_read_though_its_history_is_gone() {
+    let device = Device::blocking().unwrap();
+    let y = (Tensor::new(&[1f32, 2.0], [2]) + 1.0).to(&device).unwrap();
+    assert_eq!(y.to_vec::<f32>().unwrap(), [2.0, 3.0]);
+    let view = y.reshape([2, 1]).to(&device).unwrap();
+    assert_eq!(view.to_vec::<f32>().unwrap(), [2.0, 3.0]);
+}
