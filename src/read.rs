@@ -216,7 +216,8 @@ fn device_of(tensor: &Tensor) -> Result<Option<Device>> {
 }
 
 /// The bits of a tensor that only views what the host has: rows cut out of a data set need not go to a device, where
-/// the whole of it may not fit into a buffer. `None` if it is anything else, or the views are not one strided window.
+/// the whole of it may not fit into a buffer. `None` if it is anything else or larger, or the views are not one
+/// strided window.
 fn seen_on_host(tensor: &Tensor) -> Option<Vec<u32>> {
     let (mut views, mut at) = (Vec::new(), tensor.clone());
     let bits = loop {
@@ -240,6 +241,10 @@ fn seen_on_host(tensor: &Tensor) -> Option<Vec<u32>> {
         }
     };
     let view = views.iter().rev().try_fold(View::whole(&at.shape()), |view, op| view.then(op))?;
+    // What spreads is larger than what it views, perhaps larger than any memory.
+    if view.shape.numel() > bits.len() {
+        return None;
+    }
     let element = |index: usize| view.source(index).map_or(0, |source| bits[source]);
     Some((0..view.shape.numel()).map(element).collect())
 }
