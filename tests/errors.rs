@@ -324,9 +324,12 @@ fn no_argument_panics_however_large() {
         assert!(tensor.error().is_some(), "{number}: {tensor:?}");
     }
     // Larger than any memory, but a graph all the same: what refuses them is the device.
-    for tensor in
-        [i.one_hot(most), Tensor::zeros([most, 2]), Tensor::iota([1 << 40, 1 << 40], 0), x.broadcast_to([most, 2, 3])]
-    {
+    for tensor in [
+        i.one_hot(most),
+        Tensor::zeros([most, 2]),
+        Tensor::iota([1 << 40, 1 << 40], 0).cast(DType::F32),
+        x.broadcast_to([most, 2, 3]),
+    ] {
         let device = Device::blocking().unwrap();
         let result = tensor.to_vec_on::<f32>(&device).map(|values| values.len());
         assert!(matches!(result, Err(Error::Limit { .. } | Error::Shape { .. })), "{result:?}");
