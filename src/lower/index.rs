@@ -12,16 +12,17 @@ use crate::graph::{Through, View, Windows};
 
 /// The pixel that element `k` of window `at` reads along an axis, or the window step whose element `k` pixel `at` is;
 /// and what must hold of it (`$`), unless it always does. Indices are unsigned: what lies before zero is very large.
+/// Conditions are joined by `&`: `&&` is a branch, and SwiftShader takes minutes for a kernel with a hundred of them.
 pub fn along(w: &Windows, through: Through, axis: usize, at: &str, k: &str) -> (String, Option<String>) {
     let (stride, dilation, before) = (w.stride[axis], w.dilation[axis], w.before[axis]);
     let times = |x: &str, by: usize| if by == 1 { x.to_string() } else { format!("{x} * {by}u") };
     if through == Through::Lay {
         let start = format!("{at}{} - {}", shift(before), times(k, dilation));
-        let aligned = if stride == 1 { String::new() } else { format!(" && $ % {stride}u == 0u") };
-        return (start, Some(format!("$ < {}u{aligned}", w.count[axis] * stride)));
+        let aligned = if stride == 1 { String::new() } else { format!(" & ($ % {stride}u == 0u)") };
+        return (start, Some(format!("($ < {}u){aligned}", w.count[axis] * stride)));
     }
     let pixel = format!("{} + {}{}", times(at, stride), times(k, dilation), shift(-before));
-    (pixel, w.overhangs(axis).then(|| format!("$ < {}u", w.image[axis])))
+    (pixel, w.overhangs(axis).then(|| format!("($ < {}u)", w.image[axis])))
 }
 
 /// What adding a constant looks like.
@@ -221,7 +222,7 @@ impl Emitter<'_> {
                 _ => value,
             });
         }
-        let exists = (!inside.is_empty()).then(|| self.bind("m", &inside.join(" && ")));
+        let exists = (!inside.is_empty()).then(|| self.bind("m", &inside.join(" & ")));
         if let Some(exists) = &exists {
             found.iter_mut().for_each(|value| *value = format!("select(0u, {value}, {exists})"));
         }
@@ -260,13 +261,13 @@ impl Emitter<'_> {
             windows.push(self.bind("i", &format!("{from} / {stride}u")));
             elements.push(self.bind("i", &format!("{from} % {stride}u")));
             if w.misses(axis) {
-                inside.push(format!("{} < {}u", windows[axis], w.count[axis]));
+                inside.push(format!("({} < {}u)", windows[axis], w.count[axis]));
             }
             if stride > w.kernel[axis] {
-                inside.push(format!("{} < {}u", elements[axis], w.kernel[axis]));
+                inside.push(format!("({} < {}u)", elements[axis], w.kernel[axis]));
             }
         }
-        let exists = (!inside.is_empty()).then(|| self.bind("m", &inside.join(" && ")));
+        let exists = (!inside.is_empty()).then(|| self.bind("m", &inside.join(" & ")));
         if let Some(exists) = &exists {
             windows.iter_mut().chain(&mut elements).for_each(|i| *i = format!("select(0u, {i}, {exists})"));
         }
@@ -313,14 +314,14 @@ impl Emitter<'_> {
             if inside[axis] != (0, view.shape[axis]) {
                 let low = self.unit.param(inside[axis].0 as u32);
                 let high = self.unit.param(inside[axis].1 as u32);
-                conditions.push(format!("({coordinate} >= {low} && {coordinate} < {high})"));
+                conditions.push(format!("({coordinate} >= {low}) & ({coordinate} < {high})"));
             }
             if view.strides[axis] != 0 {
                 let stride = self.unit.param(view.strides[axis] as i32 as u32);
                 terms.push(format!("{coordinate} * {stride}"));
             }
         }
-        let exists = if conditions.is_empty() { "true".into() } else { conditions.join(" && ") };
+        let exists = if conditions.is_empty() { "true".into() } else { conditions.join(" & ") };
         let exists = self.bind("m", &exists);
         let index = self.bind("i", &format!("select(0u, {}, {exists})", terms.join(" + ")));
         let value = self.value(source, &At { var: index, level: Level::Other }, 1);

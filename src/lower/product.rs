@@ -157,7 +157,11 @@ fn window_load(w: &Windows, x: &str, first: &str, vec4: bool) -> String {
         );
         let inside =
             [above.map(|c| c.replace('$', &format!("y{e}"))), beside.map(|c| c.replace('$', &format!("x{e}")))];
-        let inside = inside.into_iter().flatten().collect::<Vec<_>>().join(" && ");
+        let mut inside = inside.into_iter().flatten().collect::<Vec<_>>().join(" & ");
+        if !inside.is_empty() {
+            text += &format!("let ok{e} = {inside}; ");
+            inside = format!("ok{e}");
+        }
         (format!("((n * {h}u + y{e}) * {width}u + x{e}) * {c}u + c{e}"), inside)
     };
     let load = |(index, inside): (String, String), vec4: bool| {
