@@ -3,101 +3,20 @@
 
 #![cfg(not(target_arch = "wasm32"))]
 
+mod common;
+
 use std::cell::Cell;
 
+use common::training::{Batch, Training, batch};
 use wengert::error::{Error, Result};
 use wengert::gpu::{Device, Stats};
-use wengert::grad::{grad, value_and_grad};
+use wengert::grad::grad;
 use wengert::graph::{Tensor, Tree};
-use wengert::layers::{Conv2D, Dense, Dropout, Mode, Network, Sequential, Variables};
-use wengert::losses::{Loss, MeanSquaredError, SparseCategoricalCrossentropy};
+use wengert::layers::{Conv2D, Mode, Sequential, Variables};
 use wengert::lower::Options;
-use wengert::metrics::{self, Metric, Observed};
-use wengert::optimizers::{Adam, Optimizer};
 use wengert::random::threefry;
 use wengert::read;
 use wengert::step::{Logs, Purity, Step};
-
-type State = (Variables, Variables, Variables, Vec<Variables>);
-type Batch = (Tensor, Tensor);
-
-/// A network with everything that a compiled model has around it.
-struct Training {
-    network: Network,
-    loss: Loss,
-    optimizer: Optimizer,
-    metrics: Vec<Metric>,
-}
-
-impl Training {
-    /// Eight features, three classes.
-    fn classifier(dropout: f64) -> Training {
-        let network = Sequential::new([8])
-            .add(Dense::new(32).activation("relu"))
-            .add(Dropout::new(dropout))
-            .add(Dense::new(16).activation("tanh"))
-            .add(Dense::new(3));
-        Training {
-            network: network.network().unwrap(),
-            loss: SparseCategoricalCrossentropy { from_logits: true, ..Default::default() }.into(),
-            optimizer: Adam { learning_rate: 0.01, ..Adam::default() }.into(),
-            metrics: vec![Metric::new(metrics::Mean).named("loss"), metrics::get("accuracy").unwrap()],
-        }
-    }
-
-    /// That of Keras' guide on customising `fit`.
-    fn guide() -> Training {
-        Training {
-            network: Sequential::new([32]).add(Dense::new(1)).network().unwrap(),
-            loss: MeanSquaredError.into(),
-            optimizer: Adam::default().into(),
-            metrics: vec![Metric::new(metrics::Mean).named("loss"), metrics::get("mae").unwrap()],
-        }
-    }
-
-    fn state(&self, seed: u64) -> State {
-        let (trainable, non_trainable) = self.network.init(seed).unwrap();
-        let optimizer = self.optimizer.variables(&trainable).unwrap();
-        (trainable, non_trainable, optimizer, self.metrics.iter().map(Metric::initial).collect())
-    }
-
-    fn step(&self, state: State, (x, y): &Batch) -> Result<(Logs, State)> {
-        let (trainable, non_trainable, optimizer, metrics) = state;
-        let ((loss, (y_pred, non_trainable)), grads) = value_and_grad(
-            |trainable| {
-                let inputs = std::slice::from_ref(x);
-                let (mut outputs, states) = self.network.call(trainable, &non_trainable, inputs, Mode::Train)?;
-                let y_pred = outputs.remove(0);
-                Ok((self.loss.call(y, &y_pred, None), (y_pred, states)))
-            },
-            &trainable,
-        )?;
-        let (trainable, optimizer) = self.optimizer.stateless_apply(&optimizer, &grads, &trainable)?;
-        let (logs, metrics) = (self.metrics.iter().zip(&metrics))
-            .map(|(metric, variables)| {
-                let observed = match metric.name() {
-                    "loss" => Observed::value(&loss),
-                    _ => Observed::pair(y, &y_pred),
-                };
-                let variables = metric.stateless_update_state(variables, observed);
-                ((metric.name().to_string(), metric.stateless_result(&variables)), variables)
-            })
-            .unzip();
-        Ok((logs, (trainable, non_trainable, optimizer, metrics)))
-    }
-
-    fn run(&self, step: &mut Step, state: &mut State, batch: &Batch) -> Logs {
-        step.run(state, batch, |s, b| self.step(s, b)).unwrap()
-    }
-}
-
-/// Points whose class is the largest of their first three features.
-fn batch(rows: usize, number: u32) -> Batch {
-    let x = threefry::uniform(threefry::fold_in(threefry::key(5), number), rows * 8, -1.0, 1.0);
-    let class = |row: &[f32]| (0..3).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap() as i32;
-    let y: Vec<i32> = x.chunks(8).map(class).collect();
-    (Tensor::new(&x, [rows, 8]), Tensor::new(&y, [rows]))
-}
 
 fn device() -> Device {
     Device::blocking().unwrap()

@@ -3,84 +3,22 @@
 
 #![cfg(all(not(target_arch = "wasm32"), feature = "reference"))]
 
+mod common;
+
+use common::training::{Training, batch};
 use wengert::dtype::DType;
-use wengert::error::Result;
 use wengert::gpu::Device;
-use wengert::grad::value_and_grad;
 use wengert::graph::interpret::{Given, interpret};
 use wengert::graph::{Tensor, Tree};
-use wengert::layers::{Dense, Dropout, Mode, Network, Sequential, Variables};
-use wengert::losses::{Loss, SparseCategoricalCrossentropy};
-use wengert::metrics::{self, Metric, Observed};
-use wengert::optimizers::{Adam, Clip, Optimizer};
-use wengert::random::threefry;
+use wengert::metrics::Metric;
+use wengert::optimizers::Clip;
 use wengert::step::{Logs, Step};
 
-type State = (Variables, Variables, Variables, Vec<Variables>);
-type Batch = (Tensor, Tensor);
-
-struct Training {
-    network: Network,
-    loss: Loss,
-    optimizer: Optimizer,
-    metrics: Vec<Metric>,
-}
-
-impl Training {
-    fn new(dropout: f64) -> Training {
-        let network = Sequential::new([8])
-            .add(Dense::new(32).activation("relu"))
-            .add(Dropout::new(dropout))
-            .add(Dense::new(16).activation("tanh"))
-            .add(Dense::new(3))
-            .network()
-            .unwrap();
-        Training {
-            network,
-            loss: SparseCategoricalCrossentropy { from_logits: true, ..Default::default() }.into(),
-            optimizer: Optimizer::from(Adam { learning_rate: 0.01, ..Adam::default() }).clip(Clip::GlobalNorm(5.0)),
-            metrics: vec![Metric::new(metrics::Mean).named("loss"), metrics::get("accuracy").unwrap()],
-        }
-    }
-
-    fn state(&self, seed: u64) -> State {
-        let (trainable, non_trainable) = self.network.init(seed).unwrap();
-        let optimizer = self.optimizer.variables(&trainable).unwrap();
-        (trainable, non_trainable, optimizer, self.metrics.iter().map(Metric::initial).collect())
-    }
-
-    fn step(&self, state: State, (x, y): &Batch) -> Result<(Logs, State)> {
-        let (trainable, non_trainable, optimizer, metrics) = state;
-        let ((loss, (y_pred, non_trainable)), grads) = value_and_grad(
-            |trainable| {
-                let inputs = std::slice::from_ref(x);
-                let (mut outputs, states) = self.network.call(trainable, &non_trainable, inputs, Mode::Train)?;
-                let y_pred = outputs.remove(0);
-                Ok((self.loss.call(y, &y_pred, None), (y_pred, states)))
-            },
-            &trainable,
-        )?;
-        let (trainable, optimizer) = self.optimizer.stateless_apply(&optimizer, &grads, &trainable)?;
-        let (logs, metrics) = (self.metrics.iter().zip(&metrics))
-            .map(|(metric, variables)| {
-                let observed = match metric.name() {
-                    "loss" => Observed::value(&loss),
-                    _ => Observed::pair(y, &y_pred),
-                };
-                let variables = metric.stateless_update_state(variables, observed);
-                ((metric.name().to_string(), metric.stateless_result(&variables)), variables)
-            })
-            .unzip();
-        Ok((logs, (trainable, non_trainable, optimizer, metrics)))
-    }
-}
-
-/// Points whose class is the largest of their first three features.
-fn batch(rows: usize, number: u32) -> Batch {
-    let x = threefry::uniform(threefry::fold_in(threefry::key(5), number), rows * 8, -1.0, 1.0);
-    let class = |row: &[f32]| (0..3).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap() as i32;
-    let y: Vec<i32> = x.chunks(8).map(class).collect();
-    (Tensor::new(&x, [rows, 8]), Tensor::new(&y, [rows]))
+/// With the options that a step may have besides.
+fn clipped(dropout: f64) -> Training {
+    let training = Training::classifier(dropout);
+    let optimizer = training.optimizer.clip(Clip::GlobalNorm(5.0));
+    Training { optimizer, ..training }
 }
 
 /// A tensor of f64 values, rounded to its dtype.
@@ -103,7 +41,7 @@ fn read(device: &Device, tensor: &Tensor) -> Vec<f64> {
 #[test]
 fn steps_on_a_device_agree_with_the_interpreter() {
     let device = Device::blocking().unwrap();
-    let training = Training::new(0.25);
+    let training = clipped(0.25);
     let (mut state, mut reference) = (training.state(1), training.state(1));
     let mut step = Step::new(&device);
     for (number, rows) in [(0, 16), (1, 16), (2, 5)] {
@@ -127,7 +65,7 @@ fn steps_on_a_device_agree_with_the_interpreter() {
 #[test]
 fn it_learns_and_dropout_repeats_for_equal_seeds() {
     let device = Device::blocking().unwrap();
-    let training = Training::new(0.1);
+    let training = clipped(0.1);
     let run = |seed: u64| {
         let mut state = training.state(seed);
         let mut step = Step::new(&device);

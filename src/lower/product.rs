@@ -3,6 +3,8 @@
 //! The shader comes from [`gemm`] as text with seams. Here its operands are bound as they lie, its load functions find
 //! windows where an operand consists of them, and its store function becomes the group's epilogue.
 
+use std::collections::HashSet;
+
 use super::bindings::Bound;
 use super::emit::{At, Emitter, Unit};
 use super::fuse::{Level, Space};
@@ -117,13 +119,11 @@ impl Context<'_> {
             flops: 2 * (c.batch * c.m * c.n * c.k) as u64,
         })
     }
-}
 
-impl Context<'_> {
     /// Whether what a group computes behind its product is long in text.
     fn is_heavy(&self, group: usize) -> bool {
         let mut stack = self.outputs(group).to_vec();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         while let Some(id) = stack.pop() {
             let val = &self.program.vals[id];
             let elsewhere = self.fused.group_of[id].is_some_and(|other| other != group);

@@ -4,6 +4,8 @@
 
 #![allow(dead_code)] // each test file uses its part
 
+pub mod training;
+
 use wengert::dtype::DType;
 use wengert::gpu::Device;
 use wengert::graph::Tensor;
