@@ -4,7 +4,8 @@
 //! host. Steps are queued as `fit` queues them and the device is waited for at both ends of a timed block; the figure is
 //! the median over blocks. `_read` reads the loss back after every step, `_k16` hands sixteen steps to the device in one
 //! submission. Dispatches and submissions are counted by the device's own counters, and by the Vulkan layer vkcount
-//! where VKCOUNT_FILE names its file. `--plan` prints each plan, `--profile` the time of each dispatch.
+//! where VKCOUNT_FILE names its file. `--plan` prints each plan, `--profile` the time of each dispatch, `--arena` has all
+//! temporaries lie in one slab.
 //!
 //! `fit_seed` is what `fit` adds to a step: the model of `step_seed` through `fit`, against the same steps replayed from
 //! batches that lie ready, in blocks that alternate. `--learn=FILE` trains the model of `step_tfm` on a text instead of
@@ -14,6 +15,8 @@ use std::time::Instant;
 
 use wengert::graph::Spec;
 use wengert::layers::{Conv2D, MaxPooling2D, Network};
+use wengert::lower::Options;
+use wengert::lower::place::Strategy;
 use wengert::metrics;
 use wengert::prelude::*;
 use wengert::random::threefry;
@@ -208,7 +211,10 @@ fn vulkan_counts() -> Option<(u64, u64)> {
 
 fn run(case: &Case, way: Way, flags: &[String]) -> Result<()> {
     let device = Device::blocking()?;
-    let mut step = Step::new(&device).purity(wengert::step::Purity::Sometimes);
+    let arena = flags.iter().any(|flag| flag == "--arena");
+    let strategy = if arena { Strategy::Arena } else { Strategy::Whole };
+    let options = Options { strategy, ..Options::default() };
+    let mut step = Step::with(&device, options).purity(wengert::step::Purity::Sometimes);
     let mut state = case.state()?;
     let f = |state: State, batch: &(Tensor, Tensor)| case.step(state, batch);
     let fused = if let Way::Fused(k) = way { k } else { 1 };

@@ -65,19 +65,16 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    /// Binds a compiled program. `given` are the places of leaves and results; `temporaries` are buffers for the plan's
-    /// placement, if there are any already.
+    /// Binds a compiled program. `given` are the places of leaves and results; `temporaries` are the buffers of its
+    /// placement.
     pub fn new(
         device: &Device,
         compiled: &Compiled,
         given: &HashMap<Id, Slot>,
-        temporaries: &[Buffer],
+        temporaries: Vec<Buffer>,
     ) -> Result<Bound> {
         let mut slots = given.clone();
-        let mut buffers = temporaries.to_vec();
-        for &bytes in &compiled.placement.buffers[buffers.len().min(compiled.placement.buffers.len())..] {
-            buffers.push(device.alloc(bytes)?);
-        }
+        let mut buffers = temporaries;
         let own = buffers.len();
         for (&id, range) in &compiled.placement.ranges {
             slots.insert(id, Slot { buffer: buffers[range.buffer].clone(), offset: range.offset });
@@ -155,9 +152,9 @@ impl Bound {
         Ok(Bound { items, copies, buffers, temporaries: own, plan })
     }
 
-    /// The buffers of its placement, for plans that never run at the same time.
-    pub fn temporaries(&self) -> Vec<Buffer> {
-        self.buffers[..self.temporaries].to_vec()
+    /// The buffers of its placement.
+    pub fn temporaries(&self) -> &[Buffer] {
+        &self.buffers[..self.temporaries]
     }
 
     /// Encodes one replay.

@@ -49,7 +49,8 @@ pub fn evaluate(device: &Device, tensors: &[Tensor], options: &Options) -> Resul
         given.insert(root, slot.clone());
         results.push(slot);
     }
-    let bound = Bound::new(device, &eager.compiled, &given, &[])?;
+    let temporaries = eager.compiled.placement.buffers.iter().map(|&bytes| device.alloc(bytes));
+    let bound = Bound::new(device, &eager.compiled, &given, temporaries.collect::<Result<_>>()?)?;
     bound.encode(transfer.encoder());
     transfer.submit()?;
     for (tensor, slot) in wanted.iter().zip(results) {

@@ -101,6 +101,12 @@ pub enum Lowering {
     },
     /// A batched matrix product, the one form with tuned kernels.
     Contraction(Contraction),
+    /// One of the inputs as it is.
+    Same(usize),
+    /// The first input as it is, for use once the other inputs are computed: what is computed from it is not shared with
+    /// what is computed from the input elsewhere, and is computed no earlier. That is how a value is computed again
+    /// rather than kept.
+    Later,
 }
 
 /// An elementwise expression in WGSL.

@@ -12,7 +12,19 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Contraction, Fold, Lowering, Map, Node, Reduction, Spec, Tensor, View, ViewOp};
 
-type Key = (Kind, Vec<Id>, DType, usize);
+/// With the number of the later computation that a value belongs to.
+type Key = (Kind, Vec<Id>, DType, usize, usize);
+
+/// That a value is computed for later: see [`Lowering::Later`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Late {
+    /// Equal values of another number are not shared.
+    pub number: usize,
+    /// What is to be computed before.
+    after: Option<Id>,
+    /// It is the barrier's own value, or a view of it: what is computed from it has to wait.
+    direct: bool,
+}
 
 /// Sums of fewer terms are not split.
 const LONG: usize = 4096;
@@ -53,6 +65,12 @@ pub(super) struct Builder {
     pub program: Program,
     pub ids: HashMap<(u64, usize), Id>,
     pub seen: HashMap<Key, Id>,
+    /// Outputs that are computed for later.
+    pub late: HashMap<(u64, usize), Late>,
+    /// For what the node at hand is computed.
+    pub now: Option<Late>,
+    /// Later computations so far.
+    pub numbers: usize,
     /// How values came about in a program of the same graph for other sizes, whose splits are to be kept.
     pub model: Option<Vec<Kind>>,
     /// The first thing an op got wrong.
@@ -65,12 +83,54 @@ impl Builder {
         self.defect.get_or_insert(Error::Validation { why });
     }
 
+    fn number(&self) -> usize {
+        self.now.map_or(0, |late| late.number)
+    }
+
+    /// Adds a node: what its outputs lower to.
+    pub fn node(&mut self, node: &Node) -> Result<()> {
+        let (mut inputs, mut specs, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+        for input in node.inputs() {
+            let (input, output) = input.node()?;
+            keys.push((input.number(), output));
+            inputs.push(self.ids[&(input.number(), output)]);
+            specs.push(input.outputs()[output].clone());
+        }
+        let late = |builder: &Builder| -> Vec<Option<Late>> {
+            keys.iter().map(|key| builder.late.get(key).copied()).collect()
+        };
+        let late = if self.late.is_empty() { Vec::new() } else { late(self) };
+        let newest = late.iter().flatten().max_by_key(|late| (late.number, late.direct)).copied();
+        for (output, lowering) in node.op().lower(&specs, node.outputs()).into_iter().enumerate() {
+            self.now = newest;
+            let key = (node.number(), output);
+            let own = match &lowering {
+                Lowering::Later => {
+                    self.numbers += 1;
+                    let given = |id: &&Id| matches!(self.program.vals[**id].kind, Kind::Leaf(_) | Kind::Scalar(_));
+                    let after = inputs[1..].iter().filter(|id| !given(id)).max().copied();
+                    Some(Late { number: self.numbers, after, direct: true })
+                }
+                Lowering::Same(input) => late.get(*input).copied().flatten(),
+                Lowering::View(_) | Lowering::Window(..) => newest,
+                _ => newest.map(|late| Late { direct: false, ..late }),
+            };
+            let id = self.lowered(node, output, lowering, &inputs, &specs);
+            self.ids.insert(key, id);
+            if let Some(own) = own {
+                self.late.insert(key, own);
+            }
+        }
+        self.now = None;
+        Ok(())
+    }
+
     fn push(&mut self, kind: Kind, inputs: Vec<Id>, spec: (DType, usize), node: &Node) -> Id {
         self.push_as(node.op().name(), kind, inputs, spec, node)
     }
 
     fn push_as(&mut self, name: &str, kind: Kind, inputs: Vec<Id>, spec: (DType, usize), node: &Node) -> Id {
-        let key = (kind, inputs, spec.0, spec.1);
+        let key = (kind, inputs, spec.0, spec.1, self.number());
         if let Some(&id) = self.seen.get(&key) {
             return id;
         }
@@ -78,6 +138,7 @@ impl Builder {
         self.program.vals.push(Val {
             kind: key.0.clone(),
             inputs: key.1.clone(),
+            after: self.now.filter(|late| late.direct).and_then(|late| late.after),
             dtype: spec.0,
             numel: spec.1,
             name: name.into(),
@@ -112,6 +173,8 @@ impl Builder {
                 self.push(Kind::Gather { length, count, inner }, inputs.to_vec(), size, node)
             }
             Lowering::Contraction(c) => self.product(c, [inputs[0], inputs[1]], size, node),
+            Lowering::Same(input) => inputs[input],
+            Lowering::Later => inputs[0],
             // An op that says it is given has no value here: a mistake of the op's.
             Lowering::Leaf => {
                 self.refuse(node, "is computed, but lowers to a leaf");
@@ -207,8 +270,8 @@ impl Builder {
         let parts = refined(&view.shape, &[batch, rows, columns])?;
         let axes = [0, 2, 1].into_iter().flat_map(|axis: usize| parts[axis].clone()).collect();
         let turned = Kind::View(view.then(&ViewOp::Permute(axes))?);
-        let turned = *self.seen.get(&(turned, inputs.clone(), size.0, size.1))?;
-        let copy = *self.seen.get(&(copying(), vec![turned], size.0, size.1))?;
+        let turned = *self.seen.get(&(turned, inputs.clone(), size.0, size.1, self.number()))?;
+        let copy = *self.seen.get(&(copying(), vec![turned], size.0, size.1, self.number()))?;
         let view = View::whole(&[batch, columns, rows].into()).then(&ViewOp::Permute(vec![0, 2, 1]))?;
         Some(self.push(Kind::View(view), vec![copy], size, node))
     }

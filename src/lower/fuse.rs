@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use super::place::SMALL;
 use super::program::{Id, Kind, Program, Val};
 use crate::graph::{Contraction, Fold, View};
 
@@ -131,7 +132,8 @@ pub fn through(view: &View, source_numel: usize, numel: usize, level: Level, spa
     Level::Other
 }
 
-/// The values a member reads for which `stop` holds, each with the level it is read at.
+/// The values a member reads for which `stop` holds, each with the level it is read at. What it has to wait for counts as
+/// read at another index.
 pub fn reads(
     program: &Program,
     stop: &dyn Fn(Id) -> bool,
@@ -149,6 +151,7 @@ pub fn reads(
         _ => level,
     };
     let mut stack: Vec<(Id, Level)> = val.inputs.iter().map(|&input| (input, below)).collect();
+    stack.extend(val.after.map(|before| (before, Level::Other)));
     while let Some((id, level)) = stack.pop() {
         if !seen.insert((id, level)) {
             continue;
@@ -164,6 +167,7 @@ pub fn reads(
             _ => level,
         };
         stack.extend(val.inputs.iter().map(|&input| (input, level)));
+        stack.extend(val.after.map(|before| (before, Level::Other)));
     }
     found
 }
@@ -203,25 +207,57 @@ pub fn level(program: &Program, member: Id, space: Space) -> Level {
     }
 }
 
-/// The distinct tensors of more than one element that the expression of a value loads.
-fn sources(program: &Program, stored: &[bool], id: Id) -> usize {
-    let (mut found, mut seen, mut stack) = (0, HashSet::new(), program.vals[id].inputs.clone());
+/// How the storage buffers that a kernel binds are counted.
+#[derive(Clone, Debug, Default)]
+pub struct Buffers {
+    /// As many as a kernel may bind.
+    pub cap: usize,
+    /// What lies in the one buffer of the state: its leaves, and what is written over them. Nothing, if every tensor is to
+    /// count as a buffer of its own.
+    pub state: HashSet<Id>,
+}
+
+/// Where a tensor lies, as far as that decides how many buffers a kernel binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    State,
+    Small,
+    Own(Id),
+}
+
+impl Buffers {
+    fn place(&self, program: &Program, id: Id) -> Place {
+        let given = matches!(program.vals[id].kind, Kind::Leaf(_));
+        match () {
+            () if self.state.contains(&id) => Place::State,
+            () if !self.state.is_empty() && !given && program.vals[id].bytes() <= SMALL => Place::Small,
+            () => Place::Own(id),
+        }
+    }
+}
+
+/// The distinct places of the tensors of more than one element that the expression of a value loads.
+fn sources(program: &Program, stored: &[bool], buffers: &Buffers, id: Id) -> usize {
+    let (mut found, mut seen, mut stack) = (BTreeSet::new(), HashSet::new(), program.vals[id].inputs.clone());
     while let Some(id) = stack.pop() {
         let val = &program.vals[id];
         if !seen.insert(id) {
             continue;
         }
         if stored[id] || matches!(val.kind, Kind::Leaf(_)) {
-            found += usize::from(val.numel > 1);
+            if val.numel > 1 {
+                found.insert(buffers.place(program, id));
+            }
         } else {
             stack.extend(&val.inputs);
         }
     }
-    found
+    found.len()
 }
 
-/// Which values are stored before any merging. `cap` is how many storage buffers a kernel may bind.
-fn stored(program: &Program, fuse: bool, cap: usize) -> Vec<bool> {
+/// Which values are stored before any merging.
+fn stored(program: &Program, fuse: bool, buffers: &Buffers) -> Vec<bool> {
+    let cap = buffers.cap;
     let vals = &program.vals;
     // Readers, seen through views; a view that spreads its source makes every reader recompute it many times.
     let mut readers = vec![0usize; vals.len()];
@@ -283,7 +319,7 @@ fn stored(program: &Program, fuse: bool, cap: usize) -> Vec<bool> {
         // What would load more tensors than can be bound, as a join of many or the sum of the derivatives of many slices
         // does, takes its largest operands from memory.
         if matches!(val.kind, Kind::Map(_)) && size.1 >= cap {
-            while sources(program, &stored, id) >= cap {
+            while sources(program, &stored, buffers, id) >= cap {
                 let mut largest = None;
                 for &input in &val.inputs {
                     let mut source = input;
@@ -291,7 +327,7 @@ fn stored(program: &Program, fuse: bool, cap: usize) -> Vec<bool> {
                         source = vals[source].inputs[0];
                     }
                     if matches!(vals[source].kind, Kind::Map(_)) && !stored[source] {
-                        largest = largest.max(Some((sources(program, &stored, source), source)));
+                        largest = largest.max(Some((sources(program, &stored, buffers, source), source)));
                     }
                 }
                 let Some((_, operand)) = largest else { break };
@@ -312,9 +348,9 @@ fn stored(program: &Program, fuse: bool, cap: usize) -> Vec<bool> {
     stored
 }
 
-/// Groups the program. `cap` is how many storage buffers a kernel may bind.
-pub fn fuse(program: &Program, fuse: bool, cap: usize) -> Fused {
-    let stored = stored(program, fuse, cap);
+/// Groups the program.
+pub fn fuse(program: &Program, fuse: bool, buffers: &Buffers) -> Fused {
+    let stored = stored(program, fuse, buffers);
     let count = program.vals.len();
     let mut work = Merger {
         program,
@@ -323,7 +359,7 @@ pub fn fuse(program: &Program, fuse: bool, cap: usize) -> Fused {
         of: vec![None; count],
         readers: vec![Vec::new(); count],
         root: vec![false; count],
-        cap,
+        buffers,
     };
     program.roots.iter().for_each(|&root| work.root[root] = true);
     for (id, val) in program.vals.iter().enumerate().filter(|(id, _)| stored[*id]) {
@@ -357,7 +393,7 @@ struct Merger<'a> {
     /// For each stored value the members that read it.
     readers: Vec<Vec<Id>>,
     root: Vec<bool>,
-    cap: usize,
+    buffers: &'a Buffers,
 }
 
 impl Merger<'_> {
@@ -407,14 +443,19 @@ impl Merger<'_> {
 
     /// Everything a draft reads from memory: values of other groups and leaves of more than one element.
     fn leaves(&self, draft: &Draft) -> BTreeSet<Id> {
-        let mut found: BTreeSet<Id> = draft.needs.iter().copied().filter(|id| !draft.members.contains(id)).collect();
+        let mut found = BTreeSet::new();
         let mut seen = HashSet::new();
         let mut stack: Vec<Id> = draft.members.iter().flat_map(|&m| self.program.vals[m].inputs.clone()).collect();
         while let Some(id) = stack.pop() {
-            if self.stored[id] || !seen.insert(id) {
+            if !seen.insert(id) {
                 continue;
             }
             match self.program.vals[id].kind {
+                _ if self.stored[id] => {
+                    if draft.members.binary_search(&id).is_err() {
+                        found.insert(id);
+                    }
+                }
                 Kind::Leaf(_) => {
                     found.insert(id);
                 }
@@ -483,13 +524,20 @@ impl Merger<'_> {
         }
         let merged = Draft { space, members, needs };
         let inside: HashSet<Id> = merged.members.iter().copied().collect();
-        let written = merged.members.iter().filter(|&&m| self.read_outside(m, &inside)).count();
+        let writes: Vec<Id> = merged.members.iter().copied().filter(|&m| self.read_outside(m, &inside)).collect();
+        let written = writes.len();
         let leaves = self.leaves(&merged);
         // Numbers that are computed for the step alone lie together among the small temporaries: one buffer for all.
         let number = |&&id: &&Id| self.program.vals[id].numel == 1 && self.stored[id] && !self.root[id];
         let numbers = leaves.iter().filter(number).count();
         let read = leaves.len() - numbers.saturating_sub(1);
-        if read + written > self.cap {
+        let bound = if self.buffers.state.is_empty() {
+            read + written
+        } else {
+            let places = leaves.iter().chain(&writes).map(|&id| self.buffers.place(self.program, id));
+            places.collect::<BTreeSet<_>>().len()
+        };
+        if bound > self.buffers.cap {
             return false;
         }
         // A product repeats its epilogue for every element of a register tile: a bias, a mask and a residual pay, an

@@ -53,6 +53,8 @@ pub struct Val {
     pub kind: Kind,
     /// What it is computed from.
     pub inputs: Vec<Id>,
+    /// A value that must be computed before this one, although it is not computed from it.
+    pub after: Option<Id>,
     /// Element type.
     pub dtype: DType,
     /// Number of elements.
@@ -83,7 +85,11 @@ impl Val {
             (Kind::Window(a, through), Kind::Window(b, same)) => a == b && through == same,
             (a, b) => a == b,
         };
-        kinds && self.inputs == other.inputs && self.dtype == other.dtype && other.numel <= self.numel
+        kinds
+            && self.inputs == other.inputs
+            && self.after == other.after
+            && self.dtype == other.dtype
+            && other.numel <= self.numel
     }
 }
 
@@ -205,8 +211,9 @@ impl Program {
     /// A stored copy of a value in `numel` elements, as many as it has; of a constant, as many as are asked for.
     pub fn copy_of(&mut self, source: Id, numel: usize) -> Id {
         let Val { dtype, place, .. } = self.vals[source].clone();
+        let (inputs, name) = (vec![source], "copy".into());
         let map = Map { text: "$0", helpers: "", heavy: false };
-        self.push(Val { kind: Kind::Map(map), inputs: vec![source], dtype, numel, name: "copy".into(), place })
+        self.push(Val { kind: Kind::Map(map), inputs, after: None, dtype, numel, name, place })
     }
 }
 

@@ -204,17 +204,7 @@ impl Recording {
                 }
                 continue;
             }
-            let mut inputs = Vec::new();
-            let mut specs = Vec::new();
-            for input in node.inputs() {
-                let (input, output) = input.node()?;
-                inputs.push(builder.ids[&(input.number(), output)]);
-                specs.push(input.outputs()[output].clone());
-            }
-            for (output, lowering) in node.op().lower(&specs, node.outputs()).into_iter().enumerate() {
-                let id = builder.lowered(node, output, lowering, &inputs, &specs);
-                builder.ids.insert((node.number(), output), id);
-            }
+            builder.node(node)?;
         }
         builder.program.roots = self.roots.iter().map(|root| builder.ids[root]).collect();
         match builder.defect {

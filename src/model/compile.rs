@@ -21,6 +21,7 @@ pub(super) struct Settings {
     pub metrics: Vec<(Metric, Watches)>,
     pub steps_per_execution: usize,
     pub run_eagerly: bool,
+    pub memory_budget: Option<u64>,
     /// Whether `compile` was called.
     pub compiled: bool,
     /// Grows with every change that makes another step of the same function.
@@ -48,6 +49,7 @@ impl Default for Settings {
             metrics: vec![(Metric::from(Mean).named("loss"), Watches::Loss)],
             steps_per_execution: 1,
             run_eagerly: false,
+            memory_budget: None,
             compiled: false,
             generation: 0,
         }
@@ -86,6 +88,7 @@ impl Settings {
             metrics,
             steps_per_execution: options.steps_per_execution,
             run_eagerly: options.run_eagerly,
+            memory_budget: options.memory_budget,
             compiled: true,
             generation,
         })

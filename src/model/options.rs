@@ -28,6 +28,9 @@ pub struct Compile {
     /// Call the steps for every batch instead of recording them once: inside a step tensors can then be read and
     /// printed, and `if` may look at them. Slow, for finding out what happens; numbers are the same.
     pub run_eagerly: bool,
+    /// Bytes that the intermediate results of a step may take on the device. Where they would take more, some are computed
+    /// again: see [`Step::memory_budget`](crate::step::Step::memory_budget).
+    pub memory_budget: Option<u64>,
 }
 
 /// What the loss of each output counts.
@@ -70,6 +73,7 @@ impl Default for Compile {
             weighted_metrics: Vec::new(),
             steps_per_execution: 1,
             run_eagerly: false,
+            memory_budget: None,
         }
     }
 }

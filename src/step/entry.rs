@@ -6,14 +6,16 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::logs::{Logs, Ring};
+use super::memory::Memory;
 use super::record::{Recorded, specs};
 use super::transfer::{Transfer, fill, same_device};
 use crate::error::Result;
-use crate::gpu::{Buffer, Device, Encoder};
+use crate::gpu::{Device, Encoder};
 use crate::graph::{Slot, Spec, Tensor, Tree, Value};
 use crate::lower::pack::offsets;
 use crate::lower::program::{Id, Kind, Program, Val};
 use crate::lower::recording::Signature;
+use crate::lower::remat::compile_within;
 use crate::lower::{Compiled, Options, Request, Target, compile};
 use crate::plan::Bound;
 
@@ -36,8 +38,6 @@ pub(super) struct Entry {
     names: Vec<String>,
     logs: Vec<(Id, Slot)>,
     ring: Option<Arc<Ring>>,
-    /// Memory for temporaries, where it is shared with another plan; plans run one after the other.
-    temporaries: Vec<Buffer>,
     /// The plan, once it is bound to where everything lies.
     pub bound: Option<Bound>,
     /// Where state and captured tensors lay when it was bound.
@@ -88,6 +88,7 @@ impl Entry {
         recorded: Recorded,
         model: Option<&Entry>,
         options: &Options,
+        budget: Option<u64>,
     ) -> Result<Entry> {
         let Recorded { signature, recording, stand_ins, state, batch, names, outputs } = recorded;
         let (state_specs, batch_specs) = (specs(&state)?, specs(&batch)?);
@@ -119,6 +120,7 @@ impl Entry {
             let id = program.push(Val {
                 kind: Kind::Leaf(program.leaves.len() - 1),
                 inputs: vec![],
+                after: None,
                 dtype: spec.dtype,
                 numel: spec.shape.numel(),
                 name: "state".into(),
@@ -159,7 +161,7 @@ impl Entry {
                 }
             }
         }
-        let captured = (program.vals.iter().enumerate())
+        let captured: Vec<(Id, Tensor)> = (program.vals.iter().enumerate())
             .filter_map(|(id, val)| match val.kind {
                 Kind::Leaf(leaf) if !leaves.contains(&id) && !inputs.contains(&id) => {
                     Some((id, program.leaves[leaf].clone()))
@@ -172,16 +174,27 @@ impl Entry {
         let (starts, bytes) = offsets(batch_specs.iter().map(Spec::bytes));
         let input_buffer = device.alloc(bytes)?;
         let slot = |offset: u64| Slot { buffer: input_buffer.clone(), offset };
-        let inputs = inputs.into_iter().zip(starts.into_iter().map(slot)).collect();
+        let inputs: Vec<(Id, Slot)> = inputs.into_iter().zip(starts.into_iter().map(slot)).collect();
         let ring = if logged.is_empty() { None } else { Some(Arc::new(Ring::new(device, logged.len())?)) };
         let place = |ring: &Arc<Ring>| logged.iter().enumerate().map(|(at, &id)| (id, ring.slot(at))).collect();
-        let logs = ring.as_ref().map(place).unwrap_or_default();
+        let logs: Vec<(Id, Slot)> = ring.as_ref().map(place).unwrap_or_default();
         let alike = model.and_then(|model| model.compiled.smaller(program.clone(), &request));
-        let shared = alike.as_ref().and(model).and_then(|model| model.bound.as_ref()).map(Bound::temporaries);
-        let compiled = match alike {
-            Some(compiled) => compiled,
-            None => compile(program, &request, &Target::of(device), options)?,
+        let (target, mut moved) = (Target::of(device), HashMap::new());
+        let compiled = match (alike, budget) {
+            (Some(compiled), _) => compiled,
+            (None, None) => compile(program, &request, &target, options)?,
+            (None, Some(budget)) => {
+                let (compiled, places) = compile_within(program, &request, &target, options, budget)?;
+                moved = places;
+                compiled
+            }
         };
+        // Where values are computed again, others have other numbers.
+        let now = |id: Id| moved.get(&id).copied().unwrap_or(id);
+        leaves.iter_mut().for_each(|id| *id = now(*id));
+        let inputs: Vec<(Id, Slot)> = inputs.into_iter().map(|(id, slot)| (now(id), slot)).collect();
+        let captured = captured.into_iter().map(|(id, tensor)| (now(id), tensor)).collect();
+        let logs: Vec<(Id, Slot)> = logs.into_iter().map(|(id, slot)| (now(id), slot)).collect();
         let index: HashMap<Id, usize> = leaves.iter().enumerate().map(|(index, &id)| (id, index)).collect();
         let place = |pack: &Vec<Id>| pack.iter().filter_map(|id| index.get(id).copied()).collect();
         let layouts = compiled.layouts.iter().map(place).collect();
@@ -200,7 +213,6 @@ impl Entry {
             logs,
             ring,
             bound: None,
-            temporaries: shared.unwrap_or_default(),
             places: Vec::new(),
             runs: 0,
         })
@@ -208,10 +220,11 @@ impl Entry {
 
     /// Brings the state to where the plan wants it and binds the plan to where everything lies. Whatever has to move
     /// is moved by a submission of its own, so that the state is complete at any moment.
-    pub fn settle<S: Tree>(&mut self, device: &Device, state: &mut S) -> Result<()> {
+    pub fn settle<S: Tree>(&mut self, device: &Device, state: &mut S, memory: &Memory) -> Result<()> {
         if self.is_shared(state) {
             drop_clones(device, state, &self.overwritten)?;
         }
+        self.let_go_of_outgrown(memory);
         if self.bound.is_some() && self.is_settled(state) {
             return Ok(());
         }
@@ -221,7 +234,11 @@ impl Entry {
             let (node, output) = tensor.node()?;
             slots.push(node.value(output).device);
         }
-        if !laid_out(&slots, &self.layouts, &self.state) {
+        let apart = || {
+            let buffers = slots.iter().flatten().map(|slot| slot.buffer.id());
+            self.compiled.together && buffers.collect::<HashSet<_>>().len() > 1
+        };
+        if !laid_out(&slots, &self.layouts, &self.state) || apart() {
             slots = lay_out(device, &tensors, &self.layouts, &self.state)?;
         }
         let mut given = HashMap::new();
@@ -244,10 +261,18 @@ impl Entry {
         transfer.submit()?;
         if self.bound.is_none() || self.places != places {
             given.extend(self.inputs.iter().chain(&self.logs).cloned());
-            self.bound = Some(Bound::new(device, &self.compiled, &given, &self.temporaries)?);
+            // What it was bound to before is free for it.
+            self.bound = None;
+            let temporaries = memory.take(device, &self.compiled.placement.buffers)?;
+            self.bound = Some(Bound::new(device, &self.compiled, &given, temporaries)?);
             self.places = places;
         }
         Ok(())
+    }
+
+    /// Drops the bound plan where the memory it shares with others has been replaced by a larger one.
+    pub fn let_go_of_outgrown(&mut self, memory: &Memory) {
+        self.bound = self.bound.take().filter(|bound| memory.holds(bound.temporaries()));
     }
 
     /// Whether everything lies where the plan was bound to.

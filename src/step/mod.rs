@@ -8,6 +8,7 @@
 
 mod entry;
 mod logs;
+mod memory;
 mod record;
 mod transfer;
 
@@ -23,6 +24,7 @@ use crate::lower::Options;
 use crate::plan::{Plan, Profile};
 use crate::read::evaluate;
 use entry::Entry;
+use memory::Memory;
 use record::record;
 
 /// When a step is recorded again to check that it is pure.
@@ -43,6 +45,10 @@ pub struct Step {
     options: Options,
     purity: Purity,
     entries: Vec<Entry>,
+    /// Bytes that the temporaries of a plan may take.
+    budget: Option<u64>,
+    /// The temporaries of all plans.
+    memory: Memory,
 }
 
 impl Step {
@@ -54,12 +60,30 @@ impl Step {
     /// A step with compiler options.
     pub fn with(device: &Device, options: Options) -> Step {
         let purity = if cfg!(debug_assertions) { Purity::Always } else { Purity::Sometimes };
-        Step { device: device.clone(), options, purity, entries: Vec::new() }
+        Step { device: device.clone(), options, purity, entries: Vec::new(), budget: None, memory: Memory::new() }
+    }
+
+    /// A further step, with nothing recorded yet, whose plans share the memory for temporaries with this one's: that of a
+    /// model's training, evaluation and prediction, say. Together they take what the largest plan needs.
+    pub fn beside(&self) -> Step {
+        let (device, options) = (self.device.clone(), self.options.clone());
+        let (purity, budget, memory) = (self.purity, self.budget, self.memory.clone());
+        Step { device, options, purity, entries: Vec::new(), budget, memory }
     }
 
     /// Sets when purity is checked.
     pub fn purity(mut self, purity: Purity) -> Step {
         self.purity = purity;
+        self
+    }
+
+    /// Bounds the memory for temporaries: where a plan would take more bytes, it computes values again rather than keep
+    /// them from the forward to the backward pass, the cheapest first. Results are the same but for the rounding of
+    /// kernels that fuse otherwise. Plans made before keep what they take. Bounding takes time at the first run, since
+    /// the step is compiled several times. Running a step that cannot do with so little is [`Error::Limit`], which says
+    /// how few bytes were reached.
+    pub fn memory_budget(mut self, bytes: u64) -> Step {
+        self.budget = Some(bytes);
         self
     }
 
@@ -71,6 +95,7 @@ impl Step {
     /// Forgets all plans, so that the next run records anew: for deliberate changes of the function.
     pub fn clear(&mut self) {
         self.entries.clear();
+        self.memory.clear();
     }
 
     /// The plan of the latest run.
@@ -153,7 +178,7 @@ impl Step {
             None => {
                 let recorded = record(&self.device, &self.options, state, first, &f)?;
                 let model = self.entries.iter().find(|entry| entry.is_larger(tag, &recorded));
-                let entry = Entry::new(&self.device, tag, recorded, model, &self.options)?;
+                let entry = Entry::new(&self.device, tag, recorded, model, &self.options, self.budget)?;
                 if self.entries.len() == PLANS {
                     self.entries.remove(0);
                 }
@@ -164,7 +189,11 @@ impl Step {
         if !batches[1..].iter().all(|batch| entry.takes(batch)) {
             return Err(Error::State { what: "batches that run in one submission must be alike".into() });
         }
-        entry.settle(&self.device, state)
+        entry.settle(&self.device, state, &self.memory)?;
+        // Where the memory grew, the other plans do not keep what they had before.
+        let older = self.entries.len() - 1;
+        self.entries[..older].iter_mut().for_each(|entry| entry.let_go_of_outgrown(&self.memory));
+        Ok(())
     }
 
     /// Computes what state and batches hold as graphs; an error if any of it lies on another device.
