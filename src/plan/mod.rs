@@ -5,9 +5,23 @@
 //! [`Plan`] is what people print. Deliberately absent: recording and state, see `step`; and any decision about what
 //! is computed where, see `lower`.
 
+mod describe;
+mod explain;
+pub(crate) mod expression;
+mod layout;
+mod memory;
+mod profile;
 mod report;
+mod svg;
+mod trace;
+mod traffic;
 
-pub use report::{Line, Plan, Profile};
+pub(crate) use describe::Given;
+pub use explain::Explanation;
+pub(crate) use explain::passes;
+pub use memory::Memory;
+pub use profile::{HostSpan, Profile};
+pub use report::{Computed, Line, Plan, Role, Stored};
 
 use std::collections::HashMap;
 
@@ -16,7 +30,9 @@ use crate::gpu::{Access, BindGroup, Buffer, Device, Encoder, Pipeline, Range};
 use crate::graph::Slot;
 use crate::lower::kernel::{Binding, Context};
 use crate::lower::program::Id;
+use crate::lower::schedule::Job;
 use crate::lower::{Compiled, Target};
+use traffic::Traffic;
 
 /// Uniform ranges start at multiples of this many bytes, which every adapter accepts.
 const UNIFORM_ALIGN: usize = 256;
@@ -48,7 +64,13 @@ pub(crate) struct Bound {
     /// Buffers that the bind groups refer to, kept alive: those of the plan's placement, then others.
     buffers: Vec<Buffer>,
     temporaries: usize,
-    /// What it looks like.
+    /// What each dispatch is for.
+    jobs: Vec<Job>,
+    /// Where each value lies.
+    slots: HashMap<Id, Slot>,
+    /// Bytes of sizes and scalars.
+    uniforms: u64,
+    /// What it looks like, as far as a glance tells; see [`Bound::describe`].
     pub plan: Plan,
 }
 
@@ -84,9 +106,12 @@ impl Bound {
             slots: &slots,
             target: &target,
         };
-        let mut kernels = Vec::new();
+        let (mut jobs, mut kernels) = (Vec::new(), Vec::new());
         for job in &compiled.schedule.jobs {
-            kernels.extend(context.kernels(job)?);
+            for (job, kernel) in context.kernels(job)? {
+                jobs.push(job);
+                kernels.push(kernel);
+            }
         }
         // All sizes and scalars of the plan share one buffer, written once.
         let mut words: Vec<u32> = Vec::new();
@@ -102,7 +127,7 @@ impl Bound {
         let mut at = 0usize;
         let mut items = Vec::new();
         let mut lines = Vec::new();
-        for kernel in kernels {
+        for (job, kernel) in jobs.iter().zip(kernels) {
             let mut accesses = Vec::new();
             let mut ranges = Vec::new();
             for binding in kernel.bindings {
@@ -123,8 +148,11 @@ impl Bound {
             let group = device.bind_group(&pipeline, &ranges);
             items.push(Item { pipeline, group, grid: kernel.grid });
             buffers.extend(ranges.into_iter().map(|range| range.buffer));
-            let (label, grid, bytes, flops) = (kernel.label, kernel.grid, kernel.bytes, kernel.flops);
-            lines.push(Line { label, grid, bytes, flops, source: kernel.source });
+            let traffic = Traffic::of(compiled, job);
+            let ((read, written), (label, grid, source)) =
+                (traffic.bytes(compiled), (kernel.label, kernel.grid, kernel.source));
+            let (flops, ops) = (traffic.flops, traffic.ops);
+            lines.push(Line { label, grid, read, written, flops, ops, source, ..Line::default() });
         }
         let mut copies = Vec::new();
         for (value, leaf) in &compiled.copies {
@@ -139,8 +167,10 @@ impl Bound {
             in_place: compiled.schedule.in_place.len(),
             temporaries: compiled.placement.buffers.iter().sum(),
             live: compiled.placement.live,
+            ..Plan::default()
         };
-        Ok(Bound { items, copies, buffers, temporaries: own, plan })
+        let uniforms = uniform.size();
+        Ok(Bound { items, copies, buffers, temporaries: own, jobs, slots, uniforms, plan })
     }
 
     /// The buffers of its placement, for plans that never run at the same time.
