@@ -68,8 +68,7 @@ impl Entry {
             roles.push((id, role));
         };
         for (at, (&id, spec)) in self.leaves.iter().zip(&self.state).enumerate() {
-            let name = self.labels.get(at).cloned().unwrap_or_else(|| format!("s{at}"));
-            give(id, name, Some(spec), Role::State);
+            give(id, self.label(at), Some(spec), Role::State);
         }
         for (at, (&id, spec)) in self.given[0].iter().zip(&self.batch).enumerate() {
             give(id, format!("x{at}"), Some(spec), Role::Input);
