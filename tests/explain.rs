@@ -126,6 +126,26 @@ fn host(device: &Device, tensor: &Tensor) -> Tensor {
     }
 }
 
+#[test]
+fn a_model_tells_what_training_takes_before_it_trains() {
+    let mut model = Sequential::new([784]).add(Dense::new(64).activation("relu")).add(Dense::new(10)).build().unwrap();
+    let x = Tensor::new(&[0.5f32; 100 * 784], [100, 784]);
+    let y = Tensor::new(&[0.0f32; 1000], [100, 10]);
+    let memory = |model: &Functional| pollster::block_on(model.memory((&x, &y)));
+    assert!(matches!(memory(&model), Err(Error::NotCompiled { .. })));
+    model.compile(Compile { optimizer: "adam".into(), loss: "mse".into(), ..Compile::default() }).unwrap();
+    let told = memory(&model).unwrap();
+    model.fit_blocking((&x, &y), Fit { batch_size: 100, verbose: Verbose::Silent, ..Fit::default() }).unwrap();
+    let plan = model.plan().unwrap();
+    assert_eq!(Memory { uniforms: 0, staging: 0, ..told }, Memory { uniforms: 0, staging: 0, ..*plan.memory() });
+    // Parameters and two moments.
+    assert!(told.state >= 3 * 4 * model.count_params() as u64, "{told}");
+    let text = format!("{plan:#}");
+    for name in ["dense/kernel'", "dense_1/bias/velocity'", "metrics/loss/0", "learning_rate"] {
+        assert!(text.contains(name), "{name} is not in\n{text}");
+    }
+}
+
 /// Two layers by hand, with momentum.
 fn two_layers(
     (weights, velocities): (Vec<Tensor>, Vec<Tensor>),

@@ -14,6 +14,7 @@ use crate::gpu::Device;
 use crate::graph::{Spec, Tensor, Tree, nowhere};
 use crate::layers::Variables;
 use crate::metrics::Metric;
+use crate::plan::Memory;
 use crate::step::{Logs, Step, assign_all, part_from_holders};
 
 /// A model at work, and what was asked of it at the beginning.
@@ -135,15 +136,29 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
         [own, optimizer, metrics.collect()]
     }
 
+    /// The train step, with the metrics' results as logs.
+    fn train_step(&self, state: TrainState, batch: &Batch) -> Result<(Logs, TrainState)> {
+        let before = state.3.clone();
+        let (logs, state) = self.model.train_step(state, batch.clone())?;
+        let logs = self.report(logs, &before, &state.3)?;
+        Ok((logs, state))
+    }
+
+    /// The memory that training on batches like this one takes; they come from the host.
+    pub fn memory(&self, batch: &Batch) -> Result<Memory> {
+        let mut loan = self.borrow()?;
+        let (state, steps) = loan.parts(&self.device);
+        let batch = batch.map(&mut |tensor| match tensor.spec() {
+            Some(spec) => Tensor::from_bits(vec![0; spec.shape.numel()].into(), spec.clone(), nowhere()),
+            None => tensor.clone(),
+        });
+        steps.train.memory_tagged(self.generation, state, &batch, |state, batch| self.train_step(state, batch))
+    }
+
     /// Replays the train step for each batch, in one submission.
     pub fn train(&self, batches: &[Batch]) -> Result<Logs> {
         let mut loan = self.borrow()?;
-        let f = |state: TrainState, batch: &Batch| {
-            let before = state.3.clone();
-            let (logs, state) = self.model.train_step(state, batch.clone())?;
-            let logs = self.report(logs, &before, &state.3)?;
-            Ok((logs, state))
-        };
+        let f = |state: TrainState, batch: &Batch| self.train_step(state, batch);
         let (state, steps) = loan.parts(&self.device);
         if !self.eager {
             return steps.train.run_tagged(self.generation, state, batches, f);

@@ -22,7 +22,7 @@ const CHIP: f64 = 19.0;
 /// Characters of a line of text; longer ones are wrapped.
 const COLUMNS: usize = 92;
 /// Lines of expressions in a box; the rest is counted.
-const LINES: usize = 28;
+const LINES: usize = 40;
 /// Around the picture, with room for a title above.
 const MARGIN: f64 = 24.0;
 const TITLE: f64 = 44.0;

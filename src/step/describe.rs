@@ -137,11 +137,22 @@ impl Step {
         batch: &B,
         f: impl Fn(S, &B) -> Result<(Logs, S)>,
     ) -> Result<Memory> {
-        if let Some(entry) = self.entries.iter().find(|entry| entry.is_for(0, state, batch)) {
+        self.memory_tagged(0, state, batch, f)
+    }
+
+    /// [`memory`](Step::memory), of the form of the function that has a tag.
+    pub(crate) fn memory_tagged<S: Tree, B: Tree>(
+        &mut self,
+        tag: u64,
+        state: &S,
+        batch: &B,
+        f: impl Fn(S, &B) -> Result<(Logs, S)>,
+    ) -> Result<Memory> {
+        if let Some(entry) = self.entries.iter().find(|entry| entry.is_for(tag, state, batch)) {
             return Ok(entry.plan().map_or_else(|| entry.memory(), |plan| *plan.memory()));
         }
         let recorded = record(&self.device, &self.options, state, batch, &f)?;
-        let mut entry = Entry::new(&self.device, 0, recorded, None, &self.options)?;
+        let mut entry = Entry::new(&self.device, tag, recorded, None, &self.options)?;
         entry.will_upload(state, batch);
         Ok(entry.memory())
     }
