@@ -30,6 +30,9 @@ pub struct DeviceOptions {
     pub backends: wgpu::Backends,
     /// Whether a discrete GPU comes before an integrated one.
     pub power: wgpu::PowerPreference,
+    /// Take no more than every WebGPU grants: its default limits and no optional features. So a native program finds out
+    /// what its kernels will be in other people's browsers. Natively the default is whether `WENGERT_PORTABLE` is set.
+    pub portable: bool,
     /// The name of the device in debuggers and in `Debug`.
     pub label: Option<String>,
 }
@@ -38,12 +41,15 @@ impl Default for DeviceOptions {
     fn default() -> DeviceOptions {
         #[cfg(not(target_arch = "wasm32"))]
         let adapter = std::env::var("WENGERT_ADAPTER").ok().filter(|name| !name.trim().is_empty());
+        #[cfg(not(target_arch = "wasm32"))]
+        let portable = std::env::var_os("WENGERT_PORTABLE").is_some_and(|value| !value.is_empty());
         #[cfg(target_arch = "wasm32")]
-        let adapter = None;
+        let (adapter, portable) = (None, false);
         DeviceOptions {
             adapter,
             backends: wgpu::Backends::PRIMARY,
             power: wgpu::PowerPreference::HighPerformance,
+            portable,
             label: None,
         }
     }
@@ -86,8 +92,10 @@ impl Device {
     /// Opens the device that `options` describe.
     pub async fn with(options: DeviceOptions) -> Result<Device> {
         let adapter = adapter::open(&options).await?;
-        let features = wanted_features(adapter.features());
-        let limits = adapter.limits();
+        let (features, limits) = match options.portable {
+            true => (wgpu::Features::empty(), wgpu::Limits::default()),
+            false => (wanted_features(adapter.features()), adapter.limits()),
+        };
         let request = wgpu::DeviceDescriptor {
             label: options.label.as_deref(),
             required_features: features,
@@ -143,12 +151,12 @@ impl Device {
         &self.0.info
     }
 
-    /// The limits in force: all that the adapter has.
+    /// The limits in force: all that the adapter has, unless the device is to be portable.
     pub fn limits(&self) -> &wgpu::Limits {
         &self.0.limits
     }
 
-    /// The features in force: all that the adapter has and that are not experimental.
+    /// The features in force: all that the adapter has and that are not experimental, unless the device is to be portable.
     pub fn features(&self) -> wgpu::Features {
         self.0.features
     }
