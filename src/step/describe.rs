@@ -28,6 +28,11 @@ impl Entry {
         Some(self.described.get_or_init(|| bound.describe(&self.compiled, &self.outside())))
     }
 
+    /// What a leaf of the state is called.
+    pub fn label(&self, at: usize) -> String {
+        self.labels.get(at).cloned().unwrap_or_else(|| format!("s{at}"))
+    }
+
     /// Notes what state and batch upload.
     pub fn will_upload(&mut self, state: &impl Tree, batch: &impl Tree) {
         let is_away = |tensor: &Tensor| tensor.node().is_ok_and(|(node, output)| node.value(output).device.is_none());

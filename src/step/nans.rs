@@ -135,11 +135,6 @@ impl Entry {
         bad.sort_by_key(|(at, ..)| (*at < self.state.len(), *at));
         Ok(bad)
     }
-
-    /// What a leaf of the state is called.
-    pub(super) fn label(&self, at: usize) -> String {
-        self.labels.get(at).cloned().unwrap_or_else(|| format!("s{at}"))
-    }
 }
 
 /// A tensor with the same value as another that nobody else holds.
