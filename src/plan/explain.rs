@@ -35,11 +35,14 @@ impl fmt::Display for Explanation {
     }
 }
 
+/// Writes what a pass decided.
+type Tell = fn(&mut String, &Compiled, &Writer<'_>) -> fmt::Result;
+
 /// The passes between the recorded graph and the kernels.
 pub(crate) fn passes(compiled: &Compiled, writer: &Writer<'_>) -> Vec<(&'static str, String)> {
-    let all: [(&'static str, fn(&mut String, &Compiled, &Writer<'_>) -> fmt::Result); 5] =
+    let all: [(&'static str, Tell); 5] =
         [("program", program), ("fuse", fuse), ("pack", pack), ("schedule", schedule), ("place", place)];
-    let text = |write: fn(&mut String, &Compiled, &Writer<'_>) -> fmt::Result| {
+    let text = |write: Tell| {
         let mut out = String::new();
         // Writing to a string does not fail.
         write(&mut out, compiled, writer).ok();

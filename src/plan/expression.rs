@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use crate::dtype::DType;
-use crate::graph::{Spec, Through, View};
+use crate::graph::{Reduction, Spec, Through, View};
 use crate::lower::program::{Id, Kind, Program, Val};
 use crate::shape::Shape;
 
@@ -119,6 +119,17 @@ impl<'a> Writer<'a> {
                 };
                 self.call(out, how, &val.inputs, named);
             }
+            // Products of which parts are added up are folded by a value of their own.
+            (Kind::Fold(fold, _), _) => {
+                let how = match fold.reduction {
+                    Reduction::Sum => "sum",
+                    Reduction::Prod => "prod",
+                    Reduction::Max => "max",
+                    Reduction::Min => "min",
+                };
+                self.call(out, how, &val.inputs, named);
+            }
+            (Kind::Iota { .. }, _) => out.push_str("iota"),
             (_, name) => self.call(out, name, &val.inputs, named),
         }
     }
@@ -188,7 +199,11 @@ fn shape(val: &Val, given: Option<&Spec>, shapes: &[Shape]) -> Shape {
         Kind::Leaf(_) => given.map(|spec| spec.shape.clone()),
         Kind::Scalar(_) => Some(Shape::scalar()),
         Kind::View(view) => Some(view.shape.clone()),
-        Kind::Map(_) => val.inputs.iter().map(|&input| shapes[input].clone()).find(|shape| shape.numel() == val.numel),
+        // What has lost its axes on the way says less than what has them.
+        Kind::Map(_) => (val.inputs.iter().map(|&input| &shapes[input]))
+            .filter(|shape| shape.numel() == val.numel)
+            .max_by_key(|shape| shape.rank())
+            .cloned(),
         Kind::Fold(fold, parts) => {
             let kept = kept(&shapes[val.inputs[0]], fold.outer, fold.length);
             let kept = kept.filter(|_| *parts == 1);

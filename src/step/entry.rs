@@ -36,7 +36,7 @@ pub(super) struct Entry {
     inputs: Vec<(Id, Slot)>,
     pub(super) captured: Vec<(Id, Tensor)>,
     pub(super) names: Vec<String>,
-    logs: Vec<(Id, Slot)>,
+    pub(super) logs: Vec<(Id, Slot)>,
     ring: Option<Arc<Ring>>,
     /// Memory for temporaries, where it is shared with another plan; plans run one after the other.
     temporaries: Vec<Buffer>,
