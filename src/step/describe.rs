@@ -127,7 +127,7 @@ impl Step {
     /// use wengert::prelude::*;
     ///
     /// let (mut step, state) = (Step::new(&Device::blocking()?), Tensor::zeros([1000, 1000]));
-    /// let f = |s: Tensor, x: &Tensor| Ok((Logs::default(), x.matmul(&s).tanh().matmul(&s.transpose())));
+    /// let f = |s: Tensor, x: &Tensor| Ok((Logs::default(), x.matmul(&s).tanh().matmul(&s.t())));
     /// let memory = step.memory(&state, &Tensor::ones([1000, 1000]), f)?;
     /// println!("{memory}");
     /// assert!(memory.total() >= 3 * 4_000_000);
