@@ -146,11 +146,11 @@ fn a_model_tells_what_training_takes_before_it_trains() {
     }
 }
 
+/// Weights and their velocities.
+type Two = (Vec<Tensor>, Vec<Tensor>);
+
 /// Two layers by hand, with momentum.
-fn two_layers(
-    (weights, velocities): (Vec<Tensor>, Vec<Tensor>),
-    x: &Tensor,
-) -> Result<(Logs, (Vec<Tensor>, Vec<Tensor>))> {
+fn two_layers((weights, velocities): Two, x: &Tensor) -> Result<(Logs, Two)> {
     let loss = |weights: &Vec<Tensor>| {
         let hidden = (x.matmul(&weights[0]) + &weights[1]).relu();
         Ok(((hidden.matmul(&weights[2]) + &weights[3]).square().mean(..), ()))
@@ -161,7 +161,7 @@ fn two_layers(
     Ok((Logs::from([("loss", loss)]), (weights, velocities)))
 }
 
-fn two_layers_state() -> (Vec<Tensor>, Vec<Tensor>) {
+fn two_layers_state() -> Two {
     let shapes: [&[usize]; 4] = [&[96, 128], &[128], &[128, 64], &[64]];
     let weights = (1..).zip(shapes).map(|(seed, shape)| uniform(seed, shape)).collect();
     (weights, shapes.iter().map(|shape| uniform(9, shape)).collect())

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::dtype::DType;
+use crate::graph::display::number;
 use crate::graph::{Reduction, Spec, Through, View};
 use crate::lower::program::{Id, Kind, Program, Val};
 use crate::shape::Shape;
@@ -92,7 +92,7 @@ impl<'a> Writer<'a> {
             out.push_str(if open { ")" } else { "" });
         };
         match (&val.kind, &*val.name) {
-            (Kind::Scalar(bits), _) => out.push_str(&scalar(*bits, val.dtype)),
+            (Kind::Scalar(bits), _) => out.push_str(&number(*bits, val.dtype)),
             (Kind::Leaf(_), _) => out.push_str(&self.name(id)),
             (Kind::Map(_), name) if val.inputs.len() == 2 && sign(name).is_some() => {
                 let (sign, own) = sign(name).unwrap_or_default();
@@ -177,19 +177,6 @@ fn seen(view: &View, source: usize) -> &'static str {
         return "";
     }
     if axes.len() == 2 { "^T" } else { "permute" }
-}
-
-/// A constant as it is written in a program.
-fn scalar(bits: u32, dtype: DType) -> String {
-    match dtype {
-        DType::F32 => match f32::from_bits(bits) {
-            value if value == 0.0 || (1e-3..1e6).contains(&value.abs()) => format!("{value}"),
-            value => format!("{value:e}"),
-        },
-        DType::I32 => (bits as i32).to_string(),
-        DType::U32 => bits.to_string(),
-        DType::Bool => (bits != 0).to_string(),
-    }
 }
 
 /// The shape of a value, from those of its inputs; as far as the program remembers.

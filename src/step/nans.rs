@@ -18,6 +18,7 @@ use super::transfer::Transfer;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Range};
+use crate::graph::display::number as written;
 use crate::graph::{Lowering, Node, Slot, Spec, Tensor, Tree};
 use crate::lower::Options;
 use crate::lower::recording::Recording;
@@ -317,7 +318,7 @@ impl Replay {
                 (None, None) => None,
             };
             let Some(bits) = bits else { return Ok(None) };
-            elements.push(number_text(f32::from_bits(bits)));
+            elements.push(written(bits, DType::F32));
         }
         Ok(Some(elements.join(", ")))
     }
@@ -380,12 +381,4 @@ fn position(spec: &Spec, index: usize) -> Vec<usize> {
         rest %= stride.max(1);
     }
     place
-}
-
-/// A number as short as it can be told.
-fn number_text(value: f32) -> String {
-    match value {
-        value if value == 0.0 || (1e-4..1e7).contains(&value.abs()) => value.to_string(),
-        value => format!("{value:e}"),
-    }
 }
