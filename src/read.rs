@@ -1,8 +1,8 @@
 //! Reading tensors: the eager side of the same compiler.
 //!
-//! Floor 1. Reading a tensor that has no value yet compiles just what it needs through the passes a step goes
-//! through, runs it once, and remembers the value; its history is then let go. What merely views host data is read where
-//! it lies. Deliberately absent: eager kernels.
+//! Floor 1. Reading a tensor that has no value yet compiles what it needs, and in a large graph what else the program holds
+//! there, through the passes a step goes through, runs it once, and remembers the values; their history is then let go.
+//! What merely views host data is read where it lies. Deliberately absent: eager kernels.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
