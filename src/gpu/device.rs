@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use super::adapter::{self, Class};
 use super::buffer::Pool;
+use super::ceilings::Ceilings;
 use super::fault::{Slot, translate};
 use super::flow::Flow;
 use super::pipeline::Pipelines;
@@ -74,6 +75,8 @@ pub(super) struct Inner {
     pub pipelines: Mutex<Pipelines>,
     pub staging: Shared<Staging>,
     pub readback: Readback,
+    /// Once somebody has asked.
+    pub ceilings: Mutex<Option<Ceilings>>,
     /// Held while wgpu submits or polls. With two threads at it, wgpu 30 may find its queue empty after it has read an
     /// older count of finished submissions, and panics.
     pub turn: Mutex<()>,
@@ -128,6 +131,7 @@ impl Device {
             pipelines: Mutex::new(Pipelines::default()),
             staging: Shared::new(Staging::default()),
             readback: Readback::default(),
+            ceilings: Mutex::new(None),
             counters,
             turn: Mutex::new(()),
             next_id: AtomicU64::new(0),

@@ -12,6 +12,7 @@
 
 mod adapter;
 mod buffer;
+mod ceilings;
 mod device;
 mod encoder;
 mod fault;
@@ -30,12 +31,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use adapter::Class;
 pub use buffer::{Buffer, Range};
+pub use ceilings::Ceilings;
 pub use device::{Device, DeviceOptions};
 pub(crate) use encoder::Encoder;
 pub(crate) use opaque::Opaque;
 pub(crate) use pipeline::{Access, BindGroup, Pipeline};
+pub use profile::Span;
 pub(crate) use read::Reading;
 pub use shader::Shader;
+pub(crate) use staging::staged;
 pub use stats::Stats;
 
 /// Shared ownership: wgpu's objects are `Send + Sync` natively and neither in a browser.

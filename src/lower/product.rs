@@ -115,8 +115,6 @@ impl Context<'_> {
                 .chain([Binding::Uniform(words(&unit))])
                 .collect(),
             grid: chosen.grid,
-            bytes: self.bytes(&unit) + self.program.vals[a.source].bytes() + self.program.vals[b.source].bytes(),
-            flops: 2 * (c.batch * c.m * c.n * c.k) as u64,
         })
     }
 

@@ -3,7 +3,7 @@
 //! Deliberately absent: recording, see `record`, and the commands that move values, see `transfer`.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::logs::{Logs, Ring};
 use super::record::{Recorded, specs};
@@ -15,26 +15,28 @@ use crate::lower::pack::offsets;
 use crate::lower::program::{Id, Kind, Program, Val};
 use crate::lower::recording::Signature;
 use crate::lower::{Compiled, Options, Request, Target, compile};
-use crate::plan::Bound;
+use crate::plan::{Bound, Plan};
 
 /// One recorded and compiled form of a step.
 pub(super) struct Entry {
     tag: u64,
-    state: Vec<Spec>,
-    batch: Vec<Spec>,
+    pub(super) state: Vec<Spec>,
+    pub(super) batch: Vec<Spec>,
     /// What a further recording must be equal to.
     pub signature: Signature,
-    compiled: Compiled,
+    pub(super) compiled: Compiled,
     /// Leaves of the state, by position, that must lie one behind the other.
     layouts: Vec<Vec<usize>>,
     /// For each leaf of the state its value in the program.
-    leaves: Vec<Id>,
+    pub(super) leaves: Vec<Id>,
     /// Which leaves a run overwrites.
-    overwritten: Vec<bool>,
+    pub(super) overwritten: Vec<bool>,
+    /// The values of batch and logs, in order.
+    pub(super) given: [Vec<Id>; 2],
     inputs: Vec<(Id, Slot)>,
-    captured: Vec<(Id, Tensor)>,
-    names: Vec<String>,
-    logs: Vec<(Id, Slot)>,
+    pub(super) captured: Vec<(Id, Tensor)>,
+    pub(super) names: Vec<String>,
+    pub(super) logs: Vec<(Id, Slot)>,
     ring: Option<Arc<Ring>>,
     /// Memory for temporaries, where it is shared with another plan; plans run one after the other.
     temporaries: Vec<Buffer>,
@@ -42,6 +44,12 @@ pub(super) struct Entry {
     pub bound: Option<Bound>,
     /// Where state and captured tensors lay when it was bound.
     places: Vec<(u64, u64)>,
+    /// What the leaves of the state are called.
+    pub(super) labels: Arc<[String]>,
+    /// What is uploaded, in bytes: for the first run, then for each.
+    pub(super) uploads: [Vec<u64>; 2],
+    /// What there is to say of the plan, once somebody has asked.
+    pub(super) described: OnceLock<Plan>,
     /// Runs so far.
     pub runs: u64,
 }
@@ -169,13 +177,6 @@ impl Entry {
             .collect();
         // The leaves were stand-ins of this recording; holding on to them would hold the recorded graph.
         program.leaves.clear();
-        let (starts, bytes) = offsets(batch_specs.iter().map(Spec::bytes));
-        let input_buffer = device.alloc(bytes)?;
-        let slot = |offset: u64| Slot { buffer: input_buffer.clone(), offset };
-        let inputs = inputs.into_iter().zip(starts.into_iter().map(slot)).collect();
-        let ring = if logged.is_empty() { None } else { Some(Arc::new(Ring::new(device, logged.len())?)) };
-        let place = |ring: &Arc<Ring>| logged.iter().enumerate().map(|(at, &id)| (id, ring.slot(at))).collect();
-        let logs = ring.as_ref().map(place).unwrap_or_default();
         let alike = model.and_then(|model| model.compiled.smaller(program.clone(), &request));
         let shared = alike.as_ref().and(model).and_then(|model| model.bound.as_ref()).map(Bound::temporaries);
         let compiled = match alike {
@@ -194,16 +195,33 @@ impl Entry {
             layouts,
             leaves,
             overwritten,
-            inputs,
+            given: [inputs, logged],
+            inputs: Vec::new(),
             captured,
             names,
-            logs,
-            ring,
+            logs: Vec::new(),
+            ring: None,
             bound: None,
             temporaries: shared.unwrap_or_default(),
             places: Vec::new(),
+            labels: Arc::default(),
+            uploads: Default::default(),
+            described: OnceLock::new(),
             runs: 0,
         })
+    }
+
+    /// Makes room for batch and logs.
+    fn allocate(&mut self, device: &Device) -> Result<()> {
+        let [inputs, logged] = &self.given;
+        let (starts, bytes) = offsets(self.batch.iter().map(Spec::bytes));
+        let buffer = device.alloc(bytes)?;
+        let slot = |offset: u64| Slot { buffer: buffer.clone(), offset };
+        let ring = if logged.is_empty() { None } else { Some(Arc::new(Ring::new(device, logged.len())?)) };
+        let place = |ring: &Arc<Ring>| logged.iter().enumerate().map(|(at, &id)| (id, ring.slot(at))).collect();
+        self.inputs = inputs.iter().copied().zip(starts.into_iter().map(slot)).collect();
+        (self.logs, self.ring) = (ring.as_ref().map(place).unwrap_or_default(), ring);
+        Ok(())
     }
 
     /// Brings the state to where the plan wants it and binds the plan to where everything lies. Whatever has to move
@@ -214,6 +232,9 @@ impl Entry {
         }
         if self.bound.is_some() && self.is_settled(state) {
             return Ok(());
+        }
+        if self.bound.is_none() {
+            self.allocate(device)?;
         }
         let tensors = state.leaves();
         let mut slots = Vec::with_capacity(tensors.len());
@@ -245,6 +266,7 @@ impl Entry {
         if self.bound.is_none() || self.places != places {
             given.extend(self.inputs.iter().chain(&self.logs).cloned());
             self.bound = Some(Bound::new(device, &self.compiled, &given, &self.temporaries)?);
+            self.described = OnceLock::new();
             self.places = places;
         }
         Ok(())
