@@ -226,3 +226,23 @@ fn fit_without_fault_only_takes_longer_and_debugging_is_of_one_kind() {
     let error = model.compile(options).unwrap_err();
     assert!(error.to_string().contains("choose one of them"), "{error}");
 }
+
+#[test]
+fn a_convolution_is_searched_without_writing_its_windows() {
+    let mut model = Sequential::new([12, 12, 3])
+        .add(Conv2D::new(8, 3).activation("relu"))
+        .add(MaxPooling2D::new(2))
+        .add(Flatten)
+        .add(Dense::new(4))
+        .build()
+        .unwrap();
+    model.compile(Compile { loss: "mse".into(), debug_nans: true, ..Compile::default() }).unwrap();
+    let large = |value: f32| Tensor::new(&vec![value; 4 * 12 * 12 * 3], [4, 12, 12, 3]);
+    let y = Tensor::new(&[0.0f32; 16], [4, 4]);
+    let fit = || Fit { batch_size: 4, verbose: Verbose::Silent, ..Fit::default() };
+    model.fit_blocking((&large(0.5), &y), fit()).unwrap();
+    let message = text(model.fit_blocking((&large(3e38), &y), fit()));
+    // The largest numbers overflow when they are added up, here or, with luck of the weights, in the layer behind.
+    assert!(message.starts_with("not finite: matmul gave "), "{message}");
+    assert!(["conv2d", "dense"].iter().any(|layer| message.contains(&format!("within {layer}"))), "{message}");
+}
