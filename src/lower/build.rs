@@ -10,6 +10,7 @@ use super::program::{Id, Kind, Program, Val};
 use super::recording::scalar;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::graph::numbers::ByNumber;
 use crate::graph::{Contraction, Fold, Lowering, Map, Node, Reduction, Spec, Tensor, View, ViewOp};
 
 /// With the number of the later computation that a value belongs to.
@@ -63,7 +64,7 @@ fn copying() -> Kind {
 #[derive(Default)]
 pub(super) struct Builder {
     pub program: Program,
-    pub ids: HashMap<(u64, usize), Id>,
+    pub ids: ByNumber<(u64, usize), Id>,
     pub seen: HashMap<Key, Id>,
     /// Outputs that are computed for later.
     pub late: HashMap<(u64, usize), Late>,

@@ -7,10 +7,11 @@
 //! epilogue. Deliberately absent: patterns of ops; softmax, layer norm and cross-entropy fuse because their indices
 //! fit, not because anybody listed them.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::place::SMALL;
 use super::program::{Id, Kind, Program, Val};
+use crate::graph::numbers::Numbers;
 use crate::graph::{Contraction, Fold, View};
 
 /// What the threads of a group run over.
@@ -142,7 +143,7 @@ pub fn reads(
     space: Space,
 ) -> BTreeSet<(Id, Level)> {
     let mut found = BTreeSet::new();
-    let mut seen = HashSet::new();
+    let mut seen = Numbers::default();
     let val = &program.vals[member];
     let below = match val.kind {
         Kind::Fold(fold, parts) if space == folded(fold, parts) && level == Level::Reduced => Level::Full,
@@ -214,7 +215,7 @@ pub struct Buffers {
     pub cap: usize,
     /// What lies in the one buffer of the state: its leaves, and what is written over them. Nothing, if every tensor is to
     /// count as a buffer of its own.
-    pub state: HashSet<Id>,
+    pub(crate) state: Numbers<Id>,
 }
 
 /// Where a tensor lies, as far as that decides how many buffers a kernel binds.
@@ -238,7 +239,7 @@ impl Buffers {
 
 /// The distinct places of the tensors of more than one element that the expression of a value loads.
 fn sources(program: &Program, stored: &[bool], buffers: &Buffers, id: Id) -> usize {
-    let (mut found, mut seen, mut stack) = (BTreeSet::new(), HashSet::new(), program.vals[id].inputs.clone());
+    let (mut found, mut seen, mut stack) = (BTreeSet::new(), Numbers::default(), program.vals[id].inputs.clone());
     while let Some(id) = stack.pop() {
         let val = &program.vals[id];
         if !seen.insert(id) {
@@ -444,7 +445,7 @@ impl Merger<'_> {
     /// Everything a draft reads from memory: values of other groups and leaves of more than one element.
     fn leaves(&self, draft: &Draft) -> BTreeSet<Id> {
         let mut found = BTreeSet::new();
-        let mut seen = HashSet::new();
+        let mut seen = Numbers::default();
         let mut stack: Vec<Id> = draft.members.iter().flat_map(|&m| self.program.vals[m].inputs.clone()).collect();
         while let Some(id) = stack.pop() {
             if !seen.insert(id) {
@@ -469,7 +470,7 @@ impl Merger<'_> {
     fn detour(&self, from: usize, to: usize) -> bool {
         let first = self.groups[&from].members[0];
         let producers = |group: usize| self.groups[&group].needs.iter().filter_map(|&id| self.of[id]);
-        let mut seen = HashSet::from([to, from]);
+        let mut seen: Numbers<usize> = [to, from].into_iter().collect();
         let mut stack: Vec<usize> = producers(to).filter(|&g| g != to && g != from).collect();
         while let Some(group) = stack.pop() {
             if !seen.insert(group) {
@@ -523,7 +524,7 @@ impl Merger<'_> {
             return false;
         }
         let merged = Draft { space, members, needs };
-        let inside: HashSet<Id> = merged.members.iter().copied().collect();
+        let inside: Numbers<Id> = merged.members.iter().copied().collect();
         let writes: Vec<Id> = merged.members.iter().copied().filter(|&m| self.read_outside(m, &inside)).collect();
         let written = writes.len();
         let leaves = self.leaves(&merged);
@@ -553,13 +554,13 @@ impl Merger<'_> {
         true
     }
 
-    fn read_outside(&self, id: Id, inside: &HashSet<Id>) -> bool {
+    fn read_outside(&self, id: Id, inside: &Numbers<Id>) -> bool {
         self.root[id] || self.readers[id].iter().any(|reader| !inside.contains(reader))
     }
 
     fn finish(self) -> Fused {
         let mut group_of = vec![None; self.program.vals.len()];
-        let mut needed: HashSet<Id> = self.program.roots.iter().copied().collect();
+        let mut needed: Numbers<Id> = self.program.roots.iter().copied().collect();
         for draft in self.groups.values() {
             needed.extend(draft.needs.iter().filter(|id| !draft.members.contains(id)));
         }

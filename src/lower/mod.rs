@@ -100,7 +100,7 @@ pub struct Compiled {
 /// Runs all passes.
 pub fn compile(program: Program, request: &Request, target: &Target, options: &Options) -> Result<Compiled> {
     let cap = target.bindings.min(16);
-    let apart = Buffers { cap, state: HashSet::new() };
+    let apart = Buffers { cap, ..Buffers::default() };
     let bytes = request.state.iter().map(|&id| program.vals[id].bytes().max(1).next_multiple_of(pack::ALIGN));
     if options.fuse && !request.state.is_empty() && bytes.sum::<u64>() <= target.binding_bytes {
         // The state can lie in one buffer. Where that lets a kernel touch more tensors than may be bound, it has to.

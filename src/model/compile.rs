@@ -22,6 +22,7 @@ pub(super) struct Settings {
     pub steps_per_execution: usize,
     pub run_eagerly: bool,
     pub memory_budget: Option<u64>,
+    pub debug_nans: bool,
     /// Whether `compile` was called.
     pub compiled: bool,
     /// Grows with every change that makes another step of the same function.
@@ -50,6 +51,7 @@ impl Default for Settings {
             steps_per_execution: 1,
             run_eagerly: false,
             memory_budget: None,
+            debug_nans: false,
             compiled: false,
             generation: 0,
         }
@@ -61,6 +63,10 @@ impl Settings {
     pub fn new(options: Compile, outputs: &[String], generation: u64) -> Result<Settings> {
         if options.steps_per_execution == 0 {
             return Err(Error::Argument { what: "steps_per_execution is 1 at least".into() });
+        }
+        if options.debug_nans && options.run_eagerly {
+            let what = "debug_nans looks into recorded steps, run_eagerly records none; choose one of them";
+            return Err(Error::Argument { what: what.into() });
         }
         let optimizer = options.optimizer.resolve()?.unwrap_or_else(|| RMSprop::default().into());
         let losses = losses(options.loss, options.loss_weights, outputs)?;
@@ -89,6 +95,7 @@ impl Settings {
             steps_per_execution: options.steps_per_execution,
             run_eagerly: options.run_eagerly,
             memory_budget: options.memory_budget,
+            debug_nans: options.debug_nans,
             compiled: true,
             generation,
         })

@@ -31,6 +31,12 @@ pub struct Compile {
     /// Bytes that the intermediate results of a step may take on the device. Where they would take more, some are computed
     /// again: see [`Step::memory_budget`](crate::step::Step::memory_budget).
     pub memory_budget: Option<u64>,
+    /// Look at logs and variables after every step of training and evaluation, and end with [`Error::NonFinite`] where
+    /// the first NaN or infinity in them began: op, operands, layer and line; the model keeps the state of before that
+    /// step. Every step is waited for. Natively only, and not together with `run_eagerly`.
+    ///
+    /// [`Error::NonFinite`]: crate::error::Error::NonFinite
+    pub debug_nans: bool,
 }
 
 /// What the loss of each output counts.
@@ -74,6 +80,7 @@ impl Default for Compile {
             steps_per_execution: 1,
             run_eagerly: false,
             memory_budget: None,
+            debug_nans: false,
         }
     }
 }

@@ -68,6 +68,8 @@ pub(super) struct Steps {
     pub predict: Step,
     /// Where predict steps leave their outputs.
     pub outputs: Vec<Output>,
+    /// What the variables were last named for.
+    pub named: Option<u64>,
 }
 
 impl Steps {
@@ -77,7 +79,7 @@ impl Steps {
             train = train.memory_budget(bytes);
         }
         let [test, predict] = [(); 2].map(|()| train.beside());
-        Steps { train, test, predict, outputs: Vec::new() }
+        Steps { train, test, predict, outputs: Vec::new(), named: None }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Deliberately absent: recording, see `record`, and the commands that move values, see `transfer`.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::logs::{Logs, Ring};
 use super::memory::Memory;
@@ -17,31 +17,39 @@ use crate::lower::program::{Id, Kind, Program, Val};
 use crate::lower::recording::Signature;
 use crate::lower::remat::compile_within;
 use crate::lower::{Compiled, Options, Request, Target, compile};
-use crate::plan::Bound;
+use crate::plan::{Bound, Plan};
 
 /// One recorded and compiled form of a step.
 pub(super) struct Entry {
     tag: u64,
-    state: Vec<Spec>,
-    batch: Vec<Spec>,
+    pub(super) state: Vec<Spec>,
+    pub(super) batch: Vec<Spec>,
     /// What a further recording must be equal to.
     pub signature: Signature,
-    compiled: Compiled,
+    pub(super) compiled: Compiled,
     /// Leaves of the state, by position, that must lie one behind the other.
     layouts: Vec<Vec<usize>>,
     /// For each leaf of the state its value in the program.
-    leaves: Vec<Id>,
+    pub(super) leaves: Vec<Id>,
     /// Which leaves a run overwrites.
-    overwritten: Vec<bool>,
+    pub(super) overwritten: Vec<bool>,
+    /// The values of batch and logs, in order.
+    pub(super) given: [Vec<Id>; 2],
     inputs: Vec<(Id, Slot)>,
-    captured: Vec<(Id, Tensor)>,
-    names: Vec<String>,
-    logs: Vec<(Id, Slot)>,
+    pub(super) captured: Vec<(Id, Tensor)>,
+    pub(super) names: Vec<String>,
+    pub(super) logs: Vec<(Id, Slot)>,
     ring: Option<Arc<Ring>>,
     /// The plan, once it is bound to where everything lies.
     pub bound: Option<Bound>,
     /// Where state and captured tensors lay when it was bound.
     places: Vec<(u64, u64)>,
+    /// What the leaves of the state are called.
+    pub(super) labels: Arc<[String]>,
+    /// What is uploaded, in bytes: for the first run, then for each.
+    pub(super) uploads: [Vec<u64>; 2],
+    /// What there is to say of the plan, once somebody has asked.
+    pub(super) described: OnceLock<Plan>,
     /// Runs so far.
     pub runs: u64,
 }
@@ -171,13 +179,6 @@ impl Entry {
             .collect();
         // The leaves were stand-ins of this recording; holding on to them would hold the recorded graph.
         program.leaves.clear();
-        let (starts, bytes) = offsets(batch_specs.iter().map(Spec::bytes));
-        let input_buffer = device.alloc(bytes)?;
-        let slot = |offset: u64| Slot { buffer: input_buffer.clone(), offset };
-        let inputs: Vec<(Id, Slot)> = inputs.into_iter().zip(starts.into_iter().map(slot)).collect();
-        let ring = if logged.is_empty() { None } else { Some(Arc::new(Ring::new(device, logged.len())?)) };
-        let place = |ring: &Arc<Ring>| logged.iter().enumerate().map(|(at, &id)| (id, ring.slot(at))).collect();
-        let logs: Vec<(Id, Slot)> = ring.as_ref().map(place).unwrap_or_default();
         let alike = model.and_then(|model| model.compiled.smaller(program.clone(), &request));
         let (target, mut moved) = (Target::of(device), HashMap::new());
         let compiled = match (alike, budget) {
@@ -192,9 +193,9 @@ impl Entry {
         // Where values are computed again, others have other numbers.
         let now = |id: Id| moved.get(&id).copied().unwrap_or(id);
         leaves.iter_mut().for_each(|id| *id = now(*id));
-        let inputs: Vec<(Id, Slot)> = inputs.into_iter().map(|(id, slot)| (now(id), slot)).collect();
+        let inputs: Vec<Id> = inputs.into_iter().map(now).collect();
         let captured = captured.into_iter().map(|(id, tensor)| (now(id), tensor)).collect();
-        let logs: Vec<(Id, Slot)> = logs.into_iter().map(|(id, slot)| (now(id), slot)).collect();
+        let logged: Vec<Id> = logged.into_iter().map(now).collect();
         let index: HashMap<Id, usize> = leaves.iter().enumerate().map(|(index, &id)| (id, index)).collect();
         let place = |pack: &Vec<Id>| pack.iter().filter_map(|id| index.get(id).copied()).collect();
         let layouts = compiled.layouts.iter().map(place).collect();
@@ -207,15 +208,32 @@ impl Entry {
             layouts,
             leaves,
             overwritten,
-            inputs,
+            given: [inputs, logged],
+            inputs: Vec::new(),
             captured,
             names,
-            logs,
-            ring,
+            logs: Vec::new(),
+            ring: None,
             bound: None,
             places: Vec::new(),
+            labels: Arc::default(),
+            uploads: Default::default(),
+            described: OnceLock::new(),
             runs: 0,
         })
+    }
+
+    /// Makes room for batch and logs.
+    fn allocate(&mut self, device: &Device) -> Result<()> {
+        let [inputs, logged] = &self.given;
+        let (starts, bytes) = offsets(self.batch.iter().map(Spec::bytes));
+        let buffer = device.alloc(bytes)?;
+        let slot = |offset: u64| Slot { buffer: buffer.clone(), offset };
+        let ring = if logged.is_empty() { None } else { Some(Arc::new(Ring::new(device, logged.len())?)) };
+        let place = |ring: &Arc<Ring>| logged.iter().enumerate().map(|(at, &id)| (id, ring.slot(at))).collect();
+        self.inputs = inputs.iter().copied().zip(starts.into_iter().map(slot)).collect();
+        (self.logs, self.ring) = (ring.as_ref().map(place).unwrap_or_default(), ring);
+        Ok(())
     }
 
     /// Brings the state to where the plan wants it and binds the plan to where everything lies. Whatever has to move
@@ -227,6 +245,9 @@ impl Entry {
         self.let_go_of_outgrown(memory);
         if self.bound.is_some() && self.is_settled(state) {
             return Ok(());
+        }
+        if self.bound.is_none() {
+            self.allocate(device)?;
         }
         let tensors = state.leaves();
         let mut slots = Vec::with_capacity(tensors.len());
@@ -265,6 +286,7 @@ impl Entry {
             self.bound = None;
             let temporaries = memory.take(device, &self.compiled.placement.buffers)?;
             self.bound = Some(Bound::new(device, &self.compiled, &given, temporaries)?);
+            self.described = OnceLock::new();
             self.places = places;
         }
         Ok(())

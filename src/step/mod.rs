@@ -6,9 +6,14 @@
 //! Purity is checked by recording again and comparing. Deliberately absent: the closure, which is passed at each run,
 //! so that a model can own its steps; and waiting: nothing here asks the device for anything.
 
+mod describe;
 mod entry;
+#[cfg(not(target_arch = "wasm32"))]
+mod finite;
 mod logs;
 mod memory;
+#[cfg(not(target_arch = "wasm32"))]
+mod nans;
 mod record;
 mod transfer;
 
@@ -17,11 +22,13 @@ pub use logs::{Asked, Logs, RING};
 pub(crate) use transfer::Transfer;
 pub use transfer::{assign, assign_all};
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Encoder};
 use crate::graph::{Tensor, Tree, Value};
 use crate::lower::Options;
-use crate::plan::{Plan, Profile};
+use crate::plan::Plan;
 use crate::read::evaluate;
 use entry::Entry;
 use memory::Memory;
@@ -49,6 +56,9 @@ pub struct Step {
     budget: Option<u64>,
     /// The temporaries of all plans.
     memory: Memory,
+    /// What the leaves of the state are called.
+    labels: Arc<[String]>,
+    debug_nans: bool,
 }
 
 impl Step {
@@ -60,15 +70,17 @@ impl Step {
     /// A step with compiler options.
     pub fn with(device: &Device, options: Options) -> Step {
         let purity = if cfg!(debug_assertions) { Purity::Always } else { Purity::Sometimes };
-        Step { device: device.clone(), options, purity, entries: Vec::new(), budget: None, memory: Memory::new() }
+        let (labels, memory) = (Arc::default(), Memory::new());
+        let (device, entries, budget, debug_nans) = (device.clone(), Vec::new(), None, false);
+        Step { device, options, purity, entries, budget, memory, labels, debug_nans }
     }
 
     /// A further step, with nothing recorded yet, whose plans share the memory for temporaries with this one's: that of a
     /// model's training, evaluation and prediction, say. Together they take what the largest plan needs.
     pub fn beside(&self) -> Step {
-        let (device, options) = (self.device.clone(), self.options.clone());
+        let further = Step::with(&self.device, self.options.clone());
         let (purity, budget, memory) = (self.purity, self.budget, self.memory.clone());
-        Step { device, options, purity, entries: Vec::new(), budget, memory }
+        Step { purity, budget, memory, labels: self.labels.clone(), debug_nans: self.debug_nans, ..further }
     }
 
     /// Sets when purity is checked.
@@ -87,6 +99,19 @@ impl Step {
         self
     }
 
+    /// Looks at logs and state after every run, and finds where a NaN or an infinity in them began: the run ends with
+    /// [`Error::NonFinite`] naming the op, its operands, the layer and the caller's line, and the state is what it was.
+    /// Waits for every run, and keeps a copy of the state meanwhile. Not in a browser, which must not wait.
+    pub fn debug_nans(mut self, on: bool) -> Step {
+        self.watch_nans(on);
+        self
+    }
+
+    /// [`debug_nans`](Step::debug_nans), of a step that exists.
+    pub(crate) fn watch_nans(&mut self, on: bool) {
+        self.debug_nans = on;
+    }
+
     /// The device it runs on.
     pub fn device(&self) -> &Device {
         &self.device
@@ -100,7 +125,7 @@ impl Step {
 
     /// The plan of the latest run.
     pub fn plan(&self) -> Option<&Plan> {
-        self.entries.last().and_then(|entry| entry.bound.as_ref()).map(|bound| &bound.plan)
+        self.entries.last()?.plan()
     }
 
     /// Runs `f(state, batch) -> (logs, state)` once, updating the state in place.
@@ -127,27 +152,17 @@ impl Step {
         if batches.is_empty() {
             return Ok(Logs::default());
         }
+        if self.debug_nans {
+            #[cfg(not(target_arch = "wasm32"))]
+            return self.run_watched(tag, state, batches, f);
+            #[cfg(target_arch = "wasm32")]
+            return Err(Error::Argument { what: "debug_nans waits for every step, which a page must not".into() });
+        }
         self.prepare(tag, state, batches, f)?;
         let mut encoder = self.device.encoder();
         let logs = self.encode(&mut encoder, batches)?;
         encoder.submit()?;
         Ok(logs)
-    }
-
-    /// Runs the function once and times each dispatch.
-    pub async fn profile<S: Tree, B: Tree>(
-        &mut self,
-        state: &mut S,
-        batch: &B,
-        f: impl Fn(S, &B) -> Result<(Logs, S)>,
-    ) -> Result<Profile> {
-        let batches = std::slice::from_ref(batch);
-        self.prepare(0, state, batches, f)?;
-        let mut encoder = self.device.encoder_profiled()?;
-        self.encode(&mut encoder, batches)?;
-        let seconds = encoder.submit()?.seconds().await?;
-        let plan = self.plan().cloned().unwrap_or_default();
-        Ok(Profile { plan, seconds })
     }
 
     /// Makes the last entry the one for these inputs, recorded, checked and bound.
@@ -178,7 +193,9 @@ impl Step {
             None => {
                 let recorded = record(&self.device, &self.options, state, first, &f)?;
                 let model = self.entries.iter().find(|entry| entry.is_larger(tag, &recorded));
-                let entry = Entry::new(&self.device, tag, recorded, model, &self.options, self.budget)?;
+                let mut entry = Entry::new(&self.device, tag, recorded, model, &self.options, self.budget)?;
+                entry.will_upload(state, first);
+                entry.labels = self.labels.clone();
                 if self.entries.len() == PLANS {
                     self.entries.remove(0);
                 }

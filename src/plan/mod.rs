@@ -5,15 +5,34 @@
 //! [`Plan`] is what people print. Deliberately absent: recording and state, see `step`; and any decision about what
 //! is computed where, see `lower`.
 
+mod describe;
+mod explain;
+pub(crate) mod expression;
+mod layout;
+mod memory;
+mod profile;
+mod report;
+mod svg;
+mod trace;
+mod traffic;
+
+pub(crate) use describe::Given;
+pub use explain::Explanation;
+pub(crate) use explain::passes;
+pub use memory::Memory;
+pub use profile::{HostSpan, Profile};
+pub use report::{Computed, Line, Plan, Role, Stored};
+
 use std::collections::HashMap;
-use std::fmt;
 
 use crate::error::Result;
-use crate::gpu::{Access, BindGroup, Buffer, Device, Encoder, Pipeline, Range};
+use crate::gpu::{Access, BindGroup, Buffer, Device, Encoder, Pipeline, Range, Wanted};
 use crate::graph::Slot;
 use crate::lower::kernel::{Binding, Context};
 use crate::lower::program::Id;
+use crate::lower::schedule::Job;
 use crate::lower::{Compiled, Target};
+use traffic::Traffic;
 
 /// Uniform ranges start at multiples of this many bytes, which every adapter accepts.
 const UNIFORM_ALIGN: usize = 256;
@@ -38,21 +57,6 @@ struct Item {
     grid: [u32; 3],
 }
 
-/// One line of a printed plan.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Line {
-    /// What the dispatch computes: the kernel family and the ops in it.
-    pub label: String,
-    /// Workgroups.
-    pub grid: [u32; 3],
-    /// Bytes of the tensors it touches, each counted once.
-    pub bytes: u64,
-    /// Floating-point operations of the matrix products in it.
-    pub flops: u64,
-    /// The WGSL it runs.
-    pub source: String,
-}
-
 /// A compiled program with its buffers, pipelines and bind groups.
 pub(crate) struct Bound {
     items: Vec<Item>,
@@ -60,7 +64,13 @@ pub(crate) struct Bound {
     /// Buffers that the bind groups refer to, kept alive: those of the plan's placement, then others.
     buffers: Vec<Buffer>,
     temporaries: usize,
-    /// What it looks like.
+    /// What each dispatch is for.
+    jobs: Vec<Job>,
+    /// Where each value lies.
+    slots: HashMap<Id, Slot>,
+    /// Bytes of sizes and scalars.
+    uniforms: u64,
+    /// What it looks like, as far as a glance tells; see [`Bound::describe`].
     pub plan: Plan,
 }
 
@@ -93,9 +103,12 @@ impl Bound {
             slots: &slots,
             target: &target,
         };
-        let mut kernels = Vec::new();
+        let (mut jobs, mut kernels) = (Vec::new(), Vec::new());
         for job in &compiled.schedule.jobs {
-            kernels.extend(context.kernels(job)?);
+            for (job, kernel) in context.kernels(job)? {
+                jobs.push(job);
+                kernels.push(kernel);
+            }
         }
         // All sizes and scalars of the plan share one buffer, written once.
         let mut words: Vec<u32> = Vec::new();
@@ -109,12 +122,10 @@ impl Bound {
         }
         let uniform = device.uniform(&words)?;
         let mut at = 0usize;
-        let mut items = Vec::new();
-        let mut lines = Vec::new();
-        for kernel in kernels {
-            let mut accesses = Vec::new();
-            let mut ranges = Vec::new();
-            for binding in kernel.bindings {
+        let mut bindings: Vec<(Vec<Access>, Vec<Range>)> = Vec::with_capacity(kernels.len());
+        for kernel in &mut kernels {
+            let (mut accesses, mut ranges) = (Vec::new(), Vec::new());
+            for binding in std::mem::take(&mut kernel.bindings) {
                 match binding {
                     Binding::Uniform(own) => {
                         at = at.next_multiple_of(UNIFORM_ALIGN);
@@ -128,12 +139,23 @@ impl Bound {
                     }
                 }
             }
-            let pipeline = device.pipeline(&kernel.label, &kernel.source, &accesses)?;
+            bindings.push((accesses, ranges));
+        }
+        let wanted = kernels.iter().zip(&bindings);
+        let wanted: Vec<Wanted> = wanted
+            .map(|(kernel, (accesses, _))| Wanted { label: &kernel.label, wgsl: &kernel.source, bindings: accesses })
+            .collect();
+        let pipelines = device.compile(&wanted)?;
+        let (mut items, mut lines) = (Vec::new(), Vec::new());
+        for (((job, kernel), (_, ranges)), pipeline) in jobs.iter().zip(kernels).zip(bindings).zip(pipelines) {
             let group = device.bind_group(&pipeline, &ranges);
             items.push(Item { pipeline, group, grid: kernel.grid });
             buffers.extend(ranges.into_iter().map(|range| range.buffer));
-            let (label, grid, bytes, flops) = (kernel.label, kernel.grid, kernel.bytes, kernel.flops);
-            lines.push(Line { label, grid, bytes, flops, source: kernel.source });
+            let traffic = Traffic::of(compiled, job);
+            let ((read, written), (label, grid, source)) =
+                (traffic.bytes(compiled), (kernel.label, kernel.grid, kernel.source));
+            let (flops, ops) = (traffic.flops, traffic.ops);
+            lines.push(Line { label, grid, read, written, flops, ops, source, ..Line::default() });
         }
         let mut copies = Vec::new();
         for (value, leaf) in &compiled.copies {
@@ -148,8 +170,10 @@ impl Bound {
             in_place: compiled.schedule.in_place.len(),
             temporaries: compiled.placement.buffers.iter().sum(),
             live: compiled.placement.live,
+            ..Plan::default()
         };
-        Ok(Bound { items, copies, buffers, temporaries: own, plan })
+        let uniforms = uniform.size();
+        Ok(Bound { items, copies, buffers, temporaries: own, jobs, slots, uniforms, plan })
     }
 
     /// The buffers of its placement.
@@ -165,86 +189,5 @@ impl Bound {
         for (from, to, bytes) in &self.copies {
             encoder.copy(&from.buffer, from.offset, &to.buffer, to.offset, *bytes);
         }
-    }
-}
-
-/// What a step was compiled to: `println!("{plan}")` shows each dispatch.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
-    /// The dispatches, in order.
-    pub lines: Vec<Line>,
-    /// Results copied over the state they replace at the end of each step.
-    pub copies: usize,
-    /// Results written straight over the state they replace.
-    pub in_place: usize,
-    /// Bytes of the buffers that hold temporaries.
-    pub temporaries: u64,
-    /// Most bytes of temporaries alive at once: what no placement can go below.
-    pub live: u64,
-}
-
-impl Plan {
-    /// Dispatches of one step.
-    pub fn dispatches(&self) -> usize {
-        self.lines.len()
-    }
-}
-
-/// Bytes with a unit, as people read them.
-fn human(bytes: u64) -> String {
-    match bytes {
-        0..1024 => format!("{bytes} B"),
-        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
-        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
-    }
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "plan: {} dispatches, {} copies, {} of the state updated in place, temporaries {} (live at most {})",
-            self.lines.len(),
-            self.copies,
-            self.in_place,
-            human(self.temporaries),
-            human(self.live)
-        )?;
-        for (index, line) in self.lines.iter().enumerate() {
-            let [x, y, z] = line.grid;
-            let grid = if z > 1 { format!("{x}x{y}x{z}") } else { format!("{x}x{y}") };
-            let flops = if line.flops > 0 { format!("{:.1} MFLOP", line.flops as f64 / 1e6) } else { String::new() };
-            writeln!(f, "{index:>3}  {grid:>10}  {:>10}  {flops:>13}  {}", human(line.bytes), line.label)?;
-        }
-        Ok(())
-    }
-}
-
-/// A plan with the time each dispatch took in one run.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Profile {
-    /// The plan.
-    pub plan: Plan,
-    /// Seconds of each dispatch, in order.
-    pub seconds: Vec<f64>,
-}
-
-impl fmt::Display for Profile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let total: f64 = self.seconds.iter().sum();
-        writeln!(f, "{} dispatches in {:.3} ms", self.seconds.len(), total * 1e3)?;
-        for (line, seconds) in self.plan.lines.iter().zip(&self.seconds) {
-            let rate = |amount: u64| amount as f64 / seconds / 1e9;
-            let flops = if line.flops > 0 { format!("{:.1} GFLOP/s", rate(line.flops)) } else { String::new() };
-            writeln!(
-                f,
-                "{:>9.3} ms  {:>4.1} %  {:>6.1} GB/s  {flops:>14}  {}",
-                seconds * 1e3,
-                100.0 * seconds / total,
-                rate(line.bytes),
-                line.label
-            )?;
-        }
-        Ok(())
     }
 }
