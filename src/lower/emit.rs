@@ -40,6 +40,8 @@ pub struct Unit {
     pub helpers: BTreeMap<String, String>,
     /// Variables at module scope (workgroup memory).
     pub globals: String,
+    /// Whether some tensor lies at another place in each turn of a loop.
+    pub turns: bool,
     /// What a pass got wrong; the kernel is refused.
     pub defect: Option<String>,
     names: usize,

@@ -15,6 +15,7 @@ use super::fuse::{Fused, Level, Space};
 use super::pack::Wide;
 use super::program::{Id, Kind, Program, fold_stretch, product_stretch};
 use super::schedule::Job;
+use super::turns::{self, Turns, Way};
 use crate::error::Result;
 use crate::gpu::{Access, Range};
 use crate::graph::{Contraction, Slot};
@@ -43,6 +44,8 @@ pub enum Binding {
     Uniform(Vec<u32>),
     /// A range of a storage buffer.
     Storage(Range, Access),
+    /// The uniform that says which turn of a loop it is.
+    Turns,
 }
 
 /// Everything a kernel is written from.
@@ -60,6 +63,8 @@ pub struct Context<'a> {
     pub slots: &'a HashMap<Id, Slot>,
     /// The device it is for.
     pub target: &'a Target,
+    /// The loop that it is the body of, if it is one.
+    pub turns: Option<Turns<'a>>,
 }
 
 /// Threads of a workgroup in a region and in kernels of few threads.
@@ -375,11 +380,22 @@ impl Context<'_> {
     ) -> Result<Kernel> {
         let mut bounds = Vec::new();
         let accessors = self.accessors(&mut unit, &mut bounds, true)?;
+        let inside = self.turns.is_some_and(|turns| turns.way == Way::Inside);
+        let body = if inside { turns::repeat(body) } else { body.to_string() };
         let mut source = uniform(0, &unit);
         let mut ranges = Vec::new();
         for (index, bound) in bounds.iter().enumerate() {
             source += &self.declare(bound, 1 + index, &bounds);
             ranges.push(self.range(bound)?);
+        }
+        let mut bindings = vec![Binding::Uniform(words(&unit))];
+        bindings.extend(self.with_access(ranges, &bounds));
+        if inside || unit.turns {
+            source += &turns::declare(bindings.len());
+            bindings.push(Binding::Turns);
+        }
+        if inside {
+            source += "var<private> turn: u32;\n";
         }
         source += &unit.globals;
         source += &helpers(&unit);
@@ -403,7 +419,7 @@ impl Context<'_> {
         Ok(Kernel {
             label: self.label(groups),
             source,
-            bindings: [Binding::Uniform(words(&unit))].into_iter().chain(self.with_access(ranges, &bounds)).collect(),
+            bindings,
             grid: [x as u32, blocks.div_ceil(x) as u32, 1],
             bytes: self.bytes(&unit),
             flops: 0,

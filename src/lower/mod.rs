@@ -22,6 +22,7 @@ pub mod program;
 pub mod recording;
 mod rows;
 pub mod schedule;
+pub mod turns;
 
 /// What the compiler needs to know of a device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,7 +59,7 @@ use fuse::Fused;
 use pack::{Pack, Wide};
 use place::Placement;
 use program::{Id, Kind, Program};
-use schedule::Schedule;
+use schedule::{Job, Schedule};
 
 /// What a program is compiled for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -204,6 +205,19 @@ impl Compiled {
         }
         let forms = self.forms.as_ref().unwrap_or(&self.fused).clone();
         Some(Compiled { program, fused, forms: Some(forms), ..self.clone() })
+    }
+
+    /// The one workgroup that all of it is, if it is so small: its turns may then run within one dispatch.
+    pub fn workgroup(&self) -> Option<Job> {
+        match &self.schedule.jobs[..] {
+            [Job::Region(levels)] if self.copies.is_empty() => Some(Job::Region(levels.clone())),
+            [Job::Single(group)] if self.copies.is_empty() => {
+                let space = self.fused.groups[*group].space;
+                let work = self.wide.get(group).map_or_else(|| space.work(), |wide| wide.elements);
+                (work <= schedule::SMALL).then(|| Job::Region(vec![vec![*group]]))
+            }
+            _ => None,
+        }
     }
 
     /// Whether a program, as recorded, may be that of the same graph with a smaller batch.

@@ -63,7 +63,7 @@ pub struct Schedule {
 }
 
 /// Work up to which a group may join a region: about what one workgroup does in the time a dispatch costs.
-const SMALL: usize = 4096;
+pub const SMALL: usize = 4096;
 /// Work up to which a group waits for siblings.
 const MIDDLING: usize = 1 << 20;
 /// Results up to which it does: on a CPU driver a branch that is not taken still costs its instructions, so what has

@@ -16,6 +16,7 @@ use crate::gpu::{Access, BindGroup, Buffer, Device, Encoder, Pipeline, Range};
 use crate::graph::Slot;
 use crate::lower::kernel::{Binding, Context};
 use crate::lower::program::Id;
+use crate::lower::turns::{Stride, Turns, Way};
 use crate::lower::{Compiled, Target};
 
 /// Uniform ranges start at multiples of this many bytes, which every adapter accepts.
@@ -39,6 +40,17 @@ struct Item {
     pipeline: Pipeline,
     group: BindGroup,
     grid: [u32; 3],
+    /// Whether it asks which turn of a loop it is.
+    turns: bool,
+}
+
+/// What it takes to run a plan several times in one dispatch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Replays<'a> {
+    /// What lies at another place in each replay.
+    pub strides: &'a HashMap<Id, Stride>,
+    /// Replays at most.
+    pub most: usize,
 }
 
 /// A compiled program with its buffers, pipelines and bind groups.
@@ -48,18 +60,20 @@ pub(crate) struct Bound {
     /// Buffers that the bind groups refer to, kept alive: those of the plan's placement, then others.
     buffers: Vec<Buffer>,
     temporaries: usize,
+    most: usize,
     /// What it looks like.
     pub plan: Plan,
 }
 
 impl Bound {
     /// Binds a compiled program. `given` are the places of leaves and results; `temporaries` are buffers for the plan's
-    /// placement, if there are any already.
+    /// placement, if there are any already. With `replays`, a plan that is one workgroup runs as many in one dispatch.
     pub fn new(
         device: &Device,
         compiled: &Compiled,
         given: &HashMap<Id, Slot>,
         temporaries: &[Buffer],
+        replays: Option<Replays>,
     ) -> Result<Bound> {
         let mut slots = given.clone();
         let mut buffers = temporaries.to_vec();
@@ -76,17 +90,28 @@ impl Bound {
             }
         }
         let target = Target::of(device);
-        let context = Context {
+        let context = |turns| Context {
             program: &compiled.program,
             fused: &compiled.fused,
             forms: compiled.forms.as_ref().unwrap_or(&compiled.fused),
             wide: &compiled.wide,
             slots: &slots,
             target: &target,
+            turns,
         };
         let mut kernels = Vec::new();
-        for job in &compiled.schedule.jobs {
-            kernels.extend(context.kernels(job)?);
+        let mut most = 1;
+        if let Some((replays, job)) = replays.zip(compiled.workgroup()) {
+            let inside = context(Some(Turns { strides: replays.strides, way: Way::Inside })).kernels(&job)?;
+            // Where it would bind too many buffers it is no longer one dispatch.
+            if inside.len() == 1 {
+                (kernels, most) = (inside, replays.most);
+            }
+        }
+        if kernels.is_empty() {
+            for job in &compiled.schedule.jobs {
+                kernels.extend(context(None).kernels(job)?);
+            }
         }
         // All sizes and scalars of the plan share one buffer, written once.
         let mut words: Vec<u32> = Vec::new();
@@ -96,6 +121,14 @@ impl Bound {
                     words.resize((words.len() * 4).next_multiple_of(UNIFORM_ALIGN) / 4, 0);
                     words.extend(own);
                 }
+            }
+        }
+        // For each number of turns the words that say so.
+        let table = (words.len() * 4).next_multiple_of(UNIFORM_ALIGN);
+        if kernels.iter().any(|kernel| kernel.bindings.iter().any(|binding| matches!(binding, Binding::Turns))) {
+            for turns in 1..=most {
+                words.resize((words.len() * 4).next_multiple_of(UNIFORM_ALIGN) / 4, 0);
+                words.extend([0, turns as u32, 0, 0]);
             }
         }
         let uniform = device.uniform(&words)?;
@@ -117,11 +150,16 @@ impl Bound {
                         accesses.push(access);
                         ranges.push(range);
                     }
+                    Binding::Turns => {
+                        accesses.push(Access::Turns);
+                        ranges.push(Range::new(&uniform, table as u64, 16));
+                    }
                 }
             }
             let pipeline = device.pipeline(&kernel.label, &kernel.source, &accesses)?;
             let group = device.bind_group(&pipeline, &ranges);
-            items.push(Item { pipeline, group, grid: kernel.grid });
+            let turns = accesses.contains(&Access::Turns);
+            items.push(Item { pipeline, group, grid: kernel.grid, turns });
             buffers.extend(ranges.into_iter().map(|range| range.buffer));
             let (label, grid, bytes, flops) = (kernel.label, kernel.grid, kernel.bytes, kernel.flops);
             lines.push(Line { label, grid, bytes, flops, source: kernel.source });
@@ -140,7 +178,7 @@ impl Bound {
             temporaries: compiled.placement.buffers.iter().sum(),
             live: compiled.placement.live,
         };
-        Ok(Bound { items, copies, buffers, temporaries: own, plan })
+        Ok(Bound { items, copies, buffers, temporaries: own, most, plan })
     }
 
     /// The buffers of its placement, for plans that never run at the same time.
@@ -148,10 +186,16 @@ impl Bound {
         self.buffers[..self.temporaries].to_vec()
     }
 
-    /// Encodes one replay.
-    pub fn encode(&self, encoder: &mut Encoder) {
+    /// How many replays may be encoded at once.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Encodes so many replays, one to [`most`](Bound::most).
+    pub fn encode(&self, encoder: &mut Encoder, replays: usize) {
         for item in &self.items {
-            encoder.dispatch(&item.pipeline, &item.group, item.grid);
+            let offset = item.turns.then(|| (replays - 1) as u32 * UNIFORM_ALIGN as u32);
+            encoder.dispatch_at(&item.pipeline, &item.group, offset, item.grid);
         }
         for (from, to, bytes) in &self.copies {
             encoder.copy(&from.buffer, from.offset, &to.buffer, to.offset, *bytes);

@@ -11,11 +11,12 @@ use super::transfer::{Transfer, fill, same_device};
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Encoder};
 use crate::graph::{Slot, Spec, Tensor, Tree, Value};
-use crate::lower::pack::offsets;
+use crate::lower::pack::{ALIGN, offsets};
 use crate::lower::program::{Id, Kind, Program, Val};
 use crate::lower::recording::Signature;
+use crate::lower::turns::Stride;
 use crate::lower::{Compiled, Options, Request, Target, compile};
-use crate::plan::Bound;
+use crate::plan::{Bound, Replays};
 
 /// One recorded and compiled form of a step.
 pub(super) struct Entry {
@@ -31,19 +32,40 @@ pub(super) struct Entry {
     leaves: Vec<Id>,
     /// Which leaves a run overwrites.
     overwritten: Vec<bool>,
-    inputs: Vec<(Id, Slot)>,
+    inputs: Vec<Id>,
     captured: Vec<(Id, Tensor)>,
     names: Vec<String>,
-    logs: Vec<(Id, Slot)>,
+    logs: Vec<Id>,
     ring: Option<Arc<Ring>>,
+    /// Where batches and logs lie.
+    room: Option<Room>,
     /// Memory for temporaries, where it is shared with another plan; plans run one after the other.
     temporaries: Vec<Buffer>,
     /// The plan, once it is bound to where everything lies.
     pub bound: Option<Bound>,
     /// Where state and captured tensors lay when it was bound.
     places: Vec<(u64, u64)>,
-    /// Runs so far.
-    pub runs: u64,
+    /// Runs so far, each of one step or several.
+    runs: u64,
+    /// Steps so far.
+    steps: u64,
+}
+
+/// Steps that one dispatch runs at most: enough that launching it costs nothing, too few for any watchdog.
+const TOGETHER: usize = 256;
+
+/// Where the batches and logs of the steps of one dispatch lie: for each leaf those of all steps one behind the other.
+struct Room {
+    /// Steps there is room for.
+    steps: usize,
+    inputs: Vec<Slot>,
+    logs: Option<Slot>,
+    strides: HashMap<Id, Stride>,
+}
+
+/// Bytes from the batch of one step to that of the next: four elements may be read at once.
+fn stride(spec: &Spec) -> u64 {
+    spec.bytes().next_multiple_of(16)
 }
 
 /// Whether the leaves of a tree have these specs.
@@ -169,13 +191,7 @@ impl Entry {
             .collect();
         // The leaves were stand-ins of this recording; holding on to them would hold the recorded graph.
         program.leaves.clear();
-        let (starts, bytes) = offsets(batch_specs.iter().map(Spec::bytes));
-        let input_buffer = device.alloc(bytes)?;
-        let slot = |offset: u64| Slot { buffer: input_buffer.clone(), offset };
-        let inputs = inputs.into_iter().zip(starts.into_iter().map(slot)).collect();
         let ring = if logged.is_empty() { None } else { Some(Arc::new(Ring::new(device, logged.len())?)) };
-        let place = |ring: &Arc<Ring>| logged.iter().enumerate().map(|(at, &id)| (id, ring.slot(at))).collect();
-        let logs = ring.as_ref().map(place).unwrap_or_default();
         let alike = model.and_then(|model| model.compiled.smaller(program.clone(), &request));
         let shared = alike.as_ref().and(model).and_then(|model| model.bound.as_ref()).map(Bound::temporaries);
         let compiled = match alike {
@@ -197,18 +213,22 @@ impl Entry {
             inputs,
             captured,
             names,
-            logs,
+            logs: logged,
             ring,
+            room: None,
             bound: None,
             temporaries: shared.unwrap_or_default(),
             places: Vec::new(),
             runs: 0,
+            steps: 0,
         })
     }
 
     /// Brings the state to where the plan wants it and binds the plan to where everything lies. Whatever has to move
-    /// is moved by a submission of its own, so that the state is complete at any moment.
-    pub fn settle<S: Tree>(&mut self, device: &Device, state: &mut S) -> Result<()> {
+    /// is moved by a submission of its own, so that the state is complete at any moment. There will be room for so many
+    /// steps, as far as one dispatch runs them.
+    pub fn settle<S: Tree>(&mut self, device: &Device, state: &mut S, steps: usize) -> Result<()> {
+        self.make_room(device, steps)?;
         if self.is_shared(state) {
             drop_clones(device, state, &self.overwritten)?;
         }
@@ -243,11 +263,45 @@ impl Entry {
         }
         transfer.submit()?;
         if self.bound.is_none() || self.places != places {
-            given.extend(self.inputs.iter().chain(&self.logs).cloned());
-            self.bound = Some(Bound::new(device, &self.compiled, &given, &self.temporaries)?);
+            let Some(room) = &self.room else { return Ok(()) };
+            given.extend(self.inputs.iter().copied().zip(room.inputs.iter().cloned()));
+            for (at, &id) in self.logs.iter().enumerate() {
+                let slot = |all: &Slot| Slot { offset: all.offset + at as u64 * ALIGN, ..all.clone() };
+                given.extend(room.logs.as_ref().map(|all| (id, slot(all))));
+            }
+            let replays = Replays { strides: &room.strides, most: room.steps };
+            self.bound = Some(Bound::new(device, &self.compiled, &given, &self.temporaries, Some(replays))?);
             self.places = places;
         }
         Ok(())
+    }
+
+    /// Makes room for the batches and logs of so many steps, if one dispatch can run them and there is not enough.
+    fn make_room(&mut self, device: &Device, steps: usize) -> Result<()> {
+        let within = self.bound.as_ref().is_none_or(|bound| bound.most() > 1 || self.room_steps() == 1);
+        let wanted = if within && self.compiled.workgroup().is_some() { steps.min(TOGETHER) } else { 1 };
+        if self.room.is_some() && self.room_steps() >= wanted {
+            return Ok(());
+        }
+        let (starts, bytes) = offsets(self.batch.iter().map(|spec| stride(spec) * wanted as u64));
+        let buffer = device.alloc(bytes)?;
+        let inputs = starts.into_iter().map(|offset| Slot { buffer: buffer.clone(), offset }).collect();
+        let mut strides = HashMap::new();
+        let words = self.batch.iter().map(|spec| stride(spec) as usize / 4);
+        strides.extend(self.inputs.iter().copied().zip(words.map(|words| Stride::forward(words, wanted))));
+        let logs = match &self.ring {
+            Some(ring) => Some(Slot { buffer: device.alloc(ring.entry() * wanted as u64)?, offset: 0 }),
+            None => None,
+        };
+        let words = self.ring.as_ref().map_or(0, |ring| ring.entry() as usize / 4);
+        strides.extend(self.logs.iter().map(|&id| (id, Stride::forward(words, wanted))));
+        self.room = Some(Room { steps: wanted, inputs, logs, strides });
+        self.bound = None;
+        Ok(())
+    }
+
+    fn room_steps(&self) -> usize {
+        self.room.as_ref().map_or(0, |room| room.steps)
     }
 
     /// Whether everything lies where the plan was bound to.
@@ -273,22 +327,33 @@ impl Entry {
         shared
     }
 
-    /// Encodes one replay for a batch.
-    pub fn encode(&mut self, encoder: &mut Encoder, batch: &impl Tree) -> Result<()> {
-        let (mut inputs, mut filled) = (self.inputs.iter(), Ok(()));
-        batch.visit(&mut |tensor| {
-            if let (Ok(()), Some((_, slot))) = (&filled, inputs.next()) {
-                filled = fill(encoder, tensor, slot);
+    /// Encodes one replay for each batch, as many as possible in one dispatch.
+    pub fn encode<B: Tree>(&mut self, encoder: &mut Encoder, batches: &[B]) -> Result<()> {
+        let (Some(bound), Some(room)) = (&self.bound, &self.room) else { return Ok(()) };
+        for together in batches.chunks(bound.most()) {
+            let leaves: Vec<Vec<Tensor>> = together.iter().map(Tree::leaves).collect();
+            for (at, (slot, spec)) in room.inputs.iter().zip(&self.batch).enumerate() {
+                let column: Vec<&Tensor> = leaves.iter().map(|leaves| &leaves[at]).collect();
+                fill(encoder, &column, slot, stride(spec))?;
             }
-        });
-        filled?;
-        if let Some(bound) = &self.bound {
-            bound.encode(encoder);
-        }
-        if let Some(ring) = &self.ring {
-            ring.push(encoder);
+            bound.encode(encoder, together.len());
+            if let (Some(ring), Some(logs)) = (&self.ring, &room.logs) {
+                ring.push(encoder, logs, together.len() as u64);
+            }
         }
         Ok(())
+    }
+
+    /// Whether a run of so many steps is one at which purity is checked: the second, the third, and one in every hundred
+    /// steps.
+    pub fn is_check_due(&self, steps: usize) -> bool {
+        matches!(self.runs, 1 | 2) || self.steps % 100 + steps as u64 >= 100
+    }
+
+    /// Notes a run of so many steps.
+    pub fn ran(&mut self, steps: usize) {
+        self.runs += 1;
+        self.steps += steps as u64;
     }
 
     /// The logs of the latest run.
