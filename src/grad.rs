@@ -43,7 +43,8 @@ pub fn value_and_grad<W: Tree, A>(f: impl FnOnce(&W) -> Result<(Tensor, A)>, at:
         let why = "the loss must be one number; take its mean or sum".into();
         return Err(Error::Shape { op: "value_and_grad".into(), inputs: vec![spec.shape.clone()], why, place });
     }
-    let mut gradients = backward(&loss, &arguments)?.into_iter();
+    let seed = Tensor::ones(loss.shape());
+    let mut gradients = pull(&[(loss.clone(), seed)], &arguments)?.into_iter();
     let mut failed = None;
     let gradients = at.map(&mut |leaf| {
         let gradient = gradients.next().flatten().unwrap_or_else(|| {
@@ -97,8 +98,8 @@ pub fn custom_vjp(
     Tensor::apply(Custom(Arc::new(vjp)), &operands)
 }
 
-/// Cotangents of `arguments`, `None` where the loss does not depend on one.
-fn backward(loss: &Tensor, arguments: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
+/// Cotangents of `arguments`, leaves of the graph, from those of some tensors; `None` where these do not depend on one.
+pub(crate) fn pull(seeds: &[(Tensor, Tensor)], arguments: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
     let mut ends: HashSet<u64> = HashSet::new();
     for argument in arguments {
         let (node, _) = argument.node()?;
@@ -112,7 +113,10 @@ fn backward(loss: &Tensor, arguments: &[Tensor]) -> Result<Vec<Option<Tensor>>> 
     // What is older than the first argument cannot depend on one.
     let oldest = ends.iter().copied().min().unwrap_or(u64::MAX);
     let mut nodes: HashMap<u64, (Arc<Node>, Vec<Tensor>)> = HashMap::new();
-    let mut stack = vec![loss.node()?.0.clone()];
+    let mut stack = Vec::new();
+    for (seeded, _) in seeds {
+        stack.push(seeded.node()?.0.clone());
+    }
     while let Some(node) = stack.pop() {
         if node.number() < oldest || nodes.contains_key(&node.number()) {
             continue;
@@ -135,11 +139,15 @@ fn backward(loss: &Tensor, arguments: &[Tensor]) -> Result<Vec<Option<Tensor>>> 
         }
     }
     let mut cotangents: HashMap<u64, Vec<Option<Tensor>>> = HashMap::new();
-    let (last, output) = loss.node()?;
-    if on_path.contains(&last.number()) {
-        let mut own = vec![None; last.outputs().len()];
-        own[output] = Some(Tensor::ones(loss.shape()));
-        cotangents.insert(last.number(), own);
+    for (seeded, cotangent) in seeds {
+        let (node, output) = seeded.node()?;
+        if on_path.contains(&node.number()) {
+            let sums = cotangents.entry(node.number()).or_insert_with(|| vec![None; node.outputs().len()]);
+            sums[output] = Some(match sums[output].take() {
+                Some(sum) => sum + cotangent,
+                None => cotangent.clone(),
+            });
+        }
     }
     for (node, inputs) in tape.iter().rev().filter(|(node, _)| !ends.contains(&node.number())) {
         let Some(mut own) = cotangents.remove(&node.number()) else { continue };

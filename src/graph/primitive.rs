@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::hash::Hasher;
 
+use super::body::Scan;
 use super::node::{Spec, Tensor};
 use super::view::ViewOp;
 use super::window::{Through, Windows};
@@ -101,6 +102,8 @@ pub enum Lowering {
     },
     /// A batched matrix product, the one form with tuned kernels.
     Contraction(Contraction),
+    /// One output of a loop, the same for all outputs of the op.
+    Scan(Scan),
 }
 
 /// An elementwise expression in WGSL.

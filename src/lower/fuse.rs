@@ -21,6 +21,8 @@ pub enum Space {
     Folded { outer: usize, length: usize, inner: usize, parts: usize },
     /// A matrix product along stretches of K, and maps over its result.
     Product(Contraction, usize),
+    /// A loop, which is a program of its own.
+    Loop,
 }
 
 /// At which of a space's two indices a value lives.
@@ -41,6 +43,7 @@ impl Space {
             Space::Elements(n) => n,
             Space::Folded { outer, length, inner, .. } => outer * length * inner,
             Space::Product(c, parts) => parts * c.batch * c.m * c.n,
+            Space::Loop => 0,
         }
     }
 
@@ -56,12 +59,14 @@ impl Space {
     pub fn work(self) -> usize {
         match self {
             Space::Product(c, _) => c.batch * c.m * c.n * c.k.max(1),
+            Space::Loop => usize::MAX,
             _ => self.full(),
         }
     }
 
     fn join(self, other: Space) -> Option<Space> {
         match (self, other) {
+            (Space::Loop, _) | (_, Space::Loop) => None,
             (a, b) if a == b && !matches!(a, Space::Product(..)) => Some(a),
             (Space::Elements(n), s) | (s, Space::Elements(n)) if n == s.full() || s.reduced() == Some(n) => Some(s),
             _ => None,
@@ -145,7 +150,7 @@ pub fn reads(
     let below = match val.kind {
         Kind::Fold(fold, parts) if space == folded(fold, parts) && level == Level::Reduced => Level::Full,
         Kind::Fold(..) => Level::Other,
-        Kind::Contraction(..) | Kind::Gather { .. } | Kind::Window(..) => Level::Other,
+        Kind::Contraction(..) | Kind::Gather { .. } | Kind::Window(..) | Kind::Scan(..) => Level::Other,
         _ => level,
     };
     let mut stack: Vec<(Id, Level)> = val.inputs.iter().map(|&input| (input, below)).collect();
@@ -173,6 +178,7 @@ pub fn space(val: &Val) -> Space {
     match val.kind {
         Kind::Fold(fold, parts) => folded(fold, parts),
         Kind::Contraction(c, parts) => Space::Product(c, parts),
+        Kind::Scan(..) => Space::Loop,
         _ => Space::Elements(val.numel),
     }
 }
@@ -246,6 +252,10 @@ fn stored(program: &Program, fuse: bool, cap: usize) -> Vec<bool> {
                     }
                     wanted[source] = true;
                 }
+                Kind::Scan(..) => {
+                    readers[input] += 1;
+                    wanted[input] = true;
+                }
                 _ => readers[input] += 1,
             }
         }
@@ -265,7 +275,7 @@ fn stored(program: &Program, fuse: bool, cap: usize) -> Vec<bool> {
             Kind::Scalar(_) => ((0, 0, false), false),
             Kind::Leaf(_) => ((0, 1, false), false),
             Kind::View(_) | Kind::Window(..) => (below, false),
-            Kind::Fold(..) | Kind::Contraction(..) => (below, true),
+            Kind::Fold(..) | Kind::Contraction(..) | Kind::Scan(..) => (below, true),
             Kind::Iota { .. } => ((1, 0, false), wanted[id] || !fuse),
             Kind::Map(_) | Kind::Gather { .. } => {
                 let heavy = matches!(&val.kind, Kind::Map(map) if map.heavy);
@@ -327,6 +337,18 @@ pub fn fuse(program: &Program, fuse: bool, cap: usize) -> Fused {
     };
     program.roots.iter().for_each(|&root| work.root[root] = true);
     for (id, val) in program.vals.iter().enumerate().filter(|(id, _)| stored[*id]) {
+        // The outputs of a loop are computed together, and stand one behind the other.
+        if let Kind::Scan(..) = val.kind
+            && let Some(before) = id.checked_sub(1).filter(|&before| {
+                let same = |a: &Kind, b: &Kind| matches!((a, b), (Kind::Scan(a, _), Kind::Scan(b, _)) if a == b);
+                same(&program.vals[before].kind, &val.kind) && program.vals[before].inputs == val.inputs
+            })
+            && let Some(draft) = work.of[before].and_then(|key| work.groups.get_mut(&key))
+        {
+            draft.members.push(id);
+            work.of[id] = work.of[before];
+            continue;
+        }
         let space = space(val);
         let level = if matches!(val.kind, Kind::Fold(..)) { Level::Reduced } else { Level::Full };
         let needs: BTreeSet<Id> =
@@ -369,7 +391,7 @@ impl Merger<'_> {
             let space = match draft.space {
                 Space::Elements(n) => [n, 0, 0, 0, 0],
                 Space::Folded { outer, length, inner, parts } => [0, outer, length, inner, parts],
-                Space::Product(..) => continue,
+                Space::Product(..) | Space::Loop => continue,
             };
             by_space.entry(space).or_default().push(key);
         }

@@ -167,7 +167,7 @@ impl Context<'_> {
             // What lies behind the last element of a tensor is padding.
             Space::Elements(n) => n >= 16 || self.wide.contains_key(&group),
             Space::Folded { inner, .. } => inner % 4 == 0 && inner > 0,
-            Space::Product(..) => false,
+            Space::Product(..) | Space::Loop => false,
         };
         let (own, form) = (self.fused.groups[group].space, self.forms.groups[group].space);
         if quads(form) && (quads(own) || matches!(own, Space::Elements(_))) { 4 } else { 1 }
@@ -191,6 +191,8 @@ impl Context<'_> {
             }
             Space::Product(c, parts) => self.serial_product(&mut e, group, c, parts, item),
             Space::Folded { .. } => self.thread_fold(&mut e, group, lanes, item),
+            // Kernels of loops are those of their bodies.
+            Space::Loop => {}
         }
         (e.close(), self.items(group, lanes, self.fused))
     }

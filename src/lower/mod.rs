@@ -15,6 +15,7 @@ pub mod gemm;
 mod gemm_text;
 mod index;
 pub(crate) mod kernel;
+pub mod loops;
 pub mod pack;
 pub mod place;
 mod product;
@@ -53,9 +54,11 @@ impl Default for Options {
 }
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use fuse::Fused;
+use loops::Looped;
 use pack::{Pack, Wide};
 use place::Placement;
 use program::{Id, Kind, Program};
@@ -87,6 +90,8 @@ pub struct Compiled {
     pub wide: HashMap<usize, Wide>,
     /// Leaves of the state that must lie one behind the other.
     pub layouts: Vec<Pack>,
+    /// The loops, by group.
+    pub loops: HashMap<usize, Arc<Looped>>,
     /// The order of dispatches.
     pub schedule: Schedule,
     /// Where temporaries live.
@@ -102,7 +107,8 @@ pub fn compile(program: Program, request: &Request, target: &Target, options: &O
     let fused = fuse::fuse(&program, options.fuse, cap);
     if packing {
         let mut packed = fused.clone();
-        let pinned: HashSet<Id> = request.results.iter().copied().collect();
+        let mut pinned: HashSet<Id> = request.results.iter().copied().collect();
+        pinned.extend(program.carried());
         let packs = pack::pack(&program, &mut packed, &request.state, &request.replaces, &pinned);
         let schedule = schedule::schedule(&program, &packed, &request.replaces, true, &packs.wide);
         // A packed kernel writes over all of its leaves or over none.
@@ -111,11 +117,11 @@ pub fn compile(program: Program, request: &Request, target: &Target, options: &O
             packed.groups[*group].outputs.iter().filter(replaced).all(|id| schedule.in_place.contains_key(id))
         };
         if packs.wide.keys().all(written) {
-            return finish(program, packed, packs, schedule, request, options).within(target);
+            return finish(program, packed, packs, schedule, request, target, options)?.within(target);
         }
     }
     let schedule = schedule::schedule(&program, &fused, &request.replaces, options.fuse, &HashMap::new());
-    finish(program, fused, pack::Packs::default(), schedule, request, options).within(target)
+    finish(program, fused, pack::Packs::default(), schedule, request, target, options)?.within(target)
 }
 
 fn finish(
@@ -124,8 +130,10 @@ fn finish(
     packs: pack::Packs,
     schedule: Schedule,
     request: &Request,
+    target: &Target,
     options: &Options,
-) -> Compiled {
+) -> Result<Compiled> {
+    let loops = loops::loops(&program, &fused, target, options)?;
     let (layouts, temporaries): (Vec<Pack>, Vec<Pack>) =
         packs.packs.into_iter().partition(|pack| request.state.contains(&pack[0]));
     let copies: Vec<(Id, Id)> = (request.replaces.iter())
@@ -143,10 +151,13 @@ fn finish(
             .map(|r| r.0)
             .collect()
     };
-    let lives = place::Lives { fixed: &fixed, kept: &kept, reads: &reads };
+    let carried: Vec<(Id, Id)> =
+        loops.values().flat_map(|l| l.carried.iter().filter_map(|&(first, last)| Some((first, last?)))).collect();
+    let lives = place::Lives { fixed: &fixed, kept: &kept, carried: &carried, reads: &reads };
     let placement = place::place(&program, &fused, &schedule, &temporaries, &lives, options.strategy);
     let request = request.clone();
-    Compiled { wide: packs.wide, layouts, copies, placement, program, fused, forms: None, request, schedule }
+    let forms = None;
+    Ok(Compiled { wide: packs.wide, layouts, copies, placement, program, fused, forms, request, loops, schedule })
 }
 
 impl Compiled {

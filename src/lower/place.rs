@@ -58,6 +58,8 @@ pub struct Lives<'a> {
     pub fixed: &'a dyn Fn(Id) -> bool,
     /// Values that are read after the dispatches.
     pub kept: &'a [Id],
+    /// Values that a loop overwrites with others: where it begins, and what it ends as.
+    pub carried: &'a [(Id, Id)],
     /// The values that a group reads.
     pub reads: &'a dyn Fn(usize) -> Vec<Id>,
 }
@@ -71,7 +73,7 @@ pub fn place(
     lives: &Lives,
     strategy: Strategy,
 ) -> Placement {
-    let Lives { fixed, kept, reads } = lives;
+    let Lives { fixed, kept, carried, reads } = lives;
     let mut life: HashMap<Id, (usize, usize)> = HashMap::new();
     for (time, job) in schedule.jobs.iter().enumerate() {
         for group in job.groups() {
@@ -88,6 +90,14 @@ pub fn place(
     for id in *kept {
         if let Some(life) = life.get_mut(id) {
             life.1 = schedule.jobs.len();
+        }
+    }
+    // Both lie in one place.
+    for (begins, ends) in *carried {
+        if let Some(before) = life.remove(begins)
+            && let Some(life) = life.get_mut(ends)
+        {
+            life.0 = before.0;
         }
     }
     let mut blocks = Vec::new();
@@ -137,6 +147,11 @@ pub fn place(
         placement.buffers[buffer] = placement.buffers[buffer].max(block.bytes);
         free[slot].1 = block.last + 1;
         placement.ranges.extend(block.parts.iter().map(|&(id, offset)| (id, Range { buffer, offset })));
+    }
+    for (begins, ends) in *carried {
+        if let Some(&range) = placement.ranges.get(ends) {
+            placement.ranges.insert(*begins, range);
+        }
     }
     placement
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use crate::dtype::DType;
 use crate::error::Place;
-use crate::graph::{Contraction, Fold, Map, Reduction, Tensor, Through, View, ViewOp, Windows};
+use std::collections::HashSet;
+
+use crate::graph::{Contraction, Fold, Map, Reduction, Scan, Tensor, Through, View, ViewOp, Windows};
 
 /// Index of a value in its program.
 pub type Id = usize;
@@ -34,6 +36,8 @@ pub enum Kind {
     Gather { length: usize, count: usize, inner: usize },
     /// A batched matrix product; or a single one along so many stretches of K, which are results of their own.
     Contraction(Contraction, usize),
+    /// One output of a loop over the inputs, the first of which are copies made for it to carry.
+    Scan(Scan, usize),
 }
 
 /// Length of each of `parts` stretches of a fold; only the last may be shorter, or empty.
@@ -96,6 +100,8 @@ pub struct Program {
     pub leaves: Vec<Tensor>,
     /// What the program is run for, one for each root.
     pub roots: Vec<Id>,
+    /// Leaves that lie at another place in each turn of a loop: only accessors find them there.
+    pub moving: HashSet<Id>,
 }
 
 /// How a matrix of a product lies in the tensor it is read from.
@@ -140,6 +146,9 @@ impl Program {
             Kind::Window(windows, Through::Cut) => (self.vals[seen].inputs[0], Some(windows)),
             _ => (seen, None),
         };
+        if self.moving.contains(&source) {
+            return None;
+        }
         // Neither a view, where a chain of them has no strided form, nor a constant lies in a buffer.
         if matches!(self.vals[source].kind, Kind::View(_) | Kind::Window(..) | Kind::Scalar(_)) {
             return None;
@@ -200,6 +209,21 @@ impl Program {
             return id;
         }
         self.copy_of(id, numel)
+    }
+
+    /// Values that loops are given to carry, and overwrite.
+    pub fn carried(&self) -> impl Iterator<Item = Id> {
+        self.vals.iter().flat_map(|val| match &val.kind {
+            Kind::Scan(scan, _) => val.inputs[..scan.carries].to_vec(),
+            _ => Vec::new(),
+        })
+    }
+
+    /// Whether a value lies whole in a buffer, where a loop can find it.
+    pub fn is_whole(&self, id: Id, numel: usize) -> bool {
+        let val = &self.vals[id];
+        let held = !matches!(val.kind, Kind::Scalar(_) | Kind::View(_) | Kind::Window(..));
+        held && val.numel == numel && !self.moving.contains(&id)
     }
 
     /// A stored copy of a value in `numel` elements, as many as it has; of a constant, as many as are asked for.

@@ -115,6 +115,10 @@ impl Graph<'_> {
     /// and every other reader can run earlier.
     fn overwrites(&self, value: Id, leaf: Id) -> Option<(usize, Vec<usize>)> {
         let group = self.fused.group_of[value]?;
+        // What a loop carries is written before the loop runs, perhaps before others have read the leaf.
+        if matches!(self.program.vals[value].kind, Kind::Scan(..)) {
+            return None;
+        }
         let space = self.fused.groups[group].space;
         let at = level(self.program, value, space);
         let mut earlier = Vec::new();

@@ -15,6 +15,7 @@ mod join;
 mod matmul;
 mod pool;
 mod reduce;
+mod scan;
 mod softmax;
 mod view;
 mod window;
@@ -24,6 +25,7 @@ pub use conv::Conv;
 pub use elementwise::{Elementwise, Gives, Row, Rule, Takes};
 pub use join::{concat, stack};
 pub use reduce::{Axes, Keep};
+pub use scan::{scan, scan_reversed};
 pub use window::{Padding, Window};
 
 use std::sync::Arc;
@@ -87,6 +89,7 @@ pub fn registry() -> Vec<Example> {
         pool::examples(),
         index::examples(),
         join::examples(),
+        scan::examples(),
         softmax::examples(),
         crate::random::examples(),
     ]

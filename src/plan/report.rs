@@ -3,6 +3,7 @@
 //! Deliberately absent: anything of a device. What is in here can be kept, compared and printed when the plan is gone.
 
 use std::fmt;
+use std::ops::Range;
 
 /// One line of a printed plan.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,11 +20,22 @@ pub struct Line {
     pub source: String,
 }
 
+/// Lines that run several times, in order, each time for another turn of a loop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loop {
+    /// Turns.
+    pub count: usize,
+    /// Which lines; a loop inside of this one has its own entry.
+    pub lines: Range<usize>,
+}
+
 /// What a step was compiled to: `println!("{plan}")` shows each dispatch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// The dispatches, in order.
     pub lines: Vec<Line>,
+    /// Loops over some of them, outer ones first. A loop that runs inside one dispatch is not among them.
+    pub loops: Vec<Loop>,
     /// Results copied over the state they replace at the end of each step.
     pub copies: usize,
     /// Results written straight over the state they replace.
@@ -37,7 +49,12 @@ pub struct Plan {
 impl Plan {
     /// Dispatches of one step.
     pub fn dispatches(&self) -> usize {
-        self.lines.len()
+        (0..self.lines.len()).map(|line| self.turns(line)).sum()
+    }
+
+    /// How often one line runs in a step.
+    pub fn turns(&self, line: usize) -> usize {
+        self.loops.iter().filter(|l| l.lines.contains(&line)).map(|l| l.count).product()
     }
 }
 
@@ -55,13 +72,16 @@ impl fmt::Display for Plan {
         writeln!(
             f,
             "plan: {} dispatches, {} copies, {} of the state updated in place, temporaries {} (live at most {})",
-            self.lines.len(),
+            self.dispatches(),
             self.copies,
             self.in_place,
             human(self.temporaries),
             human(self.live)
         )?;
         for (index, line) in self.lines.iter().enumerate() {
+            for l in self.loops.iter().filter(|l| l.lines.start == index) {
+                writeln!(f, "     {:>8}  lines {index} to {}", format!("{} times", l.count), l.lines.end - 1)?;
+            }
             let [x, y, z] = line.grid;
             let grid = if z > 1 { format!("{x}x{y}x{z}") } else { format!("{x}x{y}") };
             let flops = if line.flops > 0 { format!("{:.1} MFLOP", line.flops as f64 / 1e6) } else { String::new() };
@@ -83,7 +103,7 @@ pub struct Profile {
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total: f64 = self.seconds.iter().sum();
-        writeln!(f, "{} dispatches in {:.3} ms", self.seconds.len(), total * 1e3)?;
+        writeln!(f, "{} dispatches in {:.3} ms", self.plan.dispatches(), total * 1e3)?;
         for (line, seconds) in self.plan.lines.iter().zip(&self.seconds) {
             let rate = |amount: u64| amount as f64 / seconds / 1e9;
             let flops = if line.flops > 0 { format!("{:.1} GFLOP/s", rate(line.flops)) } else { String::new() };

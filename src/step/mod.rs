@@ -121,8 +121,15 @@ impl Step {
         let mut encoder = self.device.encoder_profiled()?;
         self.encode(&mut encoder, batches)?;
         let seconds = encoder.submit()?.seconds().await?;
-        let plan = self.plan().cloned().unwrap_or_default();
-        Ok(Profile { plan, seconds })
+        let Some(bound) = self.entries.last().and_then(|entry| entry.bound.as_ref()) else {
+            return Ok(Profile::default());
+        };
+        // The turns of a loop are one line.
+        let mut lines = vec![0.0; bound.plan.lines.len()];
+        for (line, seconds) in bound.order().into_iter().zip(seconds) {
+            lines[line] += seconds;
+        }
+        Ok(Profile { plan: bound.plan.clone(), seconds: lines })
     }
 
     /// Makes the last entry the one for these inputs, recorded, checked and bound.
