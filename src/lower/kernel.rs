@@ -149,6 +149,15 @@ impl Context<'_> {
                         writeln!(text, "for (var t = lane; t < {end}; t += {WIDTH}u) {{\n{body}}}").ok();
                     }
                 }
+                for (index, &(value, leaf)) in self.turns.iter().flat_map(|turns| turns.copies).enumerate() {
+                    let (from, to) = (unit.tensor(value), unit.tensor(leaf));
+                    unit.tensors[from].1.read = true;
+                    unit.tensors[to].1.write = true;
+                    let end = unit.param(self.program.vals[leaf].numel as u32);
+                    let barrier = if index == 0 { "storageBarrier();\n" } else { "" };
+                    let body = format!("w{to}(t, r{from}(t));");
+                    writeln!(text, "{barrier}for (var t = lane; t < {end}; t += {WIDTH}u) {{ {body} }}").ok();
+                }
                 self.assemble(unit, &groups, &text, WIDTH, 1, Thread::Lane)
             }
         }

@@ -220,9 +220,12 @@ impl Compiled {
 
     /// The one workgroup that all of it is, if it is so small: its turns may then run within one dispatch.
     pub fn workgroup(&self) -> Option<Job> {
+        if self.copies.iter().any(|&(_, leaf)| self.program.vals[leaf].numel > schedule::SMALL) {
+            return None;
+        }
         match &self.schedule.jobs[..] {
-            [Job::Region(levels)] if self.copies.is_empty() => Some(Job::Region(levels.clone())),
-            [Job::Single(group)] if self.copies.is_empty() => {
+            [Job::Region(levels)] => Some(Job::Region(levels.clone())),
+            [Job::Single(group)] => {
                 let space = self.fused.groups[*group].space;
                 let work = self.wide.get(group).map_or_else(|| space.work(), |wide| wide.elements);
                 (work <= schedule::SMALL).then(|| Job::Region(vec![vec![*group]]))

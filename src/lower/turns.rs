@@ -48,6 +48,8 @@ pub enum Way {
 pub struct Turns<'a> {
     /// The tensors that advance.
     pub strides: &'a HashMap<Id, Stride>,
+    /// Values that are copied over leaves at the end of each turn, where the loop is inside the dispatch.
+    pub copies: &'a [(Id, Id)],
     /// Where the loop is.
     pub way: Way,
 }

@@ -185,7 +185,7 @@ impl Bound {
         let plan = Plan {
             lines,
             loops,
-            copies: compiled.copies.len(),
+            copies: acts.iter().filter(|act| matches!(act, Act::Copy(..))).count(),
             in_place: compiled.schedule.in_place.len(),
             temporaries: compiled
                 .placement
@@ -305,7 +305,9 @@ impl Writer<'_> {
         }
         let context = context(compiled, &slots, self.target);
         if let Some((replays, job)) = self.replays.filter(|_| depth == 0).zip(compiled.workgroup()) {
-            let mut kernels = context(Some(Turns { strides: replays.strides, way: Way::Inside })).kernels(&job)?;
+            let mut kernels =
+                context(Some(Turns { strides: replays.strides, copies: &compiled.copies, way: Way::Inside }))
+                    .kernels(&job)?;
             // Where it would bind too many buffers it is no longer one dispatch.
             if kernels.len() == 1 {
                 self.kernels.append(&mut kernels);
@@ -313,7 +315,7 @@ impl Writer<'_> {
                 return Ok(vec![Act::Dispatch(self.kernels.len() - 1, Some(Turned::Replays))]);
             }
         }
-        let context = context(strides.map(|strides| Turns { strides, way: Way::Outside }));
+        let context = context(strides.map(|strides| Turns { strides, copies: &[], way: Way::Outside }));
         let mut acts = Vec::new();
         for job in &compiled.schedule.jobs {
             match job.groups()[..] {
@@ -353,7 +355,7 @@ impl Writer<'_> {
             }
         }
         if let Some(job) = compiled.workgroup() {
-            let turns = Turns { strides: &looped.strides, way: Way::Inside };
+            let turns = Turns { strides: &looped.strides, copies: &compiled.copies, way: Way::Inside };
             let kernels = context(compiled, &slots, self.target)(Some(turns)).kernels(&job)?;
             if let [kernel] = &kernels[..] {
                 let label = format!("{} turns of {}", looped.length, kernel.label);
