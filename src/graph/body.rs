@@ -122,6 +122,15 @@ impl Body {
         self.roots.iter().map(|&(at, output)| all[at][output].clone()).collect()
     }
 
+    /// Whether another body is recorded alike, perhaps for other shapes.
+    fn is_like(&self, other: &Body) -> bool {
+        let same =
+            |(a, b): (&Line, &Line)| a.op.name() == b.op.name() && (&a.inputs, a.outputs) == (&b.inputs, b.outputs);
+        (self.inputs.len(), self.constants.len(), self.lines.len(), &self.roots)
+            == (other.inputs.len(), other.constants.len(), other.lines.len(), &other.roots)
+            && self.lines.iter().zip(&other.lines).all(same)
+    }
+
     /// New stand-ins for its inputs.
     pub fn stand_ins(&self) -> Vec<Tensor> {
         self.inputs.iter().map(|spec| Tensor::placeholder(spec.clone(), nowhere())).collect()
@@ -177,4 +186,13 @@ pub struct Scan {
     pub carries: usize,
     /// Sequences.
     pub sequences: usize,
+}
+
+impl Scan {
+    /// Whether another is the same loop, perhaps over tensors of other shapes.
+    pub fn is_like(&self, other: &Scan) -> bool {
+        (self.length, self.reverse, self.carries, self.sequences)
+            == (other.length, other.reverse, other.carries, other.sequences)
+            && self.body.is_like(&other.body)
+    }
 }

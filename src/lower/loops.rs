@@ -11,7 +11,7 @@ use super::program::{Id, Kind, Program, Val};
 use super::recording::Recording;
 use super::turns::Stride;
 use super::{Compiled, Options, Request, Target, compile};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::Scan;
 
 /// A loop of a program, compiled.
@@ -43,13 +43,26 @@ pub fn loops(
     options: &Options,
 ) -> Result<HashMap<usize, Arc<Looped>>> {
     let mut found = HashMap::new();
-    for (at, group) in fused.groups.iter().enumerate().filter(|(_, group)| group.space == Space::Loop) {
-        let Kind::Scan(scan, _) = &program.vals[group.members[0]].kind else { continue };
-        let operands = &program.vals[group.members[0]].inputs;
-        let looped = one(scan, operands, &outputs(program, fused, at), target, options)?;
-        found.insert(at, Arc::new(looped));
+    for at in (0..fused.groups.len()).filter(|&at| fused.groups[at].space == Space::Loop) {
+        let turn = Turn::of(program, fused, at, None)?;
+        let compiled = compile(turn.program.clone(), &turn.request, target, options)?;
+        found.insert(at, Arc::new(turn.looped(compiled)));
     }
     Ok(found)
+}
+
+/// The same loops for smaller tensors, whose kernels are those of `larger`; `None` where they cannot be.
+pub fn smaller(
+    program: &Program,
+    fused: &Fused,
+    larger: &HashMap<usize, Arc<Looped>>,
+) -> Option<HashMap<usize, Arc<Looped>>> {
+    let one = |(&at, looped): (&usize, &Arc<Looped>)| {
+        let turn = Turn::of(program, fused, at, Some(&looped.compiled.program)).ok()?;
+        let compiled = looped.compiled.smaller(turn.program.clone(), &turn.request)?;
+        Some((at, Arc::new(turn.looped(compiled))))
+    };
+    larger.iter().map(one).collect()
 }
 
 /// Whether a product or a loop reads a value where it lies.
@@ -76,7 +89,33 @@ fn reached(program: &Program, roots: impl Iterator<Item = Id>) -> HashSet<Id> {
     seen
 }
 
-fn one(scan: &Scan, operands: &[Id], outputs: &[(Id, bool)], target: &Target, options: &Options) -> Result<Looped> {
+/// One turn of a loop, to be compiled.
+struct Turn {
+    length: usize,
+    program: Program,
+    request: Request,
+    places: Vec<(Id, Id)>,
+    strides: HashMap<Id, Stride>,
+    carried: Vec<(Id, Option<Id>)>,
+}
+
+impl Turn {
+    /// The turn of a group; long sums are split as in `model`, if it is given.
+    fn of(program: &Program, fused: &Fused, group: usize, model: Option<&Program>) -> Result<Turn> {
+        let first = &program.vals[fused.groups[group].members[0]];
+        match &first.kind {
+            Kind::Scan(scan, _) => turn(scan, &first.inputs, &outputs(program, fused, group), model),
+            _ => Err(Error::Validation { why: format!("{} is no loop", first.name) }),
+        }
+    }
+
+    fn looped(self, compiled: Compiled) -> Looped {
+        let Turn { length, places, strides, carried, .. } = self;
+        Looped { length, compiled, places, strides, carried }
+    }
+}
+
+fn turn(scan: &Scan, operands: &[Id], outputs: &[(Id, bool)], model: Option<&Program>) -> Result<Turn> {
     let (carries, length) = (scan.carries, scan.length);
     let moves = carries..carries + scan.sequences;
     let inputs = scan.body.stand_ins();
@@ -89,7 +128,7 @@ fn one(scan: &Scan, operands: &[Id], outputs: &[(Id, bool)], target: &Target, op
             moving.insert(number);
         }
     }
-    let mut program = recording.body(&stand_ins, moving, None)?;
+    let mut program = recording.body(&stand_ins, moving, model)?;
     let mut leaves: HashMap<usize, Id> = HashMap::new();
     for (id, val) in program.vals.iter().enumerate() {
         if let Kind::Leaf(leaf) = val.kind
@@ -173,7 +212,6 @@ fn one(scan: &Scan, operands: &[Id], outputs: &[(Id, bool)], target: &Target, op
         }
     }
     program.leaves.clear();
-    let compiled = compile(program, &request, target, options)?;
     let carried = (0..carries).map(|at| (operands[at], is_read(at).then_some(outputs[at].0))).collect();
-    Ok(Looped { length, compiled, places, strides, carried })
+    Ok(Turn { length, program, request, places, strides, carried })
 }

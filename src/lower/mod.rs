@@ -176,6 +176,10 @@ impl Compiled {
         let stop = |id: Id| fused.group_of[id].is_some() || matches!(program.vals[id].kind, Kind::Leaf(_));
         let mut spaces = Vec::with_capacity(fused.groups.len());
         for (index, group) in fused.groups.iter().enumerate() {
+            if group.space == fuse::Space::Loop {
+                spaces.push(group.space);
+                continue;
+            }
             // A group that stands for several has the members of all.
             if self.wide.contains_key(&index) {
                 if group.members.iter().any(|&m| program.vals[m].numel != self.program.vals[m].numel) {
@@ -214,8 +218,9 @@ impl Compiled {
         for (group, space) in fused.groups.iter_mut().zip(spaces) {
             group.space = space;
         }
+        let loops = loops::smaller(&program, &fused, &self.loops)?;
         let forms = self.forms.as_ref().unwrap_or(&self.fused).clone();
-        Some(Compiled { program, fused, forms: Some(forms), ..self.clone() })
+        Some(Compiled { program, fused, forms: Some(forms), loops, ..self.clone() })
     }
 
     /// The one workgroup that all of it is, if it is so small: its turns may then run within one dispatch.

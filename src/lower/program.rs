@@ -84,6 +84,7 @@ impl Val {
             | (Kind::Gather { .. }, Kind::Gather { .. }) => true,
             (Kind::Fold(a, parts), Kind::Fold(b, same)) => a.reduction == b.reduction && parts == same,
             (Kind::Contraction(_, parts), Kind::Contraction(_, same)) => parts == same,
+            (Kind::Scan(a, output), Kind::Scan(b, same)) => a.is_like(b) && output == same,
             (Kind::Window(a, through), Kind::Window(b, same)) => a == b && through == same,
             (a, b) => a == b,
         };
