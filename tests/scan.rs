@@ -346,8 +346,8 @@ fn a_steady_step_with_a_loop_makes_nothing() {
     }
     let batch = random(2, &[7, 8, 32], 1.0);
     let profile = pollster::block_on(step.profile(&mut state, &batch, f)).unwrap();
-    assert_eq!(profile.seconds.len(), profile.plan.lines.len());
-    assert!(profile.seconds.iter().all(|&seconds| seconds > 0.0), "{profile}");
+    assert_eq!(profile.spans.len(), profile.plan.lines.len());
+    assert!(profile.spans.iter().all(|span| span.seconds > 0.0), "{profile}");
 }
 
 #[test]

@@ -5,11 +5,14 @@
 //! global default device, and any method that blocks in a browser.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use super::adapter::{self, Class};
 use super::buffer::Pool;
+use super::ceilings::Ceilings;
+use super::compile::Listener;
 use super::fault::{Slot, translate};
 use super::flow::Flow;
 use super::pipeline::Pipelines;
@@ -29,6 +32,13 @@ pub struct DeviceOptions {
     pub backends: wgpu::Backends,
     /// Whether a discrete GPU comes before an integrated one.
     pub power: wgpu::PowerPreference,
+    /// Take no more than every WebGPU grants: its default limits and no optional features. So a native program finds out
+    /// what its kernels will be in other people's browsers. Natively the default is whether `WENGERT_PORTABLE` is set.
+    pub portable: bool,
+    /// The folder that compiled pipelines are kept in for later processes, where the driver lets them out (Vulkan);
+    /// `None` keeps none, and so does a browser. The default is the environment variable `WENGERT_CACHE`, where an empty
+    /// one means none, else `wengert` in the user's folder for caches.
+    pub cache: Option<PathBuf>,
     /// The name of the device in debuggers and in `Debug`.
     pub label: Option<String>,
 }
@@ -37,12 +47,19 @@ impl Default for DeviceOptions {
     fn default() -> DeviceOptions {
         #[cfg(not(target_arch = "wasm32"))]
         let adapter = std::env::var("WENGERT_ADAPTER").ok().filter(|name| !name.trim().is_empty());
+        #[cfg(not(target_arch = "wasm32"))]
+        let portable = std::env::var_os("WENGERT_PORTABLE").is_some_and(|value| !value.is_empty());
         #[cfg(target_arch = "wasm32")]
-        let adapter = None;
+        let (adapter, portable) = (None, false);
         DeviceOptions {
             adapter,
             backends: wgpu::Backends::PRIMARY,
             power: wgpu::PowerPreference::HighPerformance,
+            portable,
+            #[cfg(not(target_arch = "wasm32"))]
+            cache: super::cache::folder(),
+            #[cfg(target_arch = "wasm32")]
+            cache: None,
             label: None,
         }
     }
@@ -66,8 +83,14 @@ pub(super) struct Inner {
     pub flow: Arc<Flow>,
     pub pool: Mutex<Pool>,
     pub pipelines: Mutex<Pipelines>,
+    /// Who is told of pipelines being compiled.
+    pub listener: Mutex<Option<Listener>>,
+    #[cfg(not(target_arch = "wasm32"))]
+    pub cache: Option<super::cache::Cache>,
     pub staging: Shared<Staging>,
     pub readback: Readback,
+    /// Once somebody has asked.
+    pub ceilings: Mutex<Option<Ceilings>>,
     /// Held while wgpu submits or polls. With two threads at it, wgpu 30 may find its queue empty after it has read an
     /// older count of finished submissions, and panics.
     pub turn: Mutex<()>,
@@ -83,8 +106,10 @@ impl Device {
     /// Opens the device that `options` describe.
     pub async fn with(options: DeviceOptions) -> Result<Device> {
         let adapter = adapter::open(&options).await?;
-        let features = wanted_features(adapter.features());
-        let limits = adapter.limits();
+        let (features, limits) = match options.portable {
+            true => (wgpu::Features::empty(), wgpu::Limits::default()),
+            false => (wanted_features(adapter.features()), adapter.limits()),
+        };
         let request = wgpu::DeviceDescriptor {
             label: options.label.as_deref(),
             required_features: features,
@@ -112,17 +137,21 @@ impl Device {
         Ok(Device(Opaque::new(Inner {
             limits,
             features: raw.features(),
-            info,
             label: options.label,
             slot,
             flow: Arc::new(Flow::default()),
             pool: Mutex::new(Pool::default()),
             pipelines: Mutex::new(Pipelines::default()),
+            listener: Mutex::new(None),
+            #[cfg(not(target_arch = "wasm32"))]
+            cache: options.cache.as_deref().and_then(|folder| super::cache::Cache::open(&raw, &info, folder)),
             staging: Shared::new(Staging::default()),
             readback: Readback::default(),
+            ceilings: Mutex::new(None),
             counters,
             turn: Mutex::new(()),
             next_id: AtomicU64::new(0),
+            info,
             raw,
             queue,
         })))
@@ -139,12 +168,12 @@ impl Device {
         &self.0.info
     }
 
-    /// The limits in force: all that the adapter has.
+    /// The limits in force: all that the adapter has, unless the device is to be portable.
     pub fn limits(&self) -> &wgpu::Limits {
         &self.0.limits
     }
 
-    /// The features in force: all that the adapter has and that are not experimental.
+    /// The features in force: all that the adapter has and that are not experimental, unless the device is to be portable.
     pub fn features(&self) -> wgpu::Features {
         self.0.features
     }

@@ -8,7 +8,7 @@ use web_time::Instant;
 
 use super::buffer::Buffer;
 use super::pipeline::{BindGroup, Pipeline};
-use super::profile::{Profile, Timings};
+use super::profile::{Profile, Span, Timings};
 use super::staging::Lease;
 use super::stats::{Stats, add};
 use super::{Device, lock};
@@ -42,8 +42,8 @@ impl Submission {
         &self.index
     }
 
-    /// The seconds each dispatch took, in order of recording, if the encoder was a profiling one.
-    pub async fn seconds(self) -> Result<Vec<f64>> {
+    /// When each dispatch ran, in order of recording, if the encoder was a profiling one.
+    pub async fn spans(self) -> Result<Vec<Span>> {
         match self.timings {
             Some(timings) => timings.read().await,
             None => Err(Error::Argument { what: "this submission was not profiled".into() }),
@@ -67,7 +67,7 @@ impl Device {
         }
     }
 
-    /// Starts a submission that times each of its dispatches; see [`Submission::seconds`].
+    /// Starts a submission that times each of its dispatches; see [`Submission::spans`].
     pub(crate) fn encoder_profiled(&self) -> Result<Encoder> {
         let profile = Profile::new(self)?;
         Ok(Encoder { profile: Some(profile), ..self.encoder() })
@@ -145,7 +145,6 @@ impl Encoder {
     }
 
     /// [`dispatch_at`](Encoder::dispatch_at) for a pipeline without [`Access::Turns`](super::Access::Turns).
-    #[cfg(test)]
     pub fn dispatch(&mut self, pipeline: &Pipeline, group: &BindGroup, grid: [u32; 3]) {
         self.dispatch_at(pipeline, group, None, grid);
     }

@@ -12,6 +12,10 @@
 
 mod adapter;
 mod buffer;
+#[cfg(not(target_arch = "wasm32"))]
+mod cache;
+mod ceilings;
+mod compile;
 mod device;
 mod encoder;
 mod fault;
@@ -30,12 +34,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use adapter::Class;
 pub use buffer::{Buffer, Range};
+pub use ceilings::Ceilings;
+pub use compile::Compiling;
+pub(crate) use compile::Wanted;
 pub use device::{Device, DeviceOptions};
 pub(crate) use encoder::Encoder;
 pub(crate) use opaque::Opaque;
 pub(crate) use pipeline::{Access, BindGroup, Pipeline};
+pub use profile::Span;
 pub(crate) use read::Reading;
 pub use shader::Shader;
+pub(crate) use staging::staged;
 pub use stats::Stats;
 
 /// Shared ownership: wgpu's objects are `Send + Sync` natively and neither in a browser.

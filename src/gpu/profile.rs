@@ -71,6 +71,15 @@ impl Profile {
     }
 }
 
+/// When one dispatch ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Span {
+    /// Seconds after the first dispatch of the submission began.
+    pub start: f64,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
 /// Timestamps on their way.
 pub(super) struct Timings {
     device: Device,
@@ -78,15 +87,15 @@ pub(super) struct Timings {
 }
 
 impl Timings {
-    /// Seconds per dispatch.
-    pub async fn read(self) -> Result<Vec<f64>> {
+    /// When each dispatch ran.
+    pub async fn read(self) -> Result<Vec<Span>> {
         let tick = f64::from(self.device.inner().queue.get_timestamp_period()) * 1e-9;
         let read = self.device.read(&self.ranges).await?;
-        let mut seconds = Vec::new();
-        for bytes in read {
-            let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&bytes);
-            seconds.extend(ticks.chunks_exact(2).map(|pair| pair[1].saturating_sub(pair[0]) as f64 * tick));
-        }
-        Ok(seconds)
+        let ticks: Vec<u64> = read.iter().flat_map(|bytes| bytemuck::pod_collect_to_vec::<u8, u64>(bytes)).collect();
+        let first = ticks.first().copied().unwrap_or_default();
+        // A clock that stands still, or is set back between two dispatches, gives 0 rather than centuries.
+        let between = |from: u64, to: u64| to.saturating_sub(from) as f64 * tick;
+        let span = |pair: &[u64]| Span { start: between(first, pair[0]), seconds: between(pair[0], pair[1]) };
+        Ok(ticks.chunks_exact(2).map(span).collect())
     }
 }

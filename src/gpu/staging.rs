@@ -28,6 +28,35 @@ fn ring(size: u64) -> usize {
     ((16 << 20) / size).clamp(3, 8) as usize
 }
 
+/// Bytes of chunks that there are once a submission has uploaded `first`, and then one after the other has uploaded
+/// `each`, without waiting; in whole words, each.
+pub(crate) fn staged(first: &[u64], each: &[u64]) -> u64 {
+    let mut most: HashMap<u64, usize> = HashMap::new();
+    for (uploads, is_stream) in [(first, false), (each, true)] {
+        let mut counts: HashMap<u64, usize> = HashMap::new();
+        // What `Lease::reserve` would do: the chunk with more room stays open.
+        let mut room = 0u64;
+        for &len in uploads.iter().filter(|&&len| len > 0) {
+            if len <= room {
+                room = room.saturating_sub(len.next_multiple_of(ALIGN));
+                continue;
+            }
+            let size = len.next_power_of_two().max(SMALLEST);
+            *counts.entry(size).or_default() += 1;
+            room = room.max(size - len.next_multiple_of(ALIGN).min(size));
+        }
+        for (size, count) in counts {
+            #[cfg(not(target_arch = "wasm32"))]
+            let count = if is_stream { count.max(ring(size)) } else { count };
+            #[cfg(target_arch = "wasm32")]
+            let _ = is_stream;
+            let known = most.entry(size).or_default();
+            *known = count.max(*known);
+        }
+    }
+    most.into_iter().map(|(size, count)| size * count as u64).sum()
+}
+
 /// Chunks by size.
 #[derive(Default)]
 pub(super) struct Staging(Mutex<HashMap<u64, Chunks>>);

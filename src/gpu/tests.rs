@@ -304,11 +304,12 @@ fn profiles_time_each_dispatch() -> Result<()> {
     for _ in 0..2500 {
         encoder.dispatch(&doubler.pipeline, &doubler.group, [1, 1, 1]);
     }
-    let seconds = block_on(encoder.submit()?.seconds())?;
-    assert_eq!(seconds.len(), 2501);
-    assert!(seconds.iter().all(|s| (0.0..10.0).contains(s)) && seconds.iter().sum::<f64>() > 0.0);
+    let spans = block_on(encoder.submit()?.spans())?;
+    assert_eq!(spans.len(), 2501);
+    assert!(spans.iter().all(|s| (0.0..10.0).contains(&s.seconds) && (0.0..10.0).contains(&s.start)));
+    assert!(spans.iter().map(|s| s.seconds).sum::<f64>() > 0.0);
     let plain = doubler.device.encoder().submit()?;
-    assert!(matches!(block_on(plain.seconds()), Err(Error::Argument { .. })));
+    assert!(matches!(block_on(plain.spans()), Err(Error::Argument { .. })));
     Ok(())
 }
 
@@ -366,7 +367,7 @@ fn native_handles_and_futures_move_to_threads() -> Result<()> {
     let mut encoder = moves(device.encoder());
     encoder.clear(&buffer, 0, 256);
     let submission = moves(encoder.submit()?);
-    assert!(block_on(moves(submission.seconds())).is_err(), "not a profiled one");
+    assert!(block_on(moves(submission.spans())).is_err(), "not a profiled one");
     block_on(moves(device.ready()))?;
     block_on(moves(device.guarded("nothing", || ())))?;
     block_on(moves(device.wait()))?;

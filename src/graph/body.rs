@@ -189,6 +189,16 @@ pub struct Scan {
 }
 
 impl Scan {
+    /// Shape and dtype of an output of the op.
+    pub fn output(&self, at: usize) -> Option<Spec> {
+        let (results, outputs) = (self.body.outputs.len(), &self.body.outputs);
+        let spec = outputs.get(if at < results { at } else { at - results })?;
+        Some(match at < self.carries {
+            true => spec.clone(),
+            false => Spec::new([&[self.length], spec.shape.dims()].concat(), spec.dtype),
+        })
+    }
+
     /// Whether another is the same loop, perhaps over tensors of other shapes.
     pub fn is_like(&self, other: &Scan) -> bool {
         (self.length, self.reverse, self.carries, self.sequences)

@@ -31,10 +31,6 @@ pub struct Kernel {
     pub bindings: Vec<Binding>,
     /// Workgroups.
     pub grid: [u32; 3],
-    /// Bytes read and written at least, each tensor counted once.
-    pub bytes: u64,
-    /// Floating-point operations of the products in it.
-    pub flops: u64,
 }
 
 /// What one binding of a kernel is.
@@ -90,9 +86,9 @@ pub fn is_cooperative(space: Space) -> bool {
 }
 
 impl Context<'_> {
-    /// Writes the kernels of a job: one, or several where it would bind more buffers than the device allows. How many
-    /// buffers that is depends on which tensors share one, so it is known only here.
-    pub fn kernels(&self, job: &Job) -> Result<Vec<Kernel>> {
+    /// Writes the kernels of a job, each with its part of it: one, or several where it would bind more buffers than the
+    /// device allows. How many buffers that is depends on which tensors share one, so it is known only here.
+    pub fn kernels(&self, job: &Job) -> Result<Vec<(Job, Kernel)>> {
         let kernel = self.write(job)?;
         let buffers = kernel.bindings.iter().filter(|binding| matches!(binding, Binding::Storage(..))).count();
         match job.halves() {
@@ -101,7 +97,7 @@ impl Context<'_> {
                 first.extend(second);
                 Ok(first)
             }
-            _ => Ok(vec![kernel]),
+            _ => Ok(vec![(job.clone(), kernel)]),
         }
     }
 
@@ -427,14 +423,7 @@ impl Context<'_> {
         .ok();
         let blocks = blocks.max(1);
         let x = blocks.min(65535);
-        Ok(Kernel {
-            label: self.label(groups),
-            source,
-            bindings,
-            grid: [x as u32, blocks.div_ceil(x) as u32, 1],
-            bytes: self.bytes(&unit),
-            flops: 0,
-        })
+        Ok(Kernel { label: self.label(groups), source, bindings, grid: [x as u32, blocks.div_ceil(x) as u32, 1] })
     }
 
     pub(super) fn label(&self, groups: &[usize]) -> String {
@@ -448,12 +437,6 @@ impl Context<'_> {
             }
         }
         names.join("+")
-    }
-
-    pub(super) fn bytes(&self, unit: &Unit) -> u64 {
-        let packed = |id: &Id| self.wide.values().find(|wide| wide.firsts.contains(id));
-        let bytes = |id: &Id| packed(id).map_or(self.program.vals[*id].bytes(), |wide| wide.elements as u64 * 4);
-        unit.tensors.iter().map(|(id, _)| bytes(id)).sum()
     }
 }
 

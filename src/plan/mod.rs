@@ -5,20 +5,36 @@
 //! [`Plan`] is what people print. Deliberately absent: recording and state, see `step`; and any decision about what
 //! is computed where, see `lower`.
 
+mod describe;
+mod explain;
+pub(crate) mod expression;
+mod layout;
+mod memory;
+mod profile;
 mod report;
+mod svg;
+mod trace;
+mod traffic;
+mod write;
 
-pub use report::{Line, Loop, Plan, Profile};
+pub(crate) use describe::Given;
+pub use explain::Explanation;
+pub(crate) use explain::passes;
+pub use memory::Memory;
+pub use profile::{HostSpan, Profile};
+pub use report::{Computed, Line, Loop, Plan, Role, Stored};
 
 use std::collections::HashMap;
 
 use crate::error::Result;
-use crate::gpu::{Access, BindGroup, Buffer, Device, Encoder, Pipeline, Range};
+use crate::gpu::{Access, BindGroup, Buffer, Device, Encoder, Pipeline, Range, Span, Wanted};
 use crate::graph::Slot;
-use crate::lower::kernel::{Binding, Context, Kernel};
-use crate::lower::loops::Looped;
+use crate::lower::kernel::Binding;
 use crate::lower::program::Id;
-use crate::lower::turns::{Stride, Turns, Way};
 use crate::lower::{Compiled, Target};
+use traffic::Traffic;
+use write::{Act, Origin, Turned, Writer};
+pub(crate) use write::{Replays, scratch};
 
 /// Uniform ranges start at multiples of this many bytes, which every adapter accepts.
 const UNIFORM_ALIGN: usize = 256;
@@ -45,34 +61,6 @@ struct Item {
     turns: bool,
 }
 
-/// What a replay does, in order.
-enum Act {
-    /// A dispatch, and where in the table of turns its own are, if it runs those of a whole loop.
-    Dispatch(usize, Option<Turned>),
-    /// Copies bytes.
-    Copy(Slot, Slot, u64),
-    /// Does so many times what follows it.
-    Loop(usize, Vec<Act>),
-}
-
-/// Which turns one dispatch runs.
-#[derive(Clone, Copy)]
-enum Turned {
-    /// As many as there are replays at once.
-    Replays,
-    /// All of a loop: the number of the entry that says so.
-    All(usize),
-}
-
-/// What it takes to run a plan several times in one dispatch.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Replays<'a> {
-    /// What lies at another place in each replay.
-    pub strides: &'a HashMap<Id, Stride>,
-    /// Replays at most.
-    pub most: usize,
-}
-
 /// A compiled program with its buffers, pipelines and bind groups.
 pub(crate) struct Bound {
     items: Vec<Item>,
@@ -83,7 +71,13 @@ pub(crate) struct Bound {
     buffers: Vec<Buffer>,
     temporaries: usize,
     most: usize,
-    /// What it looks like.
+    /// What each dispatch is for.
+    origins: Vec<Origin>,
+    /// Where each value lies.
+    slots: HashMap<Id, Slot>,
+    /// Bytes of sizes and scalars.
+    uniforms: u64,
+    /// What it looks like, as far as a glance tells; see [`Bound::describe`].
     pub plan: Plan,
 }
 
@@ -117,6 +111,7 @@ impl Bound {
             target: &target,
             replays,
             kernels: Vec::new(),
+            origins: Vec::new(),
             loops: Vec::new(),
             scratch: Vec::new(),
             most: 1,
@@ -124,7 +119,7 @@ impl Bound {
             turns: 0,
         };
         let acts = writer.program(compiled, &slots, None, 0)?;
-        let Writer { kernels, loops, scratch, most, whole, turns, .. } = writer;
+        let Writer { mut kernels, origins, loops, scratch, most, whole, turns, .. } = writer;
         // All sizes and scalars of the plan share one buffer, written once.
         let mut words: Vec<u32> = Vec::new();
         for kernel in &kernels {
@@ -150,12 +145,10 @@ impl Bound {
         }
         let uniform = device.uniform(&words)?;
         let mut at = 0usize;
-        let mut items = Vec::new();
-        let mut lines = Vec::new();
-        for kernel in kernels {
-            let mut accesses = Vec::new();
-            let mut ranges = Vec::new();
-            for binding in kernel.bindings {
+        let mut bindings: Vec<(Vec<Access>, Vec<Range>)> = Vec::with_capacity(kernels.len());
+        for kernel in &mut kernels {
+            let (mut accesses, mut ranges) = (Vec::new(), Vec::new());
+            for binding in std::mem::take(&mut kernel.bindings) {
                 match binding {
                     Binding::Uniform(own) => {
                         at = at.next_multiple_of(UNIFORM_ALIGN);
@@ -173,13 +166,27 @@ impl Bound {
                     }
                 }
             }
-            let pipeline = device.pipeline(&kernel.label, &kernel.source, &accesses)?;
+            bindings.push((accesses, ranges));
+        }
+        let wanted = kernels.iter().zip(&bindings);
+        let wanted: Vec<Wanted> = wanted
+            .map(|(kernel, (accesses, _))| Wanted { label: &kernel.label, wgsl: &kernel.source, bindings: accesses })
+            .collect();
+        let pipelines = device.compile(&wanted)?;
+        let (mut items, mut lines) = (Vec::new(), Vec::new());
+        for (((origin, kernel), (accesses, ranges)), pipeline) in
+            origins.iter().zip(kernels).zip(bindings).zip(pipelines)
+        {
             let group = device.bind_group(&pipeline, &ranges);
             let turns = accesses.contains(&Access::Turns);
             items.push(Item { pipeline, group, grid: kernel.grid, turns });
             buffers.extend(ranges.into_iter().map(|range| range.buffer));
-            let (label, grid, bytes, flops) = (kernel.label, kernel.grid, kernel.bytes, kernel.flops);
-            lines.push(Line { label, grid, bytes, flops, source: kernel.source });
+            let traffic = Traffic::of(origin.compiled(compiled), &origin.job);
+            let ((read, written), (label, grid, source)) =
+                (traffic.bytes(origin.compiled(compiled)), (kernel.label, kernel.grid, kernel.source));
+            let [read, written, flops, ops] =
+                [read, written, traffic.flops, traffic.ops].map(|amount| amount * origin.turns);
+            lines.push(Line { label, grid, read, written, flops, ops, source, ..Line::default() });
         }
         device.check()?;
         let plan = Plan {
@@ -194,9 +201,11 @@ impl Bound {
                 .chain(scratch.iter().flatten().map(|(bytes, _)| bytes))
                 .sum(),
             live: compiled.placement.live,
+            ..Plan::default()
         };
         buffers.extend(scratch.into_iter().flatten().map(|(_, buffer)| buffer));
-        Ok(Bound { items, acts, singles, buffers, temporaries: own, most, plan })
+        let uniforms = uniform.size();
+        Ok(Bound { items, acts, singles, buffers, temporaries: own, most, origins, slots, uniforms, plan })
     }
 
     /// The buffers of its placement, for plans that never run at the same time.
@@ -235,8 +244,8 @@ impl Bound {
         }
     }
 
-    /// The lines of the plan that a replay's dispatches belong to, in order.
-    pub fn order(&self) -> Vec<usize> {
+    /// What was measured of a replay's dispatches, by the lines of the plan: the turns of a loop are one.
+    pub fn by_line(&self, spans: &[Span]) -> Vec<Span> {
         fn walk(acts: &[Act], order: &mut Vec<usize>) {
             for act in acts {
                 match act {
@@ -248,146 +257,12 @@ impl Bound {
         }
         let mut order = Vec::new();
         walk(&self.acts, &mut order);
-        order
-    }
-}
-
-/// What kernels are written from, for any loop or none.
-fn context<'a>(
-    compiled: &'a Compiled,
-    slots: &'a HashMap<Id, Slot>,
-    target: &'a Target,
-) -> impl Fn(Option<Turns<'a>>) -> Context<'a> {
-    move |turns| Context {
-        program: &compiled.program,
-        fused: &compiled.fused,
-        forms: compiled.forms.as_ref().unwrap_or(&compiled.fused),
-        wide: &compiled.wide,
-        slots,
-        target,
-        turns,
-    }
-}
-
-/// Writes the kernels of a program and of the loops in it.
-struct Writer<'a> {
-    device: &'a Device,
-    target: &'a Target,
-    replays: Option<Replays<'a>>,
-    kernels: Vec<Kernel>,
-    loops: Vec<Loop>,
-    /// Temporaries of loops by how deep they are: loops beside each other run one after the other.
-    scratch: Vec<Vec<(u64, Buffer)>>,
-    /// Replays that one dispatch may run.
-    most: usize,
-    /// Turns of the loops that run within a dispatch.
-    whole: Vec<usize>,
-    /// Turns at most of those that do not.
-    turns: usize,
-}
-
-impl Writer<'_> {
-    /// What a replay of a program does, whose leaves and results lie in `slots`.
-    fn program(
-        &mut self,
-        compiled: &Compiled,
-        slots: &HashMap<Id, Slot>,
-        strides: Option<&HashMap<Id, Stride>>,
-        depth: usize,
-    ) -> Result<Vec<Act>> {
-        let mut slots = slots.clone();
-        for looped in compiled.loops.values() {
-            for (begins, ends) in &looped.carried {
-                if let Some(slot) = ends.and_then(|ends| slots.get(&ends)).cloned() {
-                    slots.insert(*begins, slot);
-                }
-            }
+        let mut lines: Vec<Option<Span>> = vec![None; self.items.len()];
+        for (line, span) in order.into_iter().zip(spans) {
+            let seconds = lines[line].map_or(0.0, |before| before.seconds) + span.seconds;
+            let start = lines[line].map_or(span.start, |before| before.start);
+            lines[line] = Some(Span { start, seconds });
         }
-        let context = context(compiled, &slots, self.target);
-        if let Some((replays, job)) = self.replays.filter(|_| depth == 0).zip(compiled.workgroup()) {
-            let mut kernels =
-                context(Some(Turns { strides: replays.strides, copies: &compiled.copies, way: Way::Inside }))
-                    .kernels(&job)?;
-            // Where it would bind too many buffers it is no longer one dispatch.
-            if kernels.len() == 1 {
-                self.kernels.append(&mut kernels);
-                self.most = replays.most;
-                return Ok(vec![Act::Dispatch(self.kernels.len() - 1, Some(Turned::Replays))]);
-            }
-        }
-        let context = context(strides.map(|strides| Turns { strides, copies: &[], way: Way::Outside }));
-        let mut acts = Vec::new();
-        for job in &compiled.schedule.jobs {
-            match job.groups()[..] {
-                [group] if compiled.loops.contains_key(&group) => {
-                    acts.extend(self.looped(&compiled.loops[&group], &slots, depth + 1)?);
-                }
-                _ => {
-                    for kernel in context.kernels(job)? {
-                        acts.push(Act::Dispatch(self.kernels.len(), None));
-                        self.kernels.push(kernel);
-                    }
-                }
-            }
-        }
-        for (value, leaf) in &compiled.copies {
-            if let (Some(from), Some(to)) = (slots.get(value), slots.get(leaf)) {
-                acts.push(Act::Copy(from.clone(), to.clone(), compiled.program.vals[*value].bytes()));
-            }
-        }
-        Ok(acts)
-    }
-
-    /// What a loop does, in one dispatch if a turn is one workgroup.
-    fn looped(&mut self, looped: &Looped, outer: &HashMap<Id, Slot>, depth: usize) -> Result<Vec<Act>> {
-        let compiled = &looped.compiled;
-        let mut slots = HashMap::new();
-        for (inner, place) in &looped.places {
-            slots.extend(outer.get(place).map(|slot| (*inner, slot.clone())));
-        }
-        let buffers = self.scratch(&compiled.placement.buffers, depth)?;
-        for (&id, range) in &compiled.placement.ranges {
-            slots.insert(id, Slot { buffer: buffers[range.buffer].clone(), offset: range.offset });
-        }
-        for (value, leaf) in &compiled.schedule.in_place {
-            if let Some(slot) = slots.get(leaf).cloned() {
-                slots.insert(*value, slot);
-            }
-        }
-        if let Some(job) = compiled.workgroup() {
-            let turns = Turns { strides: &looped.strides, copies: &compiled.copies, way: Way::Inside };
-            let kernels = context(compiled, &slots, self.target)(Some(turns)).kernels(&job)?;
-            if let [kernel] = &kernels[..] {
-                let label = format!("{} turns of {}", looped.length, kernel.label);
-                self.kernels.push(Kernel { label, ..kernel.clone() });
-                self.whole.push(looped.length);
-                return Ok(vec![Act::Dispatch(self.kernels.len() - 1, Some(Turned::All(self.whole.len() - 1)))]);
-            }
-        }
-        let (first, at) = (self.kernels.len(), self.loops.len());
-        self.loops.push(Loop { count: looped.length, lines: first..first });
-        self.turns = self.turns.max(looped.length);
-        let acts = self.program(compiled, &slots, Some(&looped.strides), depth)?;
-        self.loops[at].lines.end = self.kernels.len();
-        Ok(vec![Act::Loop(looped.length, acts)])
-    }
-
-    /// Buffers for the temporaries of a loop.
-    fn scratch(&mut self, sizes: &[u64], depth: usize) -> Result<Vec<Buffer>> {
-        self.scratch.resize_with(self.scratch.len().max(depth + 1), Vec::new);
-        let mut taken = Vec::new();
-        for &bytes in sizes {
-            let free =
-                |(at, (have, _)): (usize, &(u64, Buffer))| (*have >= bytes && !taken.contains(&at)).then_some(at);
-            let at = match self.scratch[depth].iter().enumerate().find_map(free) {
-                Some(at) => at,
-                None => {
-                    self.scratch[depth].push((bytes, self.device.alloc(bytes)?));
-                    self.scratch[depth].len() - 1
-                }
-            };
-            taken.push(at);
-        }
-        Ok(taken.into_iter().map(|at| self.scratch[depth][at].1.clone()).collect())
+        lines.into_iter().map(Option::unwrap_or_default).collect()
     }
 }

@@ -3,7 +3,7 @@
 //! Deliberately absent: recording, see `record`, and the commands that move values, see `transfer`.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::logs::{Logs, Ring};
 use super::record::{Recorded, specs};
@@ -16,26 +16,26 @@ use crate::lower::program::{Id, Kind, Program, Val};
 use crate::lower::recording::Signature;
 use crate::lower::turns::Stride;
 use crate::lower::{Compiled, Options, Request, Target, compile};
-use crate::plan::{Bound, Replays};
+use crate::plan::{Bound, Plan, Replays};
 
 /// One recorded and compiled form of a step.
 pub(super) struct Entry {
     tag: u64,
-    state: Vec<Spec>,
-    batch: Vec<Spec>,
+    pub(super) state: Vec<Spec>,
+    pub(super) batch: Vec<Spec>,
     /// What a further recording must be equal to.
     pub signature: Signature,
-    compiled: Compiled,
+    pub(super) compiled: Compiled,
     /// Leaves of the state, by position, that must lie one behind the other.
     layouts: Vec<Vec<usize>>,
     /// For each leaf of the state its value in the program.
-    leaves: Vec<Id>,
+    pub(super) leaves: Vec<Id>,
     /// Which leaves a run overwrites.
-    overwritten: Vec<bool>,
-    inputs: Vec<Id>,
-    captured: Vec<(Id, Tensor)>,
-    names: Vec<String>,
-    logs: Vec<Id>,
+    pub(super) overwritten: Vec<bool>,
+    /// The values of batch and logs, in order.
+    pub(super) given: [Vec<Id>; 2],
+    pub(super) captured: Vec<(Id, Tensor)>,
+    pub(super) names: Vec<String>,
     ring: Option<Arc<Ring>>,
     /// Where batches and logs lie.
     room: Option<Room>,
@@ -45,6 +45,12 @@ pub(super) struct Entry {
     pub bound: Option<Bound>,
     /// Where state and captured tensors lay when it was bound.
     places: Vec<(u64, u64)>,
+    /// What the leaves of the state are called.
+    pub(super) labels: Arc<[String]>,
+    /// What is uploaded, in bytes: for the first run, then for each.
+    pub(super) uploads: [Vec<u64>; 2],
+    /// What there is to say of the plan, once somebody has asked.
+    pub(super) described: OnceLock<Plan>,
     /// Runs so far, each of one step or several.
     runs: u64,
     /// Steps so far.
@@ -64,7 +70,7 @@ struct Room {
 }
 
 /// Bytes from the batch of one step to that of the next: four elements may be read at once.
-fn stride(spec: &Spec) -> u64 {
+pub(super) fn stride(spec: &Spec) -> u64 {
     spec.bytes().next_multiple_of(16)
 }
 
@@ -191,7 +197,6 @@ impl Entry {
             .collect();
         // The leaves were stand-ins of this recording; holding on to them would hold the recorded graph.
         program.leaves.clear();
-        let ring = if logged.is_empty() { None } else { Some(Arc::new(Ring::new(device, logged.len())?)) };
         let alike = model.and_then(|model| model.compiled.smaller(program.clone(), &request));
         let shared = alike.as_ref().and(model).and_then(|model| model.bound.as_ref()).map(Bound::temporaries);
         let compiled = match alike {
@@ -210,15 +215,17 @@ impl Entry {
             layouts,
             leaves,
             overwritten,
-            inputs,
+            given: [inputs, logged],
             captured,
             names,
-            logs: logged,
-            ring,
+            ring: None,
             room: None,
             bound: None,
             temporaries: shared.unwrap_or_default(),
             places: Vec::new(),
+            labels: Arc::default(),
+            uploads: Default::default(),
+            described: OnceLock::new(),
             runs: 0,
             steps: 0,
         })
@@ -264,13 +271,15 @@ impl Entry {
         transfer.submit()?;
         if self.bound.is_none() || self.places != places {
             let Some(room) = &self.room else { return Ok(()) };
-            given.extend(self.inputs.iter().copied().zip(room.inputs.iter().cloned()));
-            for (at, &id) in self.logs.iter().enumerate() {
+            let [inputs, logged] = &self.given;
+            given.extend(inputs.iter().copied().zip(room.inputs.iter().cloned()));
+            for (at, &id) in logged.iter().enumerate() {
                 let slot = |all: &Slot| Slot { offset: all.offset + at as u64 * ALIGN, ..all.clone() };
                 given.extend(room.logs.as_ref().map(|all| (id, slot(all))));
             }
             let replays = Replays { strides: &room.strides, most: room.steps };
             self.bound = Some(Bound::new(device, &self.compiled, &given, &self.temporaries, Some(replays))?);
+            self.described = OnceLock::new();
             self.places = places;
         }
         Ok(())
@@ -283,24 +292,28 @@ impl Entry {
         if self.room.is_some() && self.room_steps() >= wanted {
             return Ok(());
         }
+        let [ids, logged] = &self.given;
+        if self.ring.is_none() && !logged.is_empty() {
+            self.ring = Some(Arc::new(Ring::new(device, logged.len())?));
+        }
         let (starts, bytes) = offsets(self.batch.iter().map(|spec| stride(spec) * wanted as u64));
         let buffer = device.alloc(bytes)?;
         let inputs = starts.into_iter().map(|offset| Slot { buffer: buffer.clone(), offset }).collect();
         let mut strides = HashMap::new();
         let words = self.batch.iter().map(|spec| stride(spec) as usize / 4);
-        strides.extend(self.inputs.iter().copied().zip(words.map(|words| Stride::forward(words, wanted))));
+        strides.extend(ids.iter().copied().zip(words.map(|words| Stride::forward(words, wanted))));
         let logs = match &self.ring {
             Some(ring) => Some(Slot { buffer: device.alloc(ring.entry() * wanted as u64)?, offset: 0 }),
             None => None,
         };
         let words = self.ring.as_ref().map_or(0, |ring| ring.entry() as usize / 4);
-        strides.extend(self.logs.iter().map(|&id| (id, Stride::forward(words, wanted))));
+        strides.extend(logged.iter().map(|&id| (id, Stride::forward(words, wanted))));
         self.room = Some(Room { steps: wanted, inputs, logs, strides });
         self.bound = None;
         Ok(())
     }
 
-    fn room_steps(&self) -> usize {
+    pub(super) fn room_steps(&self) -> usize {
         self.room.as_ref().map_or(0, |room| room.steps)
     }
 

@@ -6,6 +6,7 @@
 //! Purity is checked by recording again and comparing. Deliberately absent: the closure, which is passed at each run,
 //! so that a model can own its steps; and waiting: nothing here asks the device for anything.
 
+mod describe;
 mod entry;
 mod logs;
 mod record;
@@ -16,11 +17,13 @@ pub use logs::{Asked, Logs, RING};
 pub(crate) use transfer::Transfer;
 pub use transfer::{assign, assign_all};
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Encoder};
 use crate::graph::{Tensor, Tree, Value};
 use crate::lower::Options;
-use crate::plan::{Plan, Profile};
+use crate::plan::Plan;
 use crate::read::{evaluate, seen_on_device};
 use entry::Entry;
 use record::record;
@@ -43,6 +46,8 @@ pub struct Step {
     options: Options,
     purity: Purity,
     entries: Vec<Entry>,
+    /// What the leaves of the state are called.
+    labels: Arc<[String]>,
 }
 
 impl Step {
@@ -54,7 +59,7 @@ impl Step {
     /// A step with compiler options.
     pub fn with(device: &Device, options: Options) -> Step {
         let purity = if cfg!(debug_assertions) { Purity::Always } else { Purity::Sometimes };
-        Step { device: device.clone(), options, purity, entries: Vec::new() }
+        Step { device: device.clone(), options, purity, entries: Vec::new(), labels: Arc::default() }
     }
 
     /// Sets when purity is checked.
@@ -75,7 +80,7 @@ impl Step {
 
     /// The plan of the latest run.
     pub fn plan(&self) -> Option<&Plan> {
-        self.entries.last().and_then(|entry| entry.bound.as_ref()).map(|bound| &bound.plan)
+        self.entries.last()?.plan()
     }
 
     /// Runs `f(state, batch) -> (logs, state)` once, updating the state in place.
@@ -109,29 +114,6 @@ impl Step {
         Ok(logs)
     }
 
-    /// Runs the function once and times each dispatch.
-    pub async fn profile<S: Tree, B: Tree>(
-        &mut self,
-        state: &mut S,
-        batch: &B,
-        f: impl Fn(S, &B) -> Result<(Logs, S)>,
-    ) -> Result<Profile> {
-        let batches = std::slice::from_ref(batch);
-        self.prepare(0, state, batches, f)?;
-        let mut encoder = self.device.encoder_profiled()?;
-        self.encode(&mut encoder, batches)?;
-        let seconds = encoder.submit()?.seconds().await?;
-        let Some(bound) = self.entries.last().and_then(|entry| entry.bound.as_ref()) else {
-            return Ok(Profile::default());
-        };
-        // The turns of a loop are one line.
-        let mut lines = vec![0.0; bound.plan.lines.len()];
-        for (line, seconds) in bound.order().into_iter().zip(seconds) {
-            lines[line] += seconds;
-        }
-        Ok(Profile { plan: bound.plan.clone(), seconds: lines })
-    }
-
     /// Makes the last entry the one for these inputs, recorded, checked and bound.
     fn prepare<S: Tree, B: Tree>(
         &mut self,
@@ -157,7 +139,9 @@ impl Step {
             None => {
                 let recorded = record(&self.device, &self.options, state, first, &f)?;
                 let model = self.entries.iter().find(|entry| entry.is_larger(tag, &recorded));
-                let entry = Entry::new(&self.device, tag, recorded, model, &self.options)?;
+                let mut entry = Entry::new(&self.device, tag, recorded, model, &self.options)?;
+                entry.will_upload(state, first);
+                entry.labels = self.labels.clone();
                 if self.entries.len() == PLANS {
                     self.entries.remove(0);
                 }

@@ -1,0 +1,182 @@
+//! What this device can do at best: bytes a second through memory, multiply-adds a second.
+//!
+//! Measured, not looked up: no interface tells them, and a driver, a power limit or a neighbour changes them. They are
+//! the two edges of the roofline (Williams, Waterman and Patterson 2009) that profiles compare dispatches to. Deliberately
+//! absent: caches. What fits into one can move faster than memory does, so a share may exceed 1.
+
+use std::fmt;
+
+use web_time::Instant;
+
+use super::buffer::{Buffer, Range};
+use super::pipeline::Access;
+use super::{Device, lock};
+use crate::error::{Error, Result};
+
+/// The best rates measured on a device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ceilings {
+    /// Bytes a second of a copy by a kernel, both ways counted.
+    pub bytes_per_second: f64,
+    /// Floating-point operations a second in f32, two for each multiply-add.
+    pub flops_per_second: f64,
+}
+
+impl fmt::Display for Ceilings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} GB/s, {:.1} GFLOP/s", self.bytes_per_second / 1e9, self.flops_per_second / 1e9)
+    }
+}
+
+/// The copy runs over so many bytes each way, more than caches hold, or as many as one binding allows.
+const LARGE: u64 = 128 << 20;
+/// Less than this says nothing about memory.
+const SMALLEST: u64 = 1 << 20;
+/// Runs of which the best counts; the first one also pays for what is set up lazily.
+const RUNS: usize = 4;
+/// A measurement of arithmetic that took less, in seconds, is repeated with more work.
+const LONG: f64 = 4e-3;
+/// Threads of a workgroup.
+const WIDTH: u64 = 256;
+/// Multiply-adds of a thread in one turn of the loop: eight chains of four lanes, to hide latency.
+const CHAINS: u64 = 8 * 4;
+/// Workgroups of the arithmetic kernel.
+const GROUPS: u32 = 2048;
+
+const COPY: &str = "
+@group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> b: array<vec4<f32>>;
+@compute @workgroup_size(256)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let t = (group.y * groups.x + group.x) * 256u + lane;
+    if (t < arrayLength(&b)) { b[t] = a[t]; }
+}
+";
+
+fn multiply_adds() -> String {
+    let each = |f: &dyn Fn(usize) -> String| (0..8).map(f).collect::<String>();
+    let start = each(&|i| format!("    var x{i} = vec4<f32>(f32(lane + {i}u)) * s.x;\n"));
+    let turn = each(&|i| format!("        x{i} = fma(x{i}, s.yyyy, s.zzzz);\n"));
+    let sum = (0..8).map(|i| format!("x{i}")).collect::<Vec<_>>().join(" + ");
+    format!(
+        "
+@group(0) @binding(0) var<uniform> q: array<vec4<u32>, 2>;
+@group(0) @binding(1) var<storage, read_write> b: array<vec4<f32>>;
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
+    let s = bitcast<vec4<f32>>(q[1]);
+{start}    for (var i = 0u; i < q[0].x; i++) {{
+{turn}    }}
+    b[group.x * 256u + lane] = {sum};
+}}
+"
+    )
+}
+
+impl Device {
+    /// The best rates of this device, measured at the first call and remembered: a fraction of a second.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] where there is no room for two buffers of a mebibyte.
+    pub async fn ceilings(&self) -> Result<Ceilings> {
+        if let Some(known) = *lock(&self.inner().ceilings) {
+            return Ok(known);
+        }
+        let bytes_per_second = self.copy_rate().await?;
+        let flops_per_second = self.multiply_add_rate().await?;
+        let measured = Ceilings { bytes_per_second, flops_per_second };
+        *lock(&self.inner().ceilings) = Some(measured);
+        Ok(measured)
+    }
+
+    async fn copy_rate(&self) -> Result<f64> {
+        let mut bytes = LARGE.min(self.limits().max_storage_buffer_binding_size).min(self.limits().max_buffer_size);
+        let (a, b) = loop {
+            match self.scratch(bytes).and_then(|a| Ok((a, self.scratch(bytes)?))) {
+                Err(Error::OutOfMemory { .. }) if bytes / 2 >= SMALLEST => bytes = (bytes / 2).next_multiple_of(16),
+                buffers => break buffers?,
+            }
+        };
+        let groups = (bytes / 16).div_ceil(WIDTH);
+        let x = groups.min(65535);
+        let grid = [x as u32, groups.div_ceil(x) as u32, 1];
+        let seconds = self.best(COPY, &[(Access::Read, a.whole()), (Access::ReadWrite, b.whole())], grid).await?;
+        Ok(2.0 * bytes as f64 / seconds)
+    }
+
+    async fn multiply_add_rate(&self) -> Result<f64> {
+        let results = self.scratch(u64::from(GROUPS) * WIDTH * 16)?;
+        let (mut turns, text) = (16u32, multiply_adds());
+        loop {
+            // Values that stay normal, whatever the number of turns.
+            let floats = [1e-3f32, 0.999, 1e-3, 0.0].map(f32::to_bits);
+            let uniform = self.uniform(&[[turns, 0, 0, 0], floats].concat())?;
+            let bound = [(Access::Uniform, uniform.whole()), (Access::ReadWrite, results.whole())];
+            let seconds = self.best(&text, &bound, [GROUPS, 1, 1]).await?;
+            if seconds >= LONG || turns >= 1 << 16 {
+                return Ok((2 * CHAINS * WIDTH * u64::from(GROUPS) * u64::from(turns)) as f64 / seconds);
+            }
+            turns *= 4;
+        }
+    }
+
+    /// Memory that is freed at once: a pool must not keep what is needed only here.
+    fn scratch(&self, bytes: u64) -> Result<Buffer> {
+        Ok(Buffer::unpooled(self, self.create(bytes, wgpu::BufferUsages::STORAGE, false)?))
+    }
+
+    /// The seconds of the fastest of some runs of a kernel.
+    async fn best(&self, text: &str, bound: &[(Access, Range)], grid: [u32; 3]) -> Result<f64> {
+        let accesses: Vec<Access> = bound.iter().map(|b| b.0).collect();
+        let ranges: Vec<Range> = bound.iter().map(|b| b.1.clone()).collect();
+        let pipeline = self.pipeline("ceiling", text, &accesses)?;
+        let group = self.bind_group(&pipeline, &ranges);
+        let mut best = f64::INFINITY;
+        for _ in 0..RUNS {
+            let seconds = if self.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+                let mut encoder = self.encoder_profiled()?;
+                encoder.dispatch(&pipeline, &group, grid);
+                encoder.submit()?.spans().await?.first().map_or(0.0, |span| span.seconds)
+            } else {
+                self.wait().await?;
+                let start = Instant::now();
+                let mut encoder = self.encoder();
+                encoder.dispatch(&pipeline, &group, grid);
+                encoder.submit()?;
+                self.wait().await?;
+                start.elapsed().as_secs_f64()
+            };
+            // A clock too coarse to see the run says nothing.
+            if seconds > 0.0 {
+                best = best.min(seconds);
+            }
+        }
+        if best.is_finite() {
+            Ok(best)
+        } else {
+            Err(Error::Validation { why: "the device's clock saw no time pass in a measurement".into() })
+        }
+    }
+}
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ceilings_are_measured_once() {
+        let device = Device::blocking().unwrap();
+        let start = Instant::now();
+        let first = pollster::block_on(device.ceilings()).unwrap();
+        println!("{first} in {:.0} ms", start.elapsed().as_secs_f64() * 1e3);
+        assert!(first.bytes_per_second > 1e8 && first.bytes_per_second < 1e14, "{first}");
+        assert!(first.flops_per_second > 1e8 && first.flops_per_second < 1e16, "{first}");
+        let before = device.stats();
+        assert_eq!(pollster::block_on(device.ceilings()).unwrap(), first);
+        assert_eq!((device.stats() - before).submissions, 0);
+    }
+}
