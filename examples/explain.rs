@@ -11,21 +11,23 @@
 use wengert::prelude::*;
 use wengert::random::threefry;
 
-/// Parameters and their velocities.
-type State = (Vec<Tensor>, Vec<Tensor>);
+/// Parameters, and for each the means of its gradient and of the gradient's square.
+type State = (Vec<Tensor>, Vec<Tensor>, Vec<Tensor>);
 
-/// Two layers, the mean squared error, and gradient descent with momentum.
-fn train_step((weights, velocities): State, (x, y): &(Tensor, Tensor)) -> Result<(Logs, State)> {
+/// Two layers, the mean squared error, and Adam without the correction of its first steps.
+fn train_step((weights, means, squares): State, (x, y): &(Tensor, Tensor)) -> Result<(Logs, State)> {
     let loss = |weights: &[Tensor]| {
         let [w1, b1, w2, b2] = weights else { return Err(Error::Argument { what: "four weights".into() }) };
         let hidden = (x.matmul(w1) + b1).relu();
         let error = hidden.matmul(w2) + b2 - y;
         Ok((error.square().mean(..), ()))
     };
-    let ((loss, ()), gradients) = value_and_grad(|weights| loss(&weights), &weights)?;
-    let velocities: Vec<Tensor> = velocities.iter().zip(&gradients).map(|(v, g)| v * 0.9 + g).collect();
-    let weights = weights.iter().zip(&velocities).map(|(w, v)| w - v * 0.01).collect();
-    Ok((Logs::from([("loss", loss)]), (weights, velocities)))
+    let ((loss, ()), gradients) = value_and_grad(|weights| loss(weights), &weights)?;
+    let means: Vec<Tensor> = means.iter().zip(&gradients).map(|(m, g)| m * 0.9 + g * 0.1).collect();
+    let squares: Vec<Tensor> = squares.iter().zip(&gradients).map(|(v, g)| v * 0.999 + g.square() * 0.001).collect();
+    let step = |((w, m), v): ((&Tensor, &Tensor), &Tensor)| w - m * 0.001 / (v.sqrt() + 1e-7);
+    let weights = weights.iter().zip(&means).zip(&squares).map(step).collect();
+    Ok((Logs::from([("loss", loss)]), (weights, means, squares)))
 }
 
 fn uniform(seed: u32, shape: &[usize]) -> Tensor {
@@ -36,9 +38,11 @@ async fn run() -> Result<()> {
     let device = Device::new().await?;
     let shapes: [&[usize]; 4] = [&[96, 128], &[128], &[128, 64], &[64]];
     let weights = (1..).zip(shapes).map(|(seed, shape)| uniform(seed, shape)).collect();
-    let mut state: State = (weights, shapes.iter().map(|shape| Tensor::zeros(*shape)).collect());
+    let zeros = || shapes.iter().map(|shape| Tensor::zeros(*shape)).collect();
+    let mut state: State = (weights, zeros(), zeros());
     let batch = (uniform(5, &[128, 96]), uniform(6, &[128, 64]));
-    let mut step = Step::new(&device).named(["w1", "b1", "w2", "b2", "v_w1", "v_b1", "v_w2", "v_b2"]);
+    let names = ["", "m_", "v_"].iter().flat_map(|of| ["w1", "b1", "w2", "b2"].map(|name| format!("{of}{name}")));
+    let mut step = Step::new(&device).named(names);
 
     let explanation = step.explain(&mut state, &batch, train_step)?;
     let plan = step.plan_for(&mut state, &batch, train_step)?;

@@ -2,7 +2,7 @@
 //!
 //!     cargo run --release --example quickstart
 //!
-//! Writes the model, a picture of its training and the plan of a step to target/quickstart/.
+//! Writes the model, a picture of its training, and the plan of a step as text and as a picture to target/quickstart/.
 
 use wengert::callbacks::curve_svg;
 use wengert::data::digits;
@@ -82,8 +82,9 @@ async fn run() -> Result<()> {
     let folder = std::path::Path::new("target/quickstart");
     model.base().save_weights(folder.join("model.safetensors")).await?;
     wengert::io::write(folder.join("training.svg"), curve_svg("Digits", &history.history).as_bytes())?;
-    let plan = model.base().plan().map(|plan| plan.to_string()).unwrap_or_default();
-    wengert::io::write(folder.join("plan.txt"), plan.as_bytes())
+    let plan = model.base().plan().unwrap_or_default();
+    wengert::io::write(folder.join("plan.txt"), format!("{plan:#}").as_bytes())?;
+    wengert::io::write(folder.join("graph.svg"), plan.svg("A training step of the quickstart").as_bytes())
 }
 
 fn main() {

@@ -134,5 +134,5 @@ fn windows_are_never_written() {
     assert_eq!(products.len(), 3, "{plan}");
     assert!(products.iter().all(|line| line.label.contains("windows")), "{plan}");
     let windows = 8 * 13 * 13 * 9 * 16 * 4;
-    assert!(plan.lines.iter().all(|line| line.bytes < windows), "{plan}");
+    assert!(plan.lines.iter().all(|line| line.bytes() < windows), "{plan}");
 }

@@ -410,7 +410,7 @@ fn a_convolution_is_a_product_over_windows_that_are_nowhere_written() {
     assert_eq!((plan.dispatches(), plan.temporaries), (1, 0), "{plan}");
     assert!(plan.lines[0].label.contains("windows") && plan.lines[0].label.contains("relu"), "{plan}");
     let (image, kernel, result) = (2 * 16 * 16 * 4, 3 * 3 * 4 * 8, 2 * 14 * 14 * 8);
-    assert_eq!(plan.lines[0].bytes, 4 * (image + kernel + 8 + result), "{plan}");
+    assert_eq!(plan.lines[0].bytes(), 4 * (image + kernel + 8 + result), "{plan}");
 
     // Forward, the kernel's gradient and the image's: the bias' is a sum.
     let loss = |(weights, x): &(Variables, Tensor)| Ok(call(weights, x)?.square().sum(..));

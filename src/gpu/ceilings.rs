@@ -43,39 +43,8 @@ const CHAINS: u64 = 8 * 4;
 /// Workgroups of the arithmetic kernel.
 const GROUPS: u32 = 2048;
 
-const COPY: &str = "
-@group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read_write> b: array<vec4<f32>>;
-@compute @workgroup_size(256)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let t = (group.y * groups.x + group.x) * 256u + lane;
-    if (t < arrayLength(&b)) { b[t] = a[t]; }
-}
-";
-
-fn multiply_adds() -> String {
-    let each = |f: &dyn Fn(usize) -> String| (0..8).map(f).collect::<String>();
-    let start = each(&|i| format!("    var x{i} = vec4<f32>(f32(lane + {i}u)) * s.x;\n"));
-    let turn = each(&|i| format!("        x{i} = fma(x{i}, s.yyyy, s.zzzz);\n"));
-    let sum = (0..8).map(|i| format!("x{i}")).collect::<Vec<_>>().join(" + ");
-    format!(
-        "
-@group(0) @binding(0) var<uniform> q: array<vec4<u32>, 2>;
-@group(0) @binding(1) var<storage, read_write> b: array<vec4<f32>>;
-@compute @workgroup_size(256)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
-    let s = bitcast<vec4<f32>>(q[1]);
-{start}    for (var i = 0u; i < q[0].x; i++) {{
-{turn}    }}
-    b[group.x * 256u + lane] = {sum};
-}}
-"
-    )
-}
+const COPY: &str = include_str!("copy.wgsl");
+const MULTIPLY_ADD: &str = include_str!("multiply_add.wgsl");
 
 impl Device {
     /// The best rates of this device, measured at the first call and remembered: a fraction of a second.
@@ -110,13 +79,13 @@ impl Device {
 
     async fn multiply_add_rate(&self) -> Result<f64> {
         let results = self.scratch(u64::from(GROUPS) * WIDTH * 16)?;
-        let (mut turns, text) = (16u32, multiply_adds());
+        let mut turns = 16u32;
         loop {
             // Values that stay normal, whatever the number of turns.
             let floats = [1e-3f32, 0.999, 1e-3, 0.0].map(f32::to_bits);
             let uniform = self.uniform(&[[turns, 0, 0, 0], floats].concat())?;
             let bound = [(Access::Uniform, uniform.whole()), (Access::ReadWrite, results.whole())];
-            let seconds = self.best(&text, &bound, [GROUPS, 1, 1]).await?;
+            let seconds = self.best(MULTIPLY_ADD, &bound, [GROUPS, 1, 1]).await?;
             if seconds >= LONG || turns >= 1 << 16 {
                 return Ok((2 * CHAINS * WIDTH * u64::from(GROUPS) * u64::from(turns)) as f64 / seconds);
             }

@@ -76,7 +76,6 @@ impl Device {
 
 impl Encoder {
     /// Writes `bytes` to `dst` at `offset`; both the length and the offset are multiples of 4.
-    #[cfg(test)]
     pub fn upload(&mut self, bytes: &[u8], dst: &Buffer, offset: u64) -> Result<()> {
         self.upload_with(bytes.len(), dst, offset, |mut room| room.copy_from_slice(bytes))
     }

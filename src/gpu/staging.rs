@@ -31,30 +31,32 @@ fn ring(size: u64) -> usize {
 /// Bytes of chunks that there are once a submission has uploaded `first`, and then one after the other has uploaded
 /// `each`, without waiting; in whole words, each.
 pub(crate) fn staged(first: &[u64], each: &[u64]) -> u64 {
-    let mut most: HashMap<u64, usize> = HashMap::new();
-    for (uploads, is_stream) in [(first, false), (each, true)] {
+    // Of each size: how often it is asked for, and how many are in use at once.
+    let mut asked: HashMap<u64, (usize, usize)> = HashMap::new();
+    for uploads in [first, each, each] {
         let mut counts: HashMap<u64, usize> = HashMap::new();
-        // What `Lease::reserve` would do: the chunk with more room stays open.
+        // What `Lease::reserve` does: the chunk with more room stays open.
         let mut room = 0u64;
         for &len in uploads.iter().filter(|&&len| len > 0) {
+            let used = len.next_multiple_of(ALIGN);
             if len <= room {
-                room = room.saturating_sub(len.next_multiple_of(ALIGN));
+                room = room.saturating_sub(used);
                 continue;
             }
             let size = len.next_power_of_two().max(SMALLEST);
             *counts.entry(size).or_default() += 1;
-            room = room.max(size - len.next_multiple_of(ALIGN).min(size));
+            room = room.max(size.saturating_sub(used));
         }
         for (size, count) in counts {
-            #[cfg(not(target_arch = "wasm32"))]
-            let count = if is_stream { count.max(ring(size)) } else { count };
-            #[cfg(target_arch = "wasm32")]
-            let _ = is_stream;
-            let known = most.entry(size).or_default();
-            *known = count.max(*known);
+            let (all, most) = asked.entry(size).or_default();
+            (*all, *most) = (*all + count, count.max(*most));
         }
     }
-    most.into_iter().map(|(size, count)| size * count as u64).sum()
+    #[cfg(not(target_arch = "wasm32"))]
+    let made = |size: u64, (all, most): (usize, usize)| if all > 1 { most.max(ring(size)) } else { most };
+    #[cfg(target_arch = "wasm32")]
+    let made = |_: u64, (_, most): (usize, usize)| most;
+    asked.into_iter().map(|(size, counts)| size * made(size, counts) as u64).sum()
 }
 
 /// Chunks by size.

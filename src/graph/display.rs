@@ -1,12 +1,14 @@
 //! Prints a graph in the order it was recorded, one line a node, with the line it came from.
 //!
-//! Deliberately absent: values. What a tensor holds is read with `read`, not printed by accident.
+//! Deliberately absent: values, but for single numbers, which are a part of what is computed. What a tensor holds is read
+//! with `read`, not printed by accident.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use super::node::{Node, Tensor};
+use crate::dtype::DType;
 use crate::error::Result;
 
 /// The nodes that `roots` are computed from, in recording order.
@@ -66,6 +68,9 @@ impl fmt::Display for Graph {
             if !attributes.is_empty() {
                 write!(line, "[{attributes}]")?;
             }
+            if let (Some(&[only]), 1) = (node.value(0).host.as_deref(), outputs.len()) {
+                write!(line, " {}", number(only, node.outputs()[0].dtype))?;
+            }
             let inputs: Vec<_> = node.inputs().iter().map(name).collect();
             if !inputs.is_empty() {
                 write!(line, "({})", inputs.join(", "))?;
@@ -81,5 +86,18 @@ impl fmt::Display for Graph {
         }
         let roots: Vec<_> = self.roots.iter().map(name).collect();
         writeln!(f, "return {}", roots.join(", "))
+    }
+}
+
+/// The number that bits of a dtype stand for, as it is written in a program.
+pub(crate) fn number(bits: u32, dtype: DType) -> String {
+    match dtype {
+        DType::F32 => match f32::from_bits(bits) {
+            value if value == 0.0 || (1e-3..1e6).contains(&value.abs()) => value.to_string(),
+            value => format!("{value:e}"),
+        },
+        DType::I32 => (bits as i32).to_string(),
+        DType::U32 => bits.to_string(),
+        DType::Bool => (bits != 0).to_string(),
     }
 }

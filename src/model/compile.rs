@@ -21,6 +21,7 @@ pub(super) struct Settings {
     pub metrics: Vec<(Metric, Watches)>,
     pub steps_per_execution: usize,
     pub run_eagerly: bool,
+    pub debug_nans: bool,
     /// Whether `compile` was called.
     pub compiled: bool,
     /// Grows with every change that makes another step of the same function.
@@ -48,6 +49,7 @@ impl Default for Settings {
             metrics: vec![(Metric::from(Mean).named("loss"), Watches::Loss)],
             steps_per_execution: 1,
             run_eagerly: false,
+            debug_nans: false,
             compiled: false,
             generation: 0,
         }
@@ -59,6 +61,10 @@ impl Settings {
     pub fn new(options: Compile, outputs: &[String], generation: u64) -> Result<Settings> {
         if options.steps_per_execution == 0 {
             return Err(Error::Argument { what: "steps_per_execution is 1 at least".into() });
+        }
+        if options.debug_nans && options.run_eagerly {
+            let what = "debug_nans looks into recorded steps, run_eagerly records none; choose one of them";
+            return Err(Error::Argument { what: what.into() });
         }
         let optimizer = options.optimizer.resolve()?.unwrap_or_else(|| RMSprop::default().into());
         let losses = losses(options.loss, options.loss_weights, outputs)?;
@@ -86,6 +92,7 @@ impl Settings {
             metrics,
             steps_per_execution: options.steps_per_execution,
             run_eagerly: options.run_eagerly,
+            debug_nans: options.debug_nans,
             compiled: true,
             generation,
         })

@@ -28,6 +28,12 @@ pub struct Compile {
     /// Call the steps for every batch instead of recording them once: inside a step tensors can then be read and
     /// printed, and `if` may look at them. Slow, for finding out what happens; numbers are the same.
     pub run_eagerly: bool,
+    /// Look at logs and variables after every step of training and evaluation, and end with [`Error::NonFinite`] where
+    /// the first NaN or infinity in them began: op, operands, layer and line; the model keeps the state of before that
+    /// step. Every step is waited for. Natively only, and not together with `run_eagerly`.
+    ///
+    /// [`Error::NonFinite`]: crate::error::Error::NonFinite
+    pub debug_nans: bool,
 }
 
 /// What the loss of each output counts.
@@ -70,6 +76,7 @@ impl Default for Compile {
             weighted_metrics: Vec::new(),
             steps_per_execution: 1,
             run_eagerly: false,
+            debug_nans: false,
         }
     }
 }

@@ -68,12 +68,14 @@ pub(super) struct Steps {
     pub predict: Step,
     /// Where predict steps leave their outputs.
     pub outputs: Vec<Output>,
+    /// What the variables were last named for.
+    pub named: Option<u64>,
 }
 
 impl Steps {
     fn new(device: &Device) -> Steps {
         let [train, test, predict] = [(); 3].map(|()| Step::new(device));
-        Steps { train, test, predict, outputs: Vec::new() }
+        Steps { train, test, predict, outputs: Vec::new(), named: None }
     }
 }
 

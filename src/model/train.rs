@@ -13,6 +13,7 @@ use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::graph::Tensor;
 use crate::layers::Variables;
+use crate::plan::Memory;
 use crate::step::Logs;
 
 /// The entry points of every model.
@@ -69,6 +70,16 @@ pub trait Train: Model {
         let data = fit::on_host(self, x.into()).await?;
         let options = Predict { batch_size: data.len(), verbose: Verbose::Silent, ..Predict::default() };
         only(fit::predict(self, &data, options, false).await?)
+    }
+
+    /// The device memory that training on batches like this one takes, known before anything of it is allocated: a way to
+    /// ask whether a model or a batch fits. Of the batch only shapes and dtypes count.
+    ///
+    /// # Errors
+    /// [`Error::NotCompiled`], and those of the train step.
+    async fn memory(&self, batch: impl Into<Batch>) -> Result<Memory> {
+        ready_to_train(self)?;
+        Work::new(self).await?.memory(&batch.into())
     }
 
     /// Sets all metrics back to where they start.

@@ -14,6 +14,7 @@ use crate::gpu::Device;
 use crate::graph::{Spec, Tensor, Tree, nowhere};
 use crate::layers::Variables;
 use crate::metrics::Metric;
+use crate::plan::Memory;
 use crate::step::{Logs, Step, assign_all, part_from_holders};
 
 /// A model at work, and what was asked of it at the beginning.
@@ -28,6 +29,8 @@ pub(super) struct Work<'m, M: ?Sized> {
     generation: u64,
     /// Whether steps are called for every batch instead of recorded.
     eager: bool,
+    /// Whether steps look for numbers that are none.
+    debug_nans: bool,
 }
 
 /// Where a predict step leaves its outputs, for each tag of a step and shapes of a batch.
@@ -86,8 +89,8 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
         let generation: u64 = networks.iter().map(|network| network.settings.generation).sum();
         (std::any::type_name::<M>(), generation).hash(&mut hasher);
         let generation = hasher.finish();
-        let eager = base.settings.run_eagerly;
-        Ok(Work { model, device, networks, metrics, initial, generation, eager })
+        let (eager, debug_nans) = (base.settings.run_eagerly, base.settings.debug_nans);
+        Ok(Work { model, device, networks, metrics, initial, generation, eager, debug_nans })
     }
 
     pub fn networks(&self) -> Vec<&'m Functional> {
@@ -95,18 +98,67 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
     }
 
     fn borrow(&self) -> Result<Loan<'_>> {
-        Loan::take(&self.networks, &self.initial, &self.metrics)
+        let mut loan = Loan::take(&self.networks, &self.initial, &self.metrics)?;
+        let (state, steps) = loan.parts(&self.device);
+        if steps.named.replace(self.generation) != Some(self.generation) {
+            let [network, optimizer, metrics] = self.names(state);
+            steps.train.names(network.iter().chain(&optimizer).chain(&metrics));
+            steps.test.names(network.iter().chain(&metrics));
+            steps.train.watch_nans(self.debug_nans);
+            steps.test.watch_nans(self.debug_nans);
+        }
+        Ok(loan)
+    }
+
+    /// What the variables of the networks, the optimizers and the metrics are called in plans and messages.
+    fn names(&self, state: &TrainState) -> [Vec<String>; 3] {
+        let several = self.networks.len() > 1;
+        let (mut own, mut fixed, mut optimizer) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, network) in self.networks.iter().enumerate() {
+            let prefix = if several { format!("{index}/") } else { String::new() };
+            let variables = network.network().variables();
+            let name = |trainable: bool| {
+                let some = variables.iter().filter(move |variable| variable.trainable == trainable);
+                some.map(|variable| format!("{prefix}{}", variable.name))
+            };
+            own.extend(name(true));
+            fixed.extend(name(false));
+            if state.2.get(index).is_some_and(|variables| !variables.is_empty()) {
+                let parameters: Vec<&str> =
+                    variables.iter().filter(|variable| variable.trainable).map(|variable| &*variable.name).collect();
+                let paths = network.optimizer().variable_paths(&parameters);
+                optimizer.extend(paths.into_iter().map(|path| format!("{prefix}{path}")));
+            }
+        }
+        let metrics = self.metrics.iter().zip(&state.3);
+        let metrics = metrics.flat_map(|(m, all)| (0..all.len()).map(|at| format!("metrics/{}/{at}", m.name())));
+        own.extend(fixed);
+        [own, optimizer, metrics.collect()]
+    }
+
+    /// The train step, with the metrics' results as logs.
+    fn train_step(&self, state: TrainState, batch: &Batch) -> Result<(Logs, TrainState)> {
+        let before = state.3.clone();
+        let (logs, state) = self.model.train_step(state, batch.clone())?;
+        let logs = self.report(logs, &before, &state.3)?;
+        Ok((logs, state))
+    }
+
+    /// The memory that training on batches like this one takes; they come from the host.
+    pub fn memory(&self, batch: &Batch) -> Result<Memory> {
+        let mut loan = self.borrow()?;
+        let (state, steps) = loan.parts(&self.device);
+        let batch = batch.map(&mut |tensor| match tensor.spec() {
+            Some(spec) => Tensor::from_bits(vec![0; spec.shape.numel()].into(), spec.clone(), nowhere()),
+            None => tensor.clone(),
+        });
+        steps.train.memory_tagged(self.generation, state, &batch, |state, batch| self.train_step(state, batch))
     }
 
     /// Replays the train step for each batch, in one submission.
     pub fn train(&self, batches: &[Batch]) -> Result<Logs> {
         let mut loan = self.borrow()?;
-        let f = |state: TrainState, batch: &Batch| {
-            let before = state.3.clone();
-            let (logs, state) = self.model.train_step(state, batch.clone())?;
-            let logs = self.report(logs, &before, &state.3)?;
-            Ok((logs, state))
-        };
+        let f = |state: TrainState, batch: &Batch| self.train_step(state, batch);
         let (state, steps) = loan.parts(&self.device);
         if !self.eager {
             return steps.train.run_tagged(self.generation, state, batches, f);

@@ -1,6 +1,7 @@
 //! What each pass of the compiler did to one graph, in words: for the reader of a plan who asks why it looks so.
 //!
 //! One function a pass, in the order in which they run; each prints what the pass decided and nothing that it did not.
+//! Groups are numbered as they are after packing, which makes one of several.
 //! Deliberately absent: anything that decides.
 
 use std::fmt::{self, Write};
@@ -35,11 +36,14 @@ impl fmt::Display for Explanation {
     }
 }
 
+/// Writes what a pass decided.
+type Tell = fn(&mut String, &Compiled, &Writer<'_>) -> fmt::Result;
+
 /// The passes between the recorded graph and the kernels.
 pub(crate) fn passes(compiled: &Compiled, writer: &Writer<'_>) -> Vec<(&'static str, String)> {
-    let all: [(&'static str, fn(&mut String, &Compiled, &Writer<'_>) -> fmt::Result); 5] =
+    let all: [(&'static str, Tell); 5] =
         [("program", program), ("fuse", fuse), ("pack", pack), ("schedule", schedule), ("place", place)];
-    let text = |write: fn(&mut String, &Compiled, &Writer<'_>) -> fmt::Result| {
+    let text = |write: Tell| {
         let mut out = String::new();
         // Writing to a string does not fail.
         write(&mut out, compiled, writer).ok();
@@ -104,7 +108,10 @@ fn fuse(out: &mut String, compiled: &Compiled, writer: &Writer<'_>) -> fmt::Resu
     let groups = fused.groups.len();
     writeln!(out, "{groups} groups with {members} members, {written} of them written to memory")?;
     for (index, group) in fused.groups.iter().enumerate() {
-        writeln!(out, "g{index}: {}", space(group.space))?;
+        let alike = compiled.wide.get(&index).map(|wide| group.outputs.len() / wide.outputs.len().max(1));
+        let packed = alike
+            .map_or(String::new(), |alike| format!(", and {} groups more that are alike", alike.saturating_sub(1)));
+        writeln!(out, "g{index}: {}{packed}", space(group.space))?;
         for &member in &group.members {
             let stop = |id: Id| id != member && fused.is_member(id);
             let mark = if group.outputs.contains(&member) { "*" } else { " " };

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 
-use crate::dtype::DType;
-use crate::graph::{Spec, Through, View};
+use crate::graph::display::number;
+use crate::graph::{Reduction, Spec, Through, View};
 use crate::lower::program::{Id, Kind, Program, Val};
 use crate::shape::Shape;
 
@@ -92,7 +92,7 @@ impl<'a> Writer<'a> {
             out.push_str(if open { ")" } else { "" });
         };
         match (&val.kind, &*val.name) {
-            (Kind::Scalar(bits), _) => out.push_str(&scalar(*bits, val.dtype)),
+            (Kind::Scalar(bits), _) => out.push_str(&number(*bits, val.dtype)),
             (Kind::Leaf(_), _) => out.push_str(&self.name(id)),
             (Kind::Map(_), name) if val.inputs.len() == 2 && sign(name).is_some() => {
                 let (sign, own) = sign(name).unwrap_or_default();
@@ -119,6 +119,17 @@ impl<'a> Writer<'a> {
                 };
                 self.call(out, how, &val.inputs, named);
             }
+            // Products of which parts are added up are folded by a value of their own.
+            (Kind::Fold(fold, _), _) => {
+                let how = match fold.reduction {
+                    Reduction::Sum => "sum",
+                    Reduction::Prod => "prod",
+                    Reduction::Max => "max",
+                    Reduction::Min => "min",
+                };
+                self.call(out, how, &val.inputs, named);
+            }
+            (Kind::Iota { .. }, _) => out.push_str("iota"),
             (_, name) => self.call(out, name, &val.inputs, named),
         }
     }
@@ -168,19 +179,6 @@ fn seen(view: &View, source: usize) -> &'static str {
     if axes.len() == 2 { "^T" } else { "permute" }
 }
 
-/// A constant as it is written in a program.
-fn scalar(bits: u32, dtype: DType) -> String {
-    match dtype {
-        DType::F32 => match f32::from_bits(bits) {
-            value if value == 0.0 || (1e-3..1e6).contains(&value.abs()) => format!("{value}"),
-            value => format!("{value:e}"),
-        },
-        DType::I32 => (bits as i32).to_string(),
-        DType::U32 => bits.to_string(),
-        DType::Bool => (bits != 0).to_string(),
-    }
-}
-
 /// The shape of a value, from those of its inputs; as far as the program remembers.
 fn shape(val: &Val, given: Option<&Spec>, shapes: &[Shape]) -> Shape {
     let longer = |dims: &[usize]| Shape::new(dims.iter().copied().filter(|&d| d != 1).collect::<Vec<_>>());
@@ -188,7 +186,11 @@ fn shape(val: &Val, given: Option<&Spec>, shapes: &[Shape]) -> Shape {
         Kind::Leaf(_) => given.map(|spec| spec.shape.clone()),
         Kind::Scalar(_) => Some(Shape::scalar()),
         Kind::View(view) => Some(view.shape.clone()),
-        Kind::Map(_) => val.inputs.iter().map(|&input| shapes[input].clone()).find(|shape| shape.numel() == val.numel),
+        // What has lost its axes on the way says less than what has them.
+        Kind::Map(_) => (val.inputs.iter().map(|&input| &shapes[input]))
+            .filter(|shape| shape.numel() == val.numel)
+            .max_by_key(|shape| shape.rank())
+            .cloned(),
         Kind::Fold(fold, parts) => {
             let kept = kept(&shapes[val.inputs[0]], fold.outer, fold.length);
             let kept = kept.filter(|_| *parts == 1);

@@ -14,12 +14,15 @@ const PASSAGE: f64 = 10.0;
 /// Rounds of moving boxes towards their neighbours.
 const ROUNDS: usize = 12;
 
+/// The way of an edge through the rows it passes: where, and between which heights.
+pub(super) type Way = Vec<(f64, f64, f64)>;
+
 /// Where everything is.
 pub(super) struct Layout {
     /// The upper left corner of each box.
     pub places: Vec<(f64, f64)>,
-    /// For each edge that passes rows the way through them: where it is, and between which heights.
-    pub ways: HashMap<(usize, usize), Vec<(f64, f64, f64)>>,
+    /// For each edge that passes rows the way through them.
+    pub ways: HashMap<(usize, usize), Way>,
     /// Of all.
     pub width: f64,
     pub height: f64,

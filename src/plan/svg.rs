@@ -22,7 +22,7 @@ const CHIP: f64 = 19.0;
 /// Characters of a line of text; longer ones are wrapped.
 const COLUMNS: usize = 92;
 /// Lines of expressions in a box; the rest is counted.
-const LINES: usize = 28;
+const LINES: usize = 40;
 /// Around the picture, with room for a title above.
 const MARGIN: f64 = 24.0;
 const TITLE: f64 = 44.0;
@@ -57,7 +57,7 @@ impl Card {
     }
 
     fn height(&self) -> f64 {
-        PAD + LINE * (1 + self.lines.len()) as f64 + (CHIP + 4.0) * self.rows().len() as f64 + PAD / 2.0
+        PAD + LINE * (1 + self.lines.len()) as f64 + (CHIP + 4.0) * self.rows().len() as f64 + PAD
     }
 
     /// Chips of a row: as many as fit into the longest text.
@@ -139,7 +139,12 @@ impl Plan {
             let left = cards[from].places(sizes[from].0).get(chip).map_or(0.0, |place| place.0);
             let start = (x + left + cards[from].chip_width(chip) / 2.0, y + sizes[from].1);
             // Lines arrive side by side, in the order of where they come from.
-            let arrivals: Vec<_> = edges.iter().filter(|edge| edge.2 == to).collect();
+            let last = |edge: &&(usize, usize, usize)| match ways.get(&(edge.0, edge.2)).and_then(|way| way.last()) {
+                Some(passage) => passage.0,
+                None => places[edge.0].0 + sizes[edge.0].0 / 2.0,
+            };
+            let mut arrivals: Vec<_> = edges.iter().filter(|edge| edge.2 == to).collect();
+            arrivals.sort_by(|a, b| last(a).total_cmp(&last(b)));
             let number = arrivals.iter().position(|edge| **edge == (from, value, to)).unwrap_or(0);
             let (to_x, to_y) = places[to];
             let share = (number + 1) as f64 / (arrivals.len() + 1) as f64;
@@ -229,7 +234,7 @@ fn draw(svg: &mut String, card: &Card, (x, y): (f64, f64), (width, height): (f64
     }
     let rows = card.rows().len();
     for (index, (left, row)) in card.places(width).into_iter().enumerate() {
-        let top = height - (CHIP + 4.0) * (rows - row) as f64 + 4.0;
+        let top = height - (CHIP + 4.0) * (rows - row) as f64 - 2.0;
         let wide = card.chip_width(index);
         write!(
             svg,

@@ -28,6 +28,11 @@ impl Entry {
         Some(self.described.get_or_init(|| bound.describe(&self.compiled, &self.outside())))
     }
 
+    /// What a leaf of the state is called.
+    pub fn label(&self, at: usize) -> String {
+        self.labels.get(at).cloned().unwrap_or_else(|| format!("s{at}"))
+    }
+
     /// Notes what state and batch upload.
     pub fn will_upload(&mut self, state: &impl Tree, batch: &impl Tree) {
         let is_away = |tensor: &Tensor| tensor.node().is_ok_and(|(node, output)| node.value(output).device.is_none());
@@ -77,8 +82,7 @@ impl Entry {
             roles.push((id, role));
         };
         for (at, (&id, spec)) in self.leaves.iter().zip(&self.state).enumerate() {
-            let name = self.labels.get(at).cloned().unwrap_or_else(|| format!("s{at}"));
-            give(id, name, Some(spec), Role::State);
+            give(id, self.label(at), Some(spec), Role::State);
         }
         for (at, (&id, spec)) in self.given[0].iter().zip(&self.batch).enumerate() {
             give(id, format!("x{at}"), Some(spec), Role::Input);
@@ -147,11 +151,22 @@ impl Step {
         batch: &B,
         f: impl Fn(S, &B) -> Result<(Logs, S)>,
     ) -> Result<Memory> {
-        if let Some(entry) = self.entries.iter().find(|entry| entry.is_for(0, state, batch)) {
+        self.memory_tagged(0, state, batch, f)
+    }
+
+    /// [`memory`](Step::memory), of the form of the function that has a tag.
+    pub(crate) fn memory_tagged<S: Tree, B: Tree>(
+        &mut self,
+        tag: u64,
+        state: &S,
+        batch: &B,
+        f: impl Fn(S, &B) -> Result<(Logs, S)>,
+    ) -> Result<Memory> {
+        if let Some(entry) = self.entries.iter().find(|entry| entry.is_for(tag, state, batch)) {
             return Ok(entry.plan().map_or_else(|| entry.memory(), |plan| *plan.memory()));
         }
         let recorded = record(&self.device, &self.options, state, batch, &f)?;
-        let mut entry = Entry::new(&self.device, 0, recorded, None, &self.options)?;
+        let mut entry = Entry::new(&self.device, tag, recorded, None, &self.options)?;
         entry.will_upload(state, batch);
         Ok(entry.memory())
     }

@@ -273,10 +273,7 @@ impl Entry {
             let Some(room) = &self.room else { return Ok(()) };
             let [inputs, logged] = &self.given;
             given.extend(inputs.iter().copied().zip(room.inputs.iter().cloned()));
-            for (at, &id) in logged.iter().enumerate() {
-                let slot = |all: &Slot| Slot { offset: all.offset + at as u64 * ALIGN, ..all.clone() };
-                given.extend(room.logs.as_ref().map(|all| (id, slot(all))));
-            }
+            given.extend(logged.iter().copied().zip(self.log_slots()));
             let replays = Replays { strides: &room.strides, most: room.steps };
             self.bound = Some(Bound::new(device, &self.compiled, &given, &self.temporaries, Some(replays))?);
             self.described = OnceLock::new();
@@ -311,6 +308,12 @@ impl Entry {
         self.room = Some(Room { steps: wanted, inputs, logs, strides });
         self.bound = None;
         Ok(())
+    }
+
+    /// Where a dispatch leaves the logs of its first step.
+    pub(super) fn log_slots(&self) -> Vec<Slot> {
+        let Some(all) = self.room.as_ref().and_then(|room| room.logs.as_ref()) else { return Vec::new() };
+        (0..self.names.len() as u64).map(|at| Slot { offset: all.offset + at * ALIGN, ..all.clone() }).collect()
     }
 
     pub(super) fn room_steps(&self) -> usize {

@@ -8,7 +8,11 @@
 
 mod describe;
 mod entry;
+#[cfg(not(target_arch = "wasm32"))]
+mod finite;
 mod logs;
+#[cfg(not(target_arch = "wasm32"))]
+mod nans;
 mod record;
 mod transfer;
 
@@ -48,6 +52,7 @@ pub struct Step {
     entries: Vec<Entry>,
     /// What the leaves of the state are called.
     labels: Arc<[String]>,
+    debug_nans: bool,
 }
 
 impl Step {
@@ -59,13 +64,26 @@ impl Step {
     /// A step with compiler options.
     pub fn with(device: &Device, options: Options) -> Step {
         let purity = if cfg!(debug_assertions) { Purity::Always } else { Purity::Sometimes };
-        Step { device: device.clone(), options, purity, entries: Vec::new(), labels: Arc::default() }
+        Step { device: device.clone(), options, purity, entries: Vec::new(), labels: Arc::default(), debug_nans: false }
     }
 
     /// Sets when purity is checked.
     pub fn purity(mut self, purity: Purity) -> Step {
         self.purity = purity;
         self
+    }
+
+    /// Looks at logs and state after every run, and finds where a NaN or an infinity in them began: the run ends with
+    /// [`Error::NonFinite`] naming the op, its operands, the layer and the caller's line, and the state is what it was.
+    /// Waits for every run, and keeps a copy of the state meanwhile. Not in a browser, which must not wait.
+    pub fn debug_nans(mut self, on: bool) -> Step {
+        self.watch_nans(on);
+        self
+    }
+
+    /// [`debug_nans`](Step::debug_nans), of a step that exists.
+    pub fn watch_nans(&mut self, on: bool) {
+        self.debug_nans = on;
     }
 
     /// The device it runs on.
@@ -106,6 +124,12 @@ impl Step {
     ) -> Result<Logs> {
         if batches.is_empty() {
             return Ok(Logs::default());
+        }
+        if self.debug_nans {
+            #[cfg(not(target_arch = "wasm32"))]
+            return self.run_watched(tag, state, batches, f);
+            #[cfg(target_arch = "wasm32")]
+            return Err(Error::Argument { what: "debug_nans waits for every step, which a page must not".into() });
         }
         self.prepare(tag, state, batches, f)?;
         let mut encoder = self.device.encoder();
