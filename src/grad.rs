@@ -98,6 +98,11 @@ pub fn custom_vjp(
     Tensor::apply(Custom(Arc::new(vjp)), &operands)
 }
 
+/// Nodes of their own for tensors that a derivative is taken by: what else is computed from them is not on the path.
+pub(crate) fn arguments(tensors: &[&Tensor]) -> Vec<Tensor> {
+    tensors.iter().map(|tensor| Tensor::apply(Argument, &[tensor])).collect()
+}
+
 /// Cotangents of `arguments`, leaves of the graph, from those of some tensors; `None` where these do not depend on one.
 pub(crate) fn pull(seeds: &[(Tensor, Tensor)], arguments: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
     let mut ends: HashSet<u64> = HashSet::new();

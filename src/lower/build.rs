@@ -10,7 +10,7 @@ use super::program::{Id, Kind, Program, Val};
 use super::recording::scalar;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Contraction, Fold, Lowering, Map, Node, Reduction, Scan, Spec, Tensor, View, ViewOp};
+use crate::graph::{Contraction, Fold, Kernel, Lowering, Map, Node, Reduction, Scan, Spec, Tensor, View, ViewOp};
 
 type Key = (Kind, Vec<Id>, DType, usize);
 
@@ -124,6 +124,10 @@ impl Builder {
                 let operands = self.loop_operands(&scan, inputs, specs, node);
                 self.push(Kind::Scan(scan, output), operands, size, node)
             }
+            Lowering::Kernel(kernel) => {
+                let operands = self.kernel_operands(&kernel, inputs, specs, node);
+                self.push(Kind::Kernel(kernel, output), operands, size, node)
+            }
             // An op that says it is given has no value here: a mistake of the op's.
             Lowering::Leaf => {
                 self.refuse(node, "is computed, but lowers to a leaf");
@@ -187,6 +191,20 @@ impl Builder {
             });
         }
         self.loops.insert(node.number(), operands.clone());
+        operands
+    }
+
+    /// What a kernel of an op's own reads are views of what lies in a buffer, under the operand's shape.
+    fn kernel_operands(&mut self, kernel: &Kernel, inputs: &[Id], specs: &[Spec], node: &Node) -> Vec<Id> {
+        let mut operands = Vec::with_capacity(inputs.len());
+        for (k, (&input, spec)) in inputs.iter().zip(specs).enumerate() {
+            let size = (spec.dtype, spec.shape.numel());
+            let (source, view) = match self.program.strided(input, &spec.shape, kernel.is_by_fours(k)) {
+                Some(strided) => strided,
+                None => (self.copy(input, size, node), View::whole(&spec.shape)),
+            };
+            operands.push(self.push(Kind::View(view), vec![source], size, node));
+        }
         operands
     }
 

@@ -360,7 +360,7 @@ impl<'a> Emitter<'a> {
                 self.value(table, &At { var: source, level: Level::Other }, lanes)
             }
             // Defined by the phase before anything reads them; reaching this line would be a defect of the passes.
-            Kind::Leaf(_) | Kind::Fold(..) | Kind::Contraction(..) | Kind::Scan(..) => {
+            Kind::Leaf(_) | Kind::Fold(..) | Kind::Contraction(..) | Kind::Scan(..) | Kind::Kernel(..) => {
                 let defect = format!("{} is not available at {at:?}", val.name);
                 self.unit.defect.get_or_insert(defect);
                 format!("{}(0)", wgsl_type(val.dtype, lanes))

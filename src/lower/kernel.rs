@@ -111,6 +111,9 @@ impl Context<'_> {
                 if let Space::Product(c, parts) = space {
                     return self.product(*group, c, parts);
                 }
+                if space == Space::Kernel {
+                    return self.own(*group);
+                }
                 if is_cooperative(self.forms.groups[*group].space) {
                     return self.rows(*group);
                 }
@@ -172,7 +175,7 @@ impl Context<'_> {
             // What lies behind the last element of a tensor is padding.
             Space::Elements(n) => n >= 16 || self.wide.contains_key(&group),
             Space::Folded { inner, .. } => inner % 4 == 0 && inner > 0,
-            Space::Product(..) | Space::Loop => false,
+            Space::Product(..) | Space::Loop | Space::Kernel => false,
         };
         let (own, form) = (self.fused.groups[group].space, self.forms.groups[group].space);
         if quads(form) && (quads(own) || matches!(own, Space::Elements(_))) { 4 } else { 1 }
@@ -196,8 +199,8 @@ impl Context<'_> {
             }
             Space::Product(c, parts) => self.serial_product(&mut e, group, c, parts, item),
             Space::Folded { .. } => self.thread_fold(&mut e, group, lanes, item),
-            // Kernels of loops are those of their bodies.
-            Space::Loop => {}
+            // Kernels of loops are those of their bodies, and an op's own is no part of another.
+            Space::Loop | Space::Kernel => {}
         }
         (e.close(), self.items(group, lanes, self.fused))
     }

@@ -73,7 +73,7 @@ fn is_operand(program: &Program, value: Id) -> bool {
         }
         id
     };
-    (program.vals.iter().filter(|val| matches!(val.kind, Kind::Contraction(..) | Kind::Scan(..))))
+    (program.vals.iter().filter(|val| matches!(val.kind, Kind::Contraction(..) | Kind::Scan(..) | Kind::Kernel(..))))
         .any(|val| val.inputs.iter().any(|&input| source(input) == value))
 }
 

@@ -16,6 +16,7 @@ mod gemm_text;
 mod index;
 pub(crate) mod kernel;
 pub mod loops;
+mod own;
 pub mod pack;
 pub mod place;
 mod product;
@@ -176,7 +177,7 @@ impl Compiled {
         let stop = |id: Id| fused.group_of[id].is_some() || matches!(program.vals[id].kind, Kind::Leaf(_));
         let mut spaces = Vec::with_capacity(fused.groups.len());
         for (index, group) in fused.groups.iter().enumerate() {
-            if group.space == fuse::Space::Loop {
+            if matches!(group.space, fuse::Space::Loop | fuse::Space::Kernel) {
                 spaces.push(group.space);
                 continue;
             }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use crate::dtype::DType;
 use crate::error::Place;
+use crate::shape::Shape;
 use std::collections::HashSet;
 
-use crate::graph::{Contraction, Fold, Map, Reduction, Scan, Tensor, Through, View, ViewOp, Windows};
+use crate::graph::{Contraction, Fold, Kernel, Map, Reduction, Scan, Tensor, Through, View, ViewOp, Windows};
 
 /// Index of a value in its program.
 pub type Id = usize;
@@ -38,6 +39,8 @@ pub enum Kind {
     Contraction(Contraction, usize),
     /// One output of a loop over the inputs, the first of which are copies made for it to carry.
     Scan(Scan, usize),
+    /// One output of a kernel that the op has brought.
+    Kernel(Kernel, usize),
 }
 
 /// Length of each of `parts` stretches of a fold; only the last may be shorter, or empty.
@@ -85,6 +88,7 @@ impl Val {
             (Kind::Fold(a, parts), Kind::Fold(b, same)) => a.reduction == b.reduction && parts == same,
             (Kind::Contraction(_, parts), Kind::Contraction(_, same)) => parts == same,
             (Kind::Scan(a, output), Kind::Scan(b, same)) => a.is_like(b) && output == same,
+            (Kind::Kernel(a, output), Kind::Kernel(b, same)) => a.is_like(b) && output == same,
             (Kind::Window(a, through), Kind::Window(b, same)) => a == b && through == same,
             (a, b) => a == b,
         };
@@ -184,6 +188,31 @@ impl Program {
             None => {}
         }
         Some(Matrix { source, offset, transposed, ld, batch_stride, outer, windows })
+    }
+
+    /// How a value can be seen under a shape by a kernel that takes strides: the stored or given value, and a view of it;
+    /// `None` if it has to be copied. `four` where it is to be loaded by fours.
+    pub fn strided(&self, id: Id, shape: &Shape, four: bool) -> Option<(Id, View)> {
+        let val = &self.vals[id];
+        let (source, view) = match &val.kind {
+            Kind::View(view) => (val.inputs[0], view.then(&ViewOp::Reshape(shape.clone()))?),
+            _ if val.numel == shape.numel() => (id, View::whole(shape)),
+            _ => return None,
+        };
+        if matches!(self.vals[source].kind, Kind::Scalar(_) | Kind::View(_) | Kind::Window(..)) || view.inside.is_some() {
+            return None;
+        }
+        if view.offset < 0 || view.strides.iter().any(|&stride| stride < 0) {
+            return None;
+        }
+        if four {
+            let (last, others) = view.strides.split_last()?;
+            let ragged = |n: isize| n % 4 != 0;
+            if *last != 1 || ragged(*shape.last()? as isize) || ragged(view.offset) || others.iter().any(|&s| ragged(s)) {
+                return None;
+            }
+        }
+        Some((source, view))
     }
 
     /// How often each value is used, roots included.

@@ -7,6 +7,7 @@
 //! file's; a new file joins [`registry`].
 
 mod arithmetic;
+mod attention;
 mod conv;
 mod create;
 pub mod elementwise;
@@ -21,6 +22,7 @@ mod view;
 mod window;
 
 pub use arithmetic::Operand;
+pub use attention::{Attend, attention};
 pub use conv::Conv;
 pub use elementwise::{Elementwise, Gives, Row, Rule, Takes};
 pub use join::{concat, stack};
@@ -89,6 +91,7 @@ pub fn registry() -> Vec<Example> {
         pool::examples(),
         index::examples(),
         join::examples(),
+        attention::examples(),
         scan::examples(),
         softmax::examples(),
         crate::random::examples(),

@@ -98,6 +98,7 @@ fn space(space: Space) -> String {
             format!("product {batch}{} x {} over {}{parts}", c.m, c.n, c.k)
         }
         Space::Loop => "a loop".into(),
+        Space::Kernel => "a kernel of its own".into(),
     }
 }
 

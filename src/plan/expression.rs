@@ -215,6 +215,7 @@ fn shape(val: &Val, given: Option<&Spec>, shapes: &[Shape]) -> Shape {
         }
         Kind::Iota { .. } => None,
         Kind::Scan(scan, output) => scan.output(*output).map(|spec| spec.shape),
+        Kind::Kernel(..) => None,
     };
     found.filter(|shape| shape.numel() == val.numel).unwrap_or_else(|| longer(&[val.numel]))
 }
