@@ -219,10 +219,10 @@ pub(super) fn backward(form: &Form) -> String {
             form.dot(&mut s, &format!("u{r}"), "g", "y", e, r);
             let sees = form.sees(7, "own", &format!("(j + {r}u)"));
             put!(s, "let z{r} = select(0.0, exp(s{r} - m) * inverse * (u{r} - delta), {sees});");
-        }
-        for c in 0..d.div_ceil(4) {
-            let sum = (0..rows).fold(format!("dq{c}"), |sum, r| format!("fma(vec4<f32>(z{r}), x{c}r{r}, {sum})"));
-            put!(s, "dq{c} = {sum};");
+            // At once, while the row is in registers.
+            for c in 0..d.div_ceil(4) {
+                put!(s, "dq{c} = fma(vec4<f32>(z{r}), x{c}r{r}, dq{c});");
+            }
         }
         put!(s, "}}");
         put!(s, "if (own < T) {{ let at = ((b * T + own) * H + h) * {d}u;");
@@ -269,14 +269,12 @@ pub(super) fn backward(form: &Form) -> String {
             let [m, inverse, delta] = ["m", "i", "a"].map(|name| form.row(name, 0, r));
             put!(s, "let p{r} = select(0.0, exp(s{r} - {m}) * {inverse}, {sees});");
             put!(s, "let z{r} = p{r} * (u{r} - {delta});");
-        }
-        for c in 0..d.div_ceil(4) {
-            let sum = (0..rows).fold(format!("dk{c}"), |sum, r| format!("fma(vec4<f32>(z{r}), x{c}r{r}, {sum})"));
-            put!(s, "dk{c} = {sum};");
-        }
-        for c in 0..e.div_ceil(4) {
-            let sum = (0..rows).fold(format!("dv{c}"), |sum, r| format!("fma(vec4<f32>(p{r}), y{c}r{r}, {sum})"));
-            put!(s, "dv{c} = {sum};");
+            for c in 0..d.div_ceil(4) {
+                put!(s, "dk{c} = fma(vec4<f32>(z{r}), x{c}r{r}, dk{c});");
+            }
+            for c in 0..e.div_ceil(4) {
+                put!(s, "dv{c} = fma(vec4<f32>(p{r}), y{c}r{r}, dv{c});");
+            }
         }
         put!(s, "}}");
         put!(s, "if (own < S) {{ let row = (b * S + own) * H + h; let kst = row * {d}u; let vst = row * {e}u;");
