@@ -82,7 +82,7 @@ impl Step {
     }
 
     /// [`debug_nans`](Step::debug_nans), of a step that exists.
-    pub fn watch_nans(&mut self, on: bool) {
+    pub(crate) fn watch_nans(&mut self, on: bool) {
         self.debug_nans = on;
     }
 
