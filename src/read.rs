@@ -1,8 +1,8 @@
 //! Reading tensors: the eager side of the same compiler.
 //!
-//! Floor 1. Reading a tensor that has no value yet compiles just what it needs through the passes a step goes
-//! through, runs it once, and remembers the value; its history is then let go. What merely views host data is read where
-//! it lies. Deliberately absent: eager kernels.
+//! Floor 1. Reading a tensor that has no value yet compiles what it needs, and in a large graph what else the program holds
+//! there, through the passes a step goes through, runs it once, and remembers the values; their history is then let go.
+//! What merely views host data is read where it lies. Deliberately absent: eager kernels.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -24,8 +24,14 @@ const LONG: usize = 128;
 /// Evaluates tensors that a program goes on computing with and has not read; whether it could. What cannot be stays as it
 /// is, and whoever reads it learns why.
 pub(crate) fn flush(tensors: &[Tensor]) -> bool {
-    let flushed = tensors.iter().try_for_each(|tensor| match device_of(tensor)? {
-        Some(device) => evaluate(&device, std::slice::from_ref(tensor), &Options::default()).map(drop),
+    let flushed: Result<()> = tensors.iter().try_for_each(|tensor| match device_of(tensor)? {
+        Some(device) => {
+            evaluate(&device, std::slice::from_ref(tensor), &Options::default())?;
+            // A loop may be faster than the device, and what is queued takes memory too.
+            #[cfg(not(target_arch = "wasm32"))]
+            pollster::block_on(device.ready())?;
+            Ok(())
+        }
         None => Ok(()),
     });
     flushed.inspect_err(|why| log::debug!("a long chain is not evaluated yet: {why}")).is_ok()
@@ -69,6 +75,10 @@ fn with_held(recording: Recording, wanted: &[Tensor]) -> Result<(Recording, Vec<
     let above = pending::above(recording.nodes());
     if recording.nodes().len() + above.len() <= LONG {
         return Ok((recording, Vec::new()));
+    }
+    if above.is_empty() {
+        let held = recording.held(wanted);
+        return Ok((recording, held));
     }
     // Holders are counted, so there must be no recording but the one that counts.
     drop(recording);

@@ -115,6 +115,11 @@ fn what_is_given_is_named_as_given() {
     let mut state = (vector(&[f32::NAN, 2.0]), start().1);
     let message = text(step.run(&mut state, &(good.clone(), good), f));
     assert!(message.starts_with("not finite: the state's w held NaN at [0] of f32[2] (at "), "{message}");
+    let captured = vector(&[1.0, f32::INFINITY, f32::NAN]);
+    let f = |w: Tensor, (): &()| Ok((Logs::default(), w + &captured));
+    let message = text(watched(&device).run(&mut vector(&[1.0, 2.0, 3.0]), &(), f));
+    let start = "not finite: a tensor that the step captured holds infinity at [1] of f32[3] (at ";
+    assert!(message.starts_with(start) && message.ends_with("; the state's s0 became infinity"), "{message}");
 }
 
 #[test]
@@ -192,6 +197,9 @@ fn fit_ends_where_a_loss_divides_zero_by_zero() {
         assert!(message.starts_with("not finite: div(0, 0) gave NaN at [0, 0] of f32[4, 1] (at "), "{message}");
         assert!(message.contains(&format!("{}:{line}:", file!())), "{message}");
         assert!(message.ends_with("; the log loss became NaN"), "{message}");
+        let evaluated = Evaluate { batch_size: 32, verbose: Verbose::Silent, ..Evaluate::default() };
+        let message = text(model.evaluate_blocking((&x, &y), evaluated));
+        assert!(message.starts_with("not finite: div(0, 0) gave NaN at [20, 0] of f32[32, 1] (at "), "{message}");
         // Five batches of good rows were trained on, and the variables are those of then.
         assert_eq!(pollster::block_on(model.iterations()).unwrap(), 5);
         let weights = model.variables().unwrap();
@@ -217,4 +225,24 @@ fn fit_without_fault_only_takes_longer_and_debugging_is_of_one_kind() {
     let options = Compile { loss: "mse".into(), debug_nans: true, run_eagerly: true, ..Compile::default() };
     let error = model.compile(options).unwrap_err();
     assert!(error.to_string().contains("choose one of them"), "{error}");
+}
+
+#[test]
+fn a_convolution_is_searched_without_writing_its_windows() {
+    let mut model = Sequential::new([12, 12, 3])
+        .add(Conv2D::new(8, 3).activation("relu"))
+        .add(MaxPooling2D::new(2))
+        .add(Flatten)
+        .add(Dense::new(4))
+        .build()
+        .unwrap();
+    model.compile(Compile { loss: "mse".into(), debug_nans: true, ..Compile::default() }).unwrap();
+    let large = |value: f32| Tensor::new(&vec![value; 4 * 12 * 12 * 3], [4, 12, 12, 3]);
+    let y = Tensor::new(&[0.0f32; 16], [4, 4]);
+    let fit = || Fit { batch_size: 4, verbose: Verbose::Silent, ..Fit::default() };
+    model.fit_blocking((&large(0.5), &y), fit()).unwrap();
+    let message = text(model.fit_blocking((&large(3e38), &y), fit()));
+    // The largest numbers overflow when they are added up, here or, with luck of the weights, in the layer behind.
+    assert!(message.starts_with("not finite: matmul gave "), "{message}");
+    assert!(["conv2d", "dense"].iter().any(|layer| message.contains(&format!("within {layer}"))), "{message}");
 }

@@ -9,7 +9,8 @@ use super::latest::Latest;
 use crate::error::{Error, Result};
 use crate::model::Scores;
 
-/// Stops when a log or a score is a NaN or infinite.
+/// Stops when a log or a score is a NaN or infinite. Which op made it is found with
+/// [`debug_nans`](crate::model::Compile::debug_nans).
 ///
 /// A step is never waited for unless [`every`](TerminateOnNaN::every) says so. Logs that have come by themselves are
 /// looked at during an epoch, several times a second, and the scores at its end. Nothing slips through there: the loss

@@ -6,7 +6,11 @@
 @group(0) @binding(1) var<storage, read_write> b: array<vec4<f32>>;
 
 @compute @workgroup_size(256)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
     let s = bitcast<vec4<f32>>(q[1]);
     var x0 = vec4<f32>(f32(lane + 0u)) * s.x;
     var x1 = vec4<f32>(f32(lane + 1u)) * s.x;
@@ -16,7 +20,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var x5 = vec4<f32>(f32(lane + 5u)) * s.x;
     var x6 = vec4<f32>(f32(lane + 6u)) * s.x;
     var x7 = vec4<f32>(f32(lane + 7u)) * s.x;
-    for (var i = 0u; i < q[0].x; i++) {
+    // A bound that is a word of the uniform alone makes lavapipe compile anew for each value of it.
+    let turns = q[0].x + groups.z - 1u;
+    for (var i = 0u; i < turns; i++) {
         x0 = fma(x0, s.yyyy, s.zzzz);
         x1 = fma(x1, s.yyyy, s.zzzz);
         x2 = fma(x2, s.yyyy, s.zzzz);

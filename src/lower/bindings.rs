@@ -49,7 +49,8 @@ impl Context<'_> {
                 if bound.declared {
                     return bound.ids.contains(id) && !written;
                 }
-                share
+                // What a result is written over shares its binding in any case: two of one range may not be writable.
+                (share || (start < bound.end && bound.start < end))
                     && self.slots.get(&bound.ids[0]).is_some_and(|s| s.buffer.id() == slot.buffer.id())
                     && bound.end.max(end) - bound.start.min(start) <= self.target.binding_bytes
             });

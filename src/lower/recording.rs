@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::build::Builder;
 use super::program::Program;
 use crate::error::{Place, Result};
+use crate::graph::numbers::{ByNumber, Numbers};
 use crate::graph::{Lowering, Node, Primitive, Spec, Tensor};
 
 /// The structure of a graph, comparable between recordings: one hash a node, in order.
@@ -89,7 +90,8 @@ pub struct Recording {
 impl Recording {
     /// Walks back from `roots` to values that are known or stand-ins. Iterative, since chains may be long.
     pub fn of(roots: &[Tensor]) -> Result<Recording> {
-        let mut seen: HashMap<u64, Arc<Node>> = HashMap::new();
+        let mut seen: Numbers<u64> = Numbers::default();
+        let mut found: Vec<(u64, Arc<Node>)> = Vec::new();
         let mut stack: Vec<Arc<Node>> = Vec::new();
         let mut ends = Vec::with_capacity(roots.len());
         for root in roots {
@@ -98,17 +100,19 @@ impl Recording {
             stack.push(node.clone());
         }
         while let Some(node) = stack.pop() {
-            if seen.contains_key(&node.number()) {
+            if !seen.insert(node.number()) {
                 continue;
             }
             if !node.is_end() {
                 // Operands are never poisoned: recording one gives its error at once.
                 node.visit_inputs(&mut |input| stack.extend(input.node().ok().map(|(node, _)| node.clone())));
             }
-            seen.insert(node.number(), node);
+            found.push((node.number(), node));
         }
-        let mut nodes: Vec<_> = seen.into_values().collect();
-        nodes.sort_unstable_by_key(|node| node.number());
+        // What is nearly in order is sorted in one pass.
+        found.reverse();
+        found.sort_unstable_by_key(|(number, _)| *number);
+        let nodes = found.into_iter().map(|(_, node)| node).collect();
         Ok(Recording { nodes, roots: ends })
     }
 
@@ -121,7 +125,7 @@ impl Recording {
     /// what merely views another value the other counts; coordinates cost nothing to compute again.
     pub fn held(&self, but: &[Tensor]) -> Vec<Tensor> {
         // The recording holds each node once itself.
-        let mut holders: HashMap<u64, usize> = HashMap::with_capacity(self.nodes.len());
+        let mut holders: ByNumber<u64, usize> = ByNumber::default();
         let pending = || self.nodes.iter().filter(|node| !node.is_end());
         for node in pending() {
             node.visit_inputs(&mut |input| {
@@ -130,8 +134,8 @@ impl Recording {
                 }
             });
         }
-        let wanted: HashSet<u64> = but.iter().filter_map(|t| t.node().ok()).map(|(node, _)| node.number()).collect();
-        let mut through: HashSet<u64> = HashSet::new();
+        let wanted: Numbers<u64> = but.iter().filter_map(|t| t.node().ok()).map(|(node, _)| node.number()).collect();
+        let mut through: Numbers<u64> = Numbers::default();
         let mut held = Vec::new();
         for node in pending().rev().filter(|node| !wanted.contains(&node.number())) {
             let inside = holders.get(&node.number()).copied().unwrap_or(1);
@@ -189,7 +193,8 @@ impl Recording {
     /// Hashes ops, edges, shapes, dtypes, small constants, and the captured tensors as told.
     fn hash(&self, captures: Captures, stand_ins: &HashMap<u64, usize>, each: &mut dyn FnMut(&Arc<Node>, u64)) -> u64 {
         let by_content = if captures == Captures::Identity { SMALL } else { 1 };
-        let mut order: HashMap<u64, usize> = HashMap::with_capacity(self.nodes.len());
+        let mut order: ByNumber<u64, usize> = ByNumber::default();
+        order.reserve(self.nodes.len());
         let mut whole = DefaultHasher::new();
         for (index, node) in self.nodes.iter().enumerate() {
             order.insert(node.number(), index);

@@ -285,8 +285,8 @@ impl Scanned {
         let along: Vec<Option<Stacked>> =
             passed[carries..shared].iter().map(|g| g.as_ref().map(|g| kept.keep(g))).collect();
         let mut sums = Vec::new();
-        for at in shared..own.len() {
-            let Some(g) = &passed[at] else {
+        for (g, spec) in passed[shared..].iter().zip(&body.inputs()[shared..]) {
+            let Some(g) = g else {
                 sums.push(None);
                 continue;
             };
@@ -299,7 +299,7 @@ impl Scanned {
                     .then(|| Sum::Product(kept.keep(&rows), kept.keep(&b), [m, k, n]))
             });
             sums.push(Some(hoisted.unwrap_or_else(|| {
-                let sum = like(&body.inputs()[at]);
+                let sum = like(spec);
                 next.push(&sum + g);
                 init.push(Tensor::zeros(sum.shape()));
                 carry.push(sum);

@@ -8,7 +8,7 @@ use super::Step;
 use super::entry::{Entry, stride};
 use super::logs::{Logs, RING};
 use super::record::record;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::staged;
 use crate::graph::display::Graph;
 use crate::graph::{Spec, Tensor, Tree};
@@ -106,7 +106,7 @@ impl Step {
     }
 
     /// [`named`](Step::named), of a step that exists.
-    pub fn names(&mut self, names: impl IntoIterator<Item = impl Into<String>>) {
+    pub(crate) fn names(&mut self, names: impl IntoIterator<Item = impl Into<String>>) {
         self.labels = names.into_iter().map(Into::into).collect::<Vec<_>>().into();
         for entry in &mut self.entries {
             entry.labels = self.labels.clone();
@@ -136,7 +136,7 @@ impl Step {
     /// use wengert::prelude::*;
     ///
     /// let (mut step, state) = (Step::new(&Device::blocking()?), Tensor::zeros([1000, 1000]));
-    /// let f = |s: Tensor, x: &Tensor| Ok((Logs::default(), x.matmul(&s).tanh().matmul(&s.transpose())));
+    /// let f = |s: Tensor, x: &Tensor| Ok((Logs::default(), x.matmul(&s).tanh().matmul(&s.t())));
     /// let memory = step.memory(&state, &Tensor::ones([1000, 1000]), f)?;
     /// println!("{memory}");
     /// assert!(memory.total() >= 3 * 4_000_000);
@@ -197,7 +197,7 @@ impl Step {
     /// Runs the function once and times each dispatch, beside the device's [ceilings](crate::gpu::Device::ceilings).
     ///
     /// # Errors
-    /// Those of [`run`](Step::run), and [`Error::Argument`](crate::error::Error::Argument) where the device has no
+    /// Those of [`run`](Step::run), and [`Error::Argument`] where the device has no
     /// timestamps.
     pub async fn profile<S: Tree, B: Tree>(
         &mut self,
@@ -224,7 +224,11 @@ impl Step {
             Some(bound) => bound.by_line(&spans),
             None => spans,
         };
-        let ceilings = Some(self.device.ceilings().await?);
+        let ceilings = match self.device.ceilings().await {
+            // A device that is full is no reason to lose the times.
+            Err(Error::OutOfMemory { .. }) => None,
+            measured => Some(measured?),
+        };
         let plan = self.plan().cloned().unwrap_or_default();
         Ok(Profile { plan, spans, host, ceilings })
     }

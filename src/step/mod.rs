@@ -82,7 +82,7 @@ impl Step {
     }
 
     /// [`debug_nans`](Step::debug_nans), of a step that exists.
-    pub fn watch_nans(&mut self, on: bool) {
+    pub(crate) fn watch_nans(&mut self, on: bool) {
         self.debug_nans = on;
     }
 
@@ -113,8 +113,9 @@ impl Step {
         self.run_tagged(0, state, std::slice::from_ref(batch), f)
     }
 
-    /// Runs the function once for each batch, all in one submission. The batches must be alike. Returns the logs of
-    /// the last. `tag` separates forms of the function that are meant to differ (modes, a model's generation).
+    /// Runs the function once for each batch, all in one submission; a step so small that its plan is one workgroup loops
+    /// over them inside one dispatch. The batches must be alike; rows cut out of a tensor that lies on the device are
+    /// copied from there, neighbours at once. Returns the logs of the last. `tag` separates forms of the function that are meant to differ (modes, a model's generation).
     pub fn run_tagged<S: Tree, B: Tree>(
         &mut self,
         tag: u64,

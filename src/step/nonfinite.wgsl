@@ -14,7 +14,9 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    for (var i = group.x * WIDTH + lane; i < q.x; i += groups.x * WIDTH) {
+    // A bound that is a word of the uniform alone makes lavapipe compile anew for each value of it.
+    let end = q.x + groups.z - 1u;
+    for (var i = group.x * WIDTH + lane; i < end; i += groups.x * WIDTH) {
         if ((x[i] & 0x7f800000u) == 0x7f800000u) {
             atomicMin(&found[q.y], i);
         }
