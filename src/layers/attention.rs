@@ -179,7 +179,8 @@ impl Layer for MultiHeadAttention {
     fn call(&self, inputs: &[Tensor], context: &mut Context) -> Tensor {
         let (query, value, key) = (&inputs[0], &inputs[1], inputs.get(2).unwrap_or(&inputs[1]));
         let (q, k, v) = (self.heads(query, 0, context), self.heads(key, 1, context), self.heads(value, 2, context));
-        let mask = inputs.get(3).map(|mask| bool_mask(&if mask.rank() == 3 { mask.unsqueeze(1) } else { mask.clone() }));
+        let mask =
+            inputs.get(3).map(|mask| bool_mask(&if mask.rank() == 3 { mask.unsqueeze(1) } else { mask.clone() }));
         let scale = (self.key_dim as f64).sqrt().recip();
         let joined = if self.dropout > 0.0 && context.mode() == Mode::Train {
             let by_head = |x: &Tensor| x.permute([0, 2, 1, 3]);

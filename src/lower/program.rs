@@ -199,7 +199,8 @@ impl Program {
             _ if val.numel == shape.numel() => (id, View::whole(shape)),
             _ => return None,
         };
-        if matches!(self.vals[source].kind, Kind::Scalar(_) | Kind::View(_) | Kind::Window(..)) || view.inside.is_some() {
+        if matches!(self.vals[source].kind, Kind::Scalar(_) | Kind::View(_) | Kind::Window(..)) || view.inside.is_some()
+        {
             return None;
         }
         if view.offset < 0 || view.strides.iter().any(|&stride| stride < 0) {
@@ -208,7 +209,8 @@ impl Program {
         if four {
             let (last, others) = view.strides.split_last()?;
             let ragged = |n: isize| n % 4 != 0;
-            if *last != 1 || ragged(*shape.last()? as isize) || ragged(view.offset) || others.iter().any(|&s| ragged(s)) {
+            if *last != 1 || ragged(*shape.last()? as isize) || ragged(view.offset) || others.iter().any(|&s| ragged(s))
+            {
                 return None;
             }
         }

@@ -179,7 +179,8 @@ impl Primitive for Attention {
             for (j, s) in scores.iter().enumerate() {
                 let Some(s) = s else { continue };
                 for e in 0..sizes.e {
-                    out[0][at * sizes.e + e] += (s - m).exp() * inverse * inputs[2].data[sizes.key([b, j, h], sizes.e) + e];
+                    out[0][at * sizes.e + e] +=
+                        (s - m).exp() * inverse * inputs[2].data[sizes.key([b, j, h], sizes.e) + e];
                 }
             }
             (out[1][at], out[2][at]) = (m, inverse);

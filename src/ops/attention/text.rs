@@ -176,7 +176,8 @@ pub(super) fn forward(form: &Form) -> String {
     put!(s, "l = l * f{sum};");
     form.load_rows(&mut s, 2, e, "y", "vat", "S");
     for c in 0..e.div_ceil(4) {
-        let sum = (0..rows).fold(format!("o{c} * f"), |sum, r| format!("fma(vec4<f32>(p{r}), {}, {sum})", form.row("y", c, r)));
+        let sum = (0..rows)
+            .fold(format!("o{c} * f"), |sum, r| format!("fma(vec4<f32>(p{r}), {}, {sum})", form.row("y", c, r)));
         put!(s, "o{c} = {sum};");
     }
     put!(s, "}}");
