@@ -26,7 +26,7 @@ pub use report::{Computed, Line, Loop, Plan, Role, Stored};
 
 use std::collections::HashMap;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::{Access, BindGroup, Buffer, Device, Encoder, Pipeline, Range, Span, Wanted};
 use crate::graph::Slot;
 use crate::lower::kernel::Binding;
@@ -59,17 +59,6 @@ struct Item {
     grid: [u32; 3],
     /// Whether it asks which turn of a loop it is.
     turns: bool,
-}
-
-/// Whether two bindings overlap of which one is writable.
-fn overlap(accesses: &[Access], ranges: &[Range]) -> bool {
-    let all: Vec<(&Access, &Range)> = accesses.iter().zip(ranges).collect();
-    all.iter().enumerate().any(|(at, (access, a))| {
-        all[..at].iter().any(|(other, b)| {
-            let writable = [*access, *other].contains(&&Access::ReadWrite);
-            writable && a.buffer == b.buffer && a.offset < b.offset + b.size && b.offset < a.offset + a.size
-        })
-    })
 }
 
 /// A compiled program with its buffers, pipelines and bind groups.
@@ -176,11 +165,6 @@ impl Bound {
                         ranges.push(Range::new(&uniform, table as u64, 16));
                     }
                 }
-            }
-            // Browsers refuse it, native drivers do not.
-            if cfg!(debug_assertions) && overlap(&accesses, &ranges) {
-                let why = format!("{} binds a range twice and writes to it:\n{}", kernel.label, kernel.source);
-                return Err(Error::Validation { why });
             }
             bindings.push((accesses, ranges));
         }
