@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::backward;
+use super::pull;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Derivative, Lowering, Misfit, Primitive, Spec, Tensor, nowhere};
@@ -106,7 +106,7 @@ impl Checkpoint {
         let sought: Vec<Tensor> = later.iter().chain(captured).cloned().collect();
         let differentiable: Vec<Tensor> =
             sought.iter().filter(|tensor| tensor.dtype() == DType::F32).cloned().collect();
-        let mut found = backward(&outputs, &differentiable)?.into_iter();
+        let mut found = pull(&outputs, &differentiable)?.into_iter();
         let cotangent = |tensor: &Tensor| if tensor.dtype() == DType::F32 { found.next().flatten() } else { None };
         Ok(sought.iter().map(cotangent).collect())
     }

@@ -48,7 +48,7 @@ pub fn value_and_grad<W: Tree, A>(f: impl FnOnce(&W) -> Result<(Tensor, A)>, at:
         return Err(Error::Shape { op: "value_and_grad".into(), inputs: vec![spec.shape.clone()], why, place });
     }
     let seed = Tensor::ones(loss.shape());
-    let mut gradients = backward(&[(loss.clone(), seed)], &arguments)?.into_iter();
+    let mut gradients = pull(&[(loss.clone(), seed)], &arguments)?.into_iter();
     let mut failed = None;
     let gradients = at.map(&mut |leaf| {
         let gradient = gradients.next().flatten().unwrap_or_else(|| {
@@ -102,8 +102,13 @@ pub fn custom_vjp(
     Tensor::apply(Custom(Arc::new(vjp)), &operands)
 }
 
-/// Cotangents of `arguments` from those of `outputs`; `None` where no output depends on an argument.
-fn backward(outputs: &[(Tensor, Tensor)], arguments: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
+/// Nodes of their own for tensors that a derivative is taken by: what else is computed from them is not on the path.
+pub(crate) fn arguments(tensors: &[&Tensor]) -> Vec<Tensor> {
+    tensors.iter().map(|tensor| Tensor::apply(Argument, &[tensor])).collect()
+}
+
+/// Cotangents of `arguments` from those of some tensors; `None` where these do not depend on one.
+pub(crate) fn pull(seeds: &[(Tensor, Tensor)], arguments: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
     let mut ends: HashSet<u64> = HashSet::new();
     for argument in arguments {
         let (node, _) = argument.node()?;
@@ -118,8 +123,8 @@ fn backward(outputs: &[(Tensor, Tensor)], arguments: &[Tensor]) -> Result<Vec<Op
     let oldest = ends.iter().copied().min().unwrap_or(u64::MAX);
     let mut nodes: HashMap<u64, (Arc<Node>, Vec<Tensor>)> = HashMap::new();
     let mut stack = Vec::new();
-    for (output, _) in outputs {
-        stack.push(output.node()?.0.clone());
+    for (seeded, _) in seeds {
+        stack.push(seeded.node()?.0.clone());
     }
     while let Some(node) = stack.pop() {
         if node.number() < oldest || nodes.contains_key(&node.number()) {
@@ -143,8 +148,8 @@ fn backward(outputs: &[(Tensor, Tensor)], arguments: &[Tensor]) -> Result<Vec<Op
         }
     }
     let mut cotangents: HashMap<u64, Vec<Option<Tensor>>> = HashMap::new();
-    for (output, cotangent) in outputs {
-        let (node, output) = output.node()?;
+    for (seeded, cotangent) in seeds {
+        let (node, output) = seeded.node()?;
         if on_path.contains(&node.number()) {
             add(&mut cotangents, node, output, cotangent.clone());
         }

@@ -3,7 +3,7 @@
 //! What would leave the device idle is split here too: long folds and long products with few results. Deliberately
 //! absent: constant folding of arithmetic; a scalar expression costs nothing inside a fused kernel.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::program::{Id, Kind, Program, Val};
@@ -11,7 +11,7 @@ use super::recording::scalar;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::numbers::ByNumber;
-use crate::graph::{Contraction, Fold, Lowering, Map, Node, Reduction, Spec, Tensor, View, ViewOp};
+use crate::graph::{Contraction, Fold, Kernel, Lowering, Map, Node, Reduction, Scan, Spec, Tensor, View, ViewOp};
 
 /// With the number of the later computation that a value belongs to.
 type Key = (Kind, Vec<Id>, DType, usize, usize);
@@ -74,6 +74,10 @@ pub(super) struct Builder {
     pub numbers: usize,
     /// How values came about in a program of the same graph for other sizes, whose splits are to be kept.
     pub model: Option<Vec<Kind>>,
+    /// Nodes whose values lie at another place in each turn of a loop.
+    pub moving: HashSet<u64>,
+    /// Operands of loops, by node.
+    pub loops: HashMap<u64, Vec<Id>>,
     /// The first thing an op got wrong.
     pub defect: Option<Error>,
 }
@@ -156,7 +160,11 @@ impl Builder {
         }
         let leaf = self.program.leaves.len();
         self.program.leaves.push(Tensor::of(node.clone(), output));
-        Ok(self.push(Kind::Leaf(leaf), vec![], (spec.dtype, spec.shape.numel()), node))
+        let id = self.push(Kind::Leaf(leaf), vec![], (spec.dtype, spec.shape.numel()), node);
+        if self.moving.contains(&node.number()) {
+            self.program.moving.insert(id);
+        }
+        Ok(id)
     }
 
     pub fn lowered(&mut self, node: &Node, output: usize, lowering: Lowering, inputs: &[Id], specs: &[Spec]) -> Id {
@@ -176,6 +184,14 @@ impl Builder {
             Lowering::Contraction(c) => self.product(c, [inputs[0], inputs[1]], size, node),
             Lowering::Same(input) => inputs[input],
             Lowering::Later => inputs[0],
+            Lowering::Scan(scan) => {
+                let operands = self.loop_operands(&scan, inputs, specs, node);
+                self.push(Kind::Scan(scan, output), operands, size, node)
+            }
+            Lowering::Kernel(kernel) => {
+                let operands = self.kernel_operands(&kernel, inputs, specs, node);
+                self.push(Kind::Kernel(kernel, output), operands, size, node)
+            }
             // An op that says it is given has no value here: a mistake of the op's.
             Lowering::Leaf => {
                 self.refuse(node, "is computed, but lowers to a leaf");
@@ -222,6 +238,45 @@ impl Builder {
             return source;
         }
         self.push(Kind::View(view), vec![source], size, node)
+    }
+
+    /// What a loop reads lies whole in buffers, and what it carries is a copy of its own, which it overwrites.
+    fn loop_operands(&mut self, scan: &Scan, inputs: &[Id], specs: &[Spec], node: &Node) -> Vec<Id> {
+        if let Some(operands) = self.loops.get(&node.number()) {
+            return operands.clone();
+        }
+        let mut operands = Vec::with_capacity(inputs.len());
+        for (at, (&input, spec)) in inputs.iter().zip(specs).enumerate() {
+            let numel = spec.shape.numel();
+            operands.push(match () {
+                () if at < scan.carries => self.carried_copy(input, numel),
+                () if self.program.is_whole(input, numel) => input,
+                () => self.copy(input, (spec.dtype, numel), node),
+            });
+        }
+        self.loops.insert(node.number(), operands.clone());
+        operands
+    }
+
+    /// A copy that no other value shares, for the computation that the node at hand belongs to.
+    fn carried_copy(&mut self, id: Id, numel: usize) -> Id {
+        let copy = self.program.copy_of(id, numel);
+        self.program.vals[copy].after = self.now.filter(|late| late.direct).and_then(|late| late.after);
+        copy
+    }
+
+    /// What a kernel of an op's own reads are views of what lies in a buffer, under the operand's shape.
+    fn kernel_operands(&mut self, kernel: &Kernel, inputs: &[Id], specs: &[Spec], node: &Node) -> Vec<Id> {
+        let mut operands = Vec::with_capacity(inputs.len());
+        for (k, (&input, spec)) in inputs.iter().zip(specs).enumerate() {
+            let size = (spec.dtype, spec.shape.numel());
+            let (source, view) = match self.program.strided(input, &spec.shape, kernel.is_by_fours(k)) {
+                Some(strided) => strided,
+                None => (self.copy(input, size, node), View::whole(&spec.shape)),
+            };
+            operands.push(self.push(Kind::View(view), vec![source], size, node));
+        }
+        operands
     }
 
     /// A long product with few results would leave the device idle: it becomes a product along stretches of K, whose

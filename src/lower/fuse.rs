@@ -23,6 +23,10 @@ pub enum Space {
     Folded { outer: usize, length: usize, inner: usize, parts: usize },
     /// A matrix product along stretches of K, and maps over its result.
     Product(Contraction, usize),
+    /// A loop, which is a program of its own.
+    Loop,
+    /// A kernel that an op has brought.
+    Kernel,
 }
 
 /// At which of a space's two indices a value lives.
@@ -43,6 +47,7 @@ impl Space {
             Space::Elements(n) => n,
             Space::Folded { outer, length, inner, .. } => outer * length * inner,
             Space::Product(c, parts) => parts * c.batch * c.m * c.n,
+            Space::Loop | Space::Kernel => 0,
         }
     }
 
@@ -58,12 +63,14 @@ impl Space {
     pub fn work(self) -> usize {
         match self {
             Space::Product(c, _) => c.batch * c.m * c.n * c.k.max(1),
+            Space::Loop | Space::Kernel => usize::MAX,
             _ => self.full(),
         }
     }
 
     fn join(self, other: Space) -> Option<Space> {
         match (self, other) {
+            (Space::Loop | Space::Kernel, _) | (_, Space::Loop | Space::Kernel) => None,
             (a, b) if a == b && !matches!(a, Space::Product(..)) => Some(a),
             (Space::Elements(n), s) | (s, Space::Elements(n)) if n == s.full() || s.reduced() == Some(n) => Some(s),
             _ => None,
@@ -148,7 +155,9 @@ pub fn reads(
     let below = match val.kind {
         Kind::Fold(fold, parts) if space == folded(fold, parts) && level == Level::Reduced => Level::Full,
         Kind::Fold(..) => Level::Other,
-        Kind::Contraction(..) | Kind::Gather { .. } | Kind::Window(..) => Level::Other,
+        Kind::Contraction(..) | Kind::Gather { .. } | Kind::Window(..) | Kind::Scan(..) | Kind::Kernel(..) => {
+            Level::Other
+        }
         _ => level,
     };
     let mut stack: Vec<(Id, Level)> = val.inputs.iter().map(|&input| (input, below)).collect();
@@ -178,6 +187,8 @@ pub fn space(val: &Val) -> Space {
     match val.kind {
         Kind::Fold(fold, parts) => folded(fold, parts),
         Kind::Contraction(c, parts) => Space::Product(c, parts),
+        Kind::Scan(..) => Space::Loop,
+        Kind::Kernel(..) => Space::Kernel,
         _ => Space::Elements(val.numel),
     }
 }
@@ -275,13 +286,17 @@ fn stored(program: &Program, fuse: bool, buffers: &Buffers) -> Vec<bool> {
                     readers[input] += readers[id];
                     spread[input] |= spread[id] || vals[id].numel > vals[input].numel;
                 }
-                Kind::Contraction(..) => {
+                Kind::Contraction(..) | Kind::Kernel(..) => {
                     readers[input] += 1;
                     let mut source = input;
                     while let Kind::View(_) | Kind::Window(..) = vals[source].kind {
                         source = vals[source].inputs[0];
                     }
                     wanted[source] = true;
+                }
+                Kind::Scan(..) => {
+                    readers[input] += 1;
+                    wanted[input] = true;
                 }
                 _ => readers[input] += 1,
             }
@@ -302,7 +317,7 @@ fn stored(program: &Program, fuse: bool, buffers: &Buffers) -> Vec<bool> {
             Kind::Scalar(_) => ((0, 0, false), false),
             Kind::Leaf(_) => ((0, 1, false), false),
             Kind::View(_) | Kind::Window(..) => (below, false),
-            Kind::Fold(..) | Kind::Contraction(..) => (below, true),
+            Kind::Fold(..) | Kind::Contraction(..) | Kind::Scan(..) | Kind::Kernel(..) => (below, true),
             Kind::Iota { .. } => ((1, 0, false), wanted[id] || !fuse),
             Kind::Map(_) | Kind::Gather { .. } => {
                 let heavy = matches!(&val.kind, Kind::Map(map) if map.heavy);
@@ -364,6 +379,22 @@ pub fn fuse(program: &Program, fuse: bool, buffers: &Buffers) -> Fused {
     };
     program.roots.iter().for_each(|&root| work.root[root] = true);
     for (id, val) in program.vals.iter().enumerate().filter(|(id, _)| stored[*id]) {
+        // The outputs of a loop or of an op's own kernel are computed together, and stand one behind the other.
+        if let Kind::Scan(..) | Kind::Kernel(..) = val.kind
+            && let Some(before) = id.checked_sub(1).filter(|&before| {
+                let same = |a: &Kind, b: &Kind| match (a, b) {
+                    (Kind::Scan(a, _), Kind::Scan(b, _)) => a == b,
+                    (Kind::Kernel(a, _), Kind::Kernel(b, _)) => a == b,
+                    _ => false,
+                };
+                same(&program.vals[before].kind, &val.kind) && program.vals[before].inputs == val.inputs
+            })
+            && let Some(draft) = work.of[before].and_then(|key| work.groups.get_mut(&key))
+        {
+            draft.members.push(id);
+            work.of[id] = work.of[before];
+            continue;
+        }
         let space = space(val);
         let level = if matches!(val.kind, Kind::Fold(..)) { Level::Reduced } else { Level::Full };
         let needs: BTreeSet<Id> =
@@ -406,7 +437,7 @@ impl Merger<'_> {
             let space = match draft.space {
                 Space::Elements(n) => [n, 0, 0, 0, 0],
                 Space::Folded { outer, length, inner, parts } => [0, outer, length, inner, parts],
-                Space::Product(..) => continue,
+                Space::Product(..) | Space::Loop | Space::Kernel => continue,
             };
             by_space.entry(space).or_default().push(key);
         }
@@ -568,7 +599,9 @@ impl Merger<'_> {
             .enumerate()
             .map(|(index, draft)| {
                 draft.members.iter().for_each(|&m| group_of[m] = Some(index));
-                let outputs = draft.members.iter().copied().filter(|m| needed.contains(m)).collect();
+                // A kernel of an op's own writes all that it computes.
+                let wanted = |m: &Id| draft.space == Space::Kernel || needed.contains(m);
+                let outputs = draft.members.iter().copied().filter(wanted).collect();
                 Group { space: draft.space, members: draft.members, outputs }
             })
             .collect();

@@ -15,6 +15,8 @@ pub mod gemm;
 mod gemm_text;
 mod index;
 pub(crate) mod kernel;
+pub mod loops;
+mod own;
 pub mod pack;
 pub mod place;
 mod product;
@@ -23,6 +25,7 @@ pub mod recording;
 pub mod remat;
 mod rows;
 pub mod schedule;
+pub mod turns;
 
 /// What the compiler needs to know of a device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,13 +56,15 @@ impl Default for Options {
 }
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use fuse::{Buffers, Fused};
+use loops::Looped;
 use pack::{Pack, Wide};
 use place::Placement;
 use program::{Id, Kind, Program};
-use schedule::Schedule;
+use schedule::{Job, Schedule};
 
 /// What a program is compiled for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,6 +94,8 @@ pub struct Compiled {
     pub layouts: Vec<Pack>,
     /// All leaves of the state must lie in one buffer, or some kernel would bind too many.
     pub together: bool,
+    /// The loops, by group.
+    pub loops: HashMap<usize, Arc<Looped>>,
     /// The order of dispatches.
     pub schedule: Schedule,
     /// Where temporaries live.
@@ -129,7 +136,8 @@ fn fused(
     within(&program, &fused, target)?;
     if packing {
         let mut packed = fused.clone();
-        let pinned: HashSet<Id> = request.results.iter().copied().collect();
+        let mut pinned: HashSet<Id> = request.results.iter().copied().collect();
+        pinned.extend(program.carried());
         let packs = pack::pack(&program, &mut packed, &request.state, &request.replaces, &pinned);
         let schedule = schedule::schedule(&program, &packed, &request.replaces, true, &packs.wide);
         // A packed kernel writes over all of its leaves or over none.
@@ -138,11 +146,11 @@ fn fused(
             packed.groups[*group].outputs.iter().filter(replaced).all(|id| schedule.in_place.contains_key(id))
         };
         if packs.wide.keys().all(written) {
-            return Ok(finish(program, packed, packs, schedule, request, target, options));
+            return finish(program, packed, packs, schedule, request, target, options);
         }
     }
     let schedule = schedule::schedule(&program, &fused, &request.replaces, options.fuse, &HashMap::new());
-    Ok(finish(program, fused, pack::Packs::default(), schedule, request, target, options))
+    finish(program, fused, pack::Packs::default(), schedule, request, target, options)
 }
 
 fn finish(
@@ -153,7 +161,8 @@ fn finish(
     request: &Request,
     target: &Target,
     options: &Options,
-) -> Compiled {
+) -> Result<Compiled> {
+    let loops = loops::loops(&program, &fused, target, options)?;
     let (layouts, temporaries): (Vec<Pack>, Vec<Pack>) =
         packs.packs.into_iter().partition(|pack| request.state.contains(&pack[0]));
     let copies: Vec<(Id, Id)> = (request.replaces.iter())
@@ -171,12 +180,14 @@ fn finish(
             .map(|r| r.0)
             .collect()
     };
-    let lives = place::Lives { fixed: &fixed, kept: &kept, reads: &reads };
+    let carried: Vec<(Id, Id)> =
+        loops.values().flat_map(|l| l.carried.iter().filter_map(|&(first, last)| Some((first, last?)))).collect();
+    let lives = place::Lives { fixed: &fixed, kept: &kept, carried: &carried, reads: &reads };
     let limit = target.binding_bytes;
     let placement = place::place(&program, &fused, &schedule, &temporaries, &lives, options.strategy, limit);
     let request = request.clone();
     let (wide, forms, together) = (packs.wide, None, false);
-    Compiled { wide, layouts, together, copies, placement, program, fused, forms, request, schedule }
+    Ok(Compiled { wide, layouts, together, copies, placement, program, fused, forms, request, loops, schedule })
 }
 
 impl Compiled {
@@ -193,7 +204,9 @@ impl Compiled {
                 None => (2, id),
             }
         };
-        fused.groups.iter().enumerate().all(|(index, group)| {
+        // A loop binds nothing itself: the kernels of its body do, for which every tensor counts.
+        let mut kernels = fused.groups.iter().enumerate().filter(|(_, group)| group.space != fuse::Space::Loop);
+        kernels.all(|(index, group)| {
             // A group that stands for several runs as the first of them, over packs.
             let first = wide.get(&index).map_or(group.members.len(), |wide| {
                 let last = wide.outputs.iter().max().copied().unwrap_or(0);
@@ -208,6 +221,11 @@ impl Compiled {
             }
             places.len() <= cap
         })
+    }
+
+    /// Bytes of the buffers for temporaries: those of the placement, then those of the loops.
+    pub fn temporaries(&self) -> Vec<u64> {
+        [self.placement.buffers.clone(), loops::scratch(self).concat()].concat()
     }
 
     /// The same kernels for the same graph with a smaller batch; `None` if that is not what `program` is. Nothing is
@@ -225,6 +243,10 @@ impl Compiled {
         let stop = |id: Id| fused.group_of[id].is_some() || matches!(program.vals[id].kind, Kind::Leaf(_));
         let mut spaces = Vec::with_capacity(fused.groups.len());
         for (index, group) in fused.groups.iter().enumerate() {
+            if matches!(group.space, fuse::Space::Loop | fuse::Space::Kernel) {
+                spaces.push(group.space);
+                continue;
+            }
             // A group that stands for several has the members of all.
             if self.wide.contains_key(&index) {
                 if group.members.iter().any(|&m| program.vals[m].numel != self.program.vals[m].numel) {
@@ -263,8 +285,25 @@ impl Compiled {
         for (group, space) in fused.groups.iter_mut().zip(spaces) {
             group.space = space;
         }
+        let loops = loops::smaller(&program, &fused, &self.loops)?;
         let forms = self.forms.as_ref().unwrap_or(&self.fused).clone();
-        Some(Compiled { program, fused, forms: Some(forms), ..self.clone() })
+        Some(Compiled { program, fused, forms: Some(forms), loops, ..self.clone() })
+    }
+
+    /// The one workgroup that all of it is, if it is so small: its turns may then run within one dispatch.
+    pub fn workgroup(&self) -> Option<Job> {
+        if self.copies.iter().any(|&(_, leaf)| self.program.vals[leaf].numel > schedule::SMALL) {
+            return None;
+        }
+        match &self.schedule.jobs[..] {
+            [Job::Region(levels)] => Some(Job::Region(levels.clone())),
+            [Job::Single(group)] => {
+                let space = self.fused.groups[*group].space;
+                let work = self.wide.get(group).map_or_else(|| space.work(), |wide| wide.elements);
+                (work <= schedule::SMALL).then(|| Job::Region(vec![vec![*group]]))
+            }
+            _ => None,
+        }
     }
 
     /// Whether a program, as recorded, may be that of the same graph with a smaller batch.

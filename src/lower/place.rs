@@ -112,6 +112,8 @@ pub struct Lives<'a> {
     pub fixed: &'a dyn Fn(Id) -> bool,
     /// Values that are read after the dispatches.
     pub kept: &'a [Id],
+    /// Values that a loop overwrites with others: where it begins, and what it ends as. Both lie in one place.
+    pub carried: &'a [(Id, Id)],
     /// The values that a group reads.
     pub reads: &'a dyn Fn(usize) -> Vec<Id>,
 }
@@ -177,30 +179,53 @@ pub fn place(
     for (block, &(buffer, offset)) in blocks.iter().zip(&attempt.places) {
         ranges.extend(block.parts.iter().map(|part| (part.id, Range { buffer, offset: offset + part.start })));
     }
+    for (begins, ends) in lives.carried {
+        if let Some(&range) = ranges.get(ends) {
+            ranges.insert(*begins, range);
+        }
+    }
     Placement { buffers: attempt.slabs, ranges, live }
+}
+
+/// When a temporary is written first and touched last, and the dispatches that write and read it.
+#[derive(Default)]
+struct Life {
+    first: usize,
+    last: usize,
+    written: BTreeSet<usize>,
+    read: BTreeSet<usize>,
 }
 
 /// The temporaries with their lives and with what touches them.
 fn blocks(program: &Program, fused: &Fused, schedule: &Schedule, packs: &[Pack], lives: &Lives) -> Vec<Block> {
-    let Lives { fixed, kept, reads } = lives;
-    // Written first, touched last, read in.
-    let mut life: HashMap<Id, (usize, usize, BTreeSet<usize>)> = HashMap::new();
+    let Lives { fixed, kept, carried, reads } = lives;
+    let mut life: HashMap<Id, Life> = HashMap::new();
     for (time, job) in schedule.jobs.iter().enumerate() {
         for group in job.groups() {
             for &output in fused.groups[group].outputs.iter().filter(|&&id| !fixed(id)) {
-                life.entry(output).or_insert((time, time, BTreeSet::new()));
+                let written = BTreeSet::from([time]);
+                life.entry(output).or_insert(Life { first: time, last: time, written, ..Life::default() });
             }
             for id in reads(group) {
                 if let Some(life) = life.get_mut(&id) {
-                    life.1 = time;
-                    life.2.insert(time);
+                    life.last = time;
+                    life.read.insert(time);
                 }
             }
         }
     }
     for id in *kept {
         if let Some(life) = life.get_mut(id) {
-            life.1 = schedule.jobs.len();
+            life.last = schedule.jobs.len();
+        }
+    }
+    for (begins, ends) in *carried {
+        if let Some(before) = life.remove(begins)
+            && let Some(life) = life.get_mut(ends)
+        {
+            life.first = before.first;
+            life.written.extend(before.written);
+            life.read.extend(before.read);
         }
     }
     let mut block = |ids: &[Id]| {
@@ -208,9 +233,9 @@ fn blocks(program: &Program, fused: &Fused, schedule: &Schedule, packs: &[Pack],
         let ends = starts.iter().skip(1).copied().chain([bytes]);
         let mut block = Block { bytes, ..Block::default() };
         for ((&id, &start), end) in ids.iter().zip(&starts).zip(ends) {
-            let Some((first, last, read)) = life.remove(&id) else { continue };
+            let Some(Life { first, last, written, read }) = life.remove(&id) else { continue };
             block.parts.push(Part { id, start, bytes: end - start, first, last });
-            block.written.insert(first);
+            block.written.extend(written);
             block.read.extend(read);
         }
         block

@@ -36,9 +36,10 @@ pub fn compile_within(
     let mut best = compile(program, request, target, options)?;
     let mut refused: HashSet<Id> = HashSet::new();
     let (mut count, mut failures) = (ROUND, 0);
-    while best.placement.bytes() > budget {
+    let bytes = |compiled: &Compiled| compiled.temporaries().iter().sum::<u64>();
+    while bytes(&best) > budget {
         let found = candidates(&best, &refused);
-        let need = best.placement.bytes();
+        let need = bytes(&best);
         if found.is_empty() || failures > PATIENCE {
             let what = "the memory for temporaries of a step, with all computed again that helps,".into();
             return Err(Error::Limit { what, need, have: budget });
@@ -66,8 +67,8 @@ pub fn compile_within(
             continue;
         };
         let next = compile(program, &request, target, options)?;
-        let smaller = (next.placement.live, next.placement.bytes()) < (best.placement.live, need);
-        if smaller && next.placement.bytes() <= need {
+        let smaller = (next.placement.live, bytes(&next)) < (best.placement.live, need);
+        if smaller && bytes(&next) <= need {
             best = next;
             moved = composed(&moved, &places);
             refused = refused.iter().filter_map(|id| places.get(id).copied()).collect();
@@ -188,17 +189,18 @@ fn candidates(compiled: &Compiled, refused: &HashSet<Id>) -> Vec<Candidate> {
 }
 
 /// A value with all that must be computed again for it; `there` are temporaries that still lie there. `None` if that is
-/// too much.
+/// too much, or a loop or a kernel of an op's own: their outputs are computed together, and a loop overwrites what it is
+/// given to carry.
 fn cone(program: &Program, value: Id, there: &dyn Fn(Id) -> bool) -> Option<BTreeSet<Id>> {
     const MOST: usize = 256;
-    let mut cone = BTreeSet::from([value]);
-    let mut stack = program.vals[value].inputs.clone();
+    let mut cone = BTreeSet::new();
+    let mut stack = vec![value];
     while let Some(id) = stack.pop() {
         let given = matches!(program.vals[id].kind, Kind::Leaf(_) | Kind::Scalar(_));
-        if given || there(id) || !cone.insert(id) {
+        if given || (id != value && there(id)) || !cone.insert(id) {
             continue;
         }
-        if cone.len() > MOST {
+        if cone.len() > MOST || program.together(id).is_some() {
             return None;
         }
         stack.extend(&program.vals[id].inputs);
@@ -284,6 +286,10 @@ fn again(
     while let Some(id) = stack.pop() {
         if !std::mem::replace(&mut needed[id], true) {
             stack.extend(all[id].inputs.iter().copied().chain(all[id].after));
+            // No output of a loop or of an op's own kernel goes without the others.
+            if id < total {
+                stack.extend(program.together(id).into_iter().flatten());
+            }
         }
     }
     let mut to = HashMap::new();

@@ -64,7 +64,7 @@ pub struct Schedule {
 }
 
 /// Work up to which a group may join a region: about what one workgroup does in the time a dispatch costs.
-const SMALL: usize = 4096;
+pub const SMALL: usize = 4096;
 /// Work up to which a group waits for siblings.
 const MIDDLING: usize = 1 << 20;
 /// Results up to which it does: on a CPU driver a branch that is not taken still costs its instructions, so what has
@@ -174,6 +174,10 @@ impl<'a> Graph<'a> {
     /// and every other reader can run earlier.
     fn overwrites(&self, value: Id, leaf: Id) -> Option<(usize, Vec<usize>)> {
         let group = self.fused.group_of[value]?;
+        // What a loop carries is written before the loop runs, perhaps before others have read the leaf.
+        if matches!(self.program.vals[value].kind, Kind::Scan(..)) {
+            return None;
+        }
         let space = self.fused.groups[group].space;
         let at = level(self.program, value, space);
         let mut earlier = Vec::new();

@@ -23,7 +23,8 @@ pub struct Compile {
     pub metrics: Vec<MetricChoice>,
     /// Metrics weighted by sample or class weights.
     pub weighted_metrics: Vec<MetricChoice>,
-    /// Steps that are handed to the device in one submission; callbacks see every so many.
+    /// Steps that are handed to the device in one submission, those of a small model in one dispatch; callbacks see every so
+    /// many.
     pub steps_per_execution: usize,
     /// Call the steps for every batch instead of recording them once: inside a step tensors can then be read and
     /// printed, and `if` may look at them. Slow, for finding out what happens; numbers are the same.
