@@ -158,7 +158,7 @@ fn a_variational_autoencoder_describes_digits_by_four_numbers() {
 #[test]
 fn a_generator_finds_the_ring() {
     let mut model = crate::gan::gan();
-    model.fit_blocking(&crate::gan::ring(256), Fit { epochs: 150, ..silent() }).unwrap();
+    model.fit_blocking(crate::gan::ring(256), Fit { epochs: 150, ..silent() }).unwrap();
     let noise = uniform(8, 256, 2).0;
     let points = model.predict_blocking(&noise, unseen()).unwrap().to_vec::<f32>().unwrap();
     let radius = points.chunks(2).map(|p| f64::from(p[0].hypot(p[1]))).sum::<f64>() / 256.0;
