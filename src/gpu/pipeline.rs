@@ -126,6 +126,14 @@ impl Device {
         wanted.iter().filter(fresh).copied().collect()
     }
 
+    /// The WGSL of every kernel compiled so far, for those who look at it, check it or translate it.
+    pub fn shaders(&self) -> Vec<Arc<str>> {
+        let mut texts: Vec<_> = lock(&self.inner().pipelines).by_text.keys().map(|(text, _)| text.clone()).collect();
+        texts.sort_unstable();
+        texts.dedup();
+        texts
+    }
+
     fn layout(&self, bindings: &[Access]) -> Result<(wgpu::BindGroupLayout, wgpu::PipelineLayout)> {
         if let Some(layout) = lock(&self.inner().pipelines).layouts.get(bindings) {
             return Ok(layout.clone());
