@@ -1,0 +1,569 @@
+//! The worker's side of the page: one task owns the model, and messages are the only way to it.
+//!
+//! While `fit` runs, messages are looked at between steps by [`Control`], a callback; otherwise by [`Session::serve`].
+//! Nothing here waits for a step: numbers are asked for and looked at when they have come, and `fit` itself gives the
+//! worker's event loop its turns whenever enough work is queued. No timer and no animation frame drives it, so it goes on
+//! in a tab that nobody sees.
+
+use std::collections::VecDeque;
+
+use futures::StreamExt;
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use js_sys::{Float32Array, Function, Object, Reflect, Uint8Array};
+use wasm_bindgen::prelude::*;
+use web_time::{Duration, Instant};
+use wengert::data::Images;
+use wengert::model::AskedCheckpoint;
+use wengert::prelude::*;
+use wengert::step::Asked;
+
+use crate::model::{Classifier, Settings, fingerprint, random_numbers};
+
+/// Every number of so many first steps is reported, for comparing with the native program.
+const ALL_OF: usize = 20;
+/// After that a page has enough to draw with numbers this often.
+const EVERY: Duration = Duration::from_millis(50);
+/// Steps between the snapshots that a training goes on from when its device is lost.
+const SNAPSHOT: usize = 50;
+
+/// What the page can ask for.
+enum Message {
+    Start(Settings),
+    Restore(Settings, Vec<u8>),
+    Images(Vec<[Vec<u8>; 2]>),
+    Pause,
+    PauseAt(usize),
+    Resume,
+    Stop,
+    Save,
+    Weights,
+    Predict(Vec<f32>),
+}
+
+/// A training in this worker. Each method sends a message and returns at once; answers come to `report`, as objects with
+/// a `kind`.
+#[wasm_bindgen]
+pub struct Trainer(UnboundedSender<Message>);
+
+#[wasm_bindgen]
+impl Trainer {
+    #[wasm_bindgen(constructor)]
+    pub fn new(report: Function) -> Trainer {
+        let (sender, inbox) = unbounded();
+        let session = Session { inbox, page: Page(report), device: None, images: None, training: None, later: None };
+        wasm_bindgen_futures::spawn_local(session.serve());
+        Trainer(sender)
+    }
+
+    /// Trains anew. `settings` may have `seed`, `epochs`, `batchSize`, `train`, `test` (digits to draw) and `tiny`.
+    pub fn start(&self, settings: &JsValue) {
+        self.send(Message::Start(settings_of(settings)));
+    }
+
+    /// Takes up a saved training, with the settings it was started with; `resume` lets it go on.
+    pub fn restore(&self, settings: &JsValue, file: Vec<u8>) {
+        self.send(Message::Restore(settings_of(settings), file));
+    }
+
+    /// Trains on IDX files from now on, gzipped or not, instead of drawn digits; without test files the last sixth of
+    /// the training images is kept for testing.
+    pub fn images(&self, train: Vec<u8>, train_labels: Vec<u8>, test: Option<Vec<u8>>, test_labels: Option<Vec<u8>>) {
+        let test = test.zip(test_labels).map(|(images, labels)| [images, labels]);
+        self.send(Message::Images([Some([train, train_labels]), test].into_iter().flatten().collect()));
+    }
+
+    /// Takes no further step until `resume`.
+    pub fn pause(&self) {
+        self.send(Message::Pause);
+    }
+
+    /// Pauses after so many steps in all.
+    #[wasm_bindgen(js_name = pauseAt)]
+    pub fn pause_at(&self, step: usize) {
+        self.send(Message::PauseAt(step));
+    }
+
+    /// Goes on after `pause` or `restore`.
+    pub fn resume(&self) {
+        self.send(Message::Resume);
+    }
+
+    /// Ends the training after the step that is being taken.
+    pub fn stop(&self) {
+        self.send(Message::Stop);
+    }
+
+    /// Reports the whole training as the bytes of a file, for `restore`.
+    pub fn save(&self) {
+        self.send(Message::Save);
+    }
+
+    /// Reports the weights alone as a safetensors file.
+    pub fn weights(&self) {
+        self.send(Message::Weights);
+    }
+
+    /// Reports what the network makes of 28 by 28 grey values in [0, 1].
+    pub fn predict(&self, pixels: Vec<f32>) {
+        self.send(Message::Predict(pixels));
+    }
+
+    fn send(&self, message: Message) {
+        // The other end lives as long as the worker.
+        drop(self.0.unbounded_send(message));
+    }
+}
+
+fn settings_of(object: &JsValue) -> Settings {
+    let number = |name: &str| Reflect::get(object, &name.into()).ok().and_then(|value| value.as_f64());
+    let count = |name: &str, otherwise: usize| number(name).map_or(otherwise, |value| value.max(1.0) as usize);
+    let usual = Settings::default();
+    Settings {
+        seed: number("seed").map_or(usual.seed, |seed| seed as u64),
+        epochs: count("epochs", usual.epochs),
+        batch_size: count("batchSize", usual.batch_size),
+        digits: [count("train", usual.digits[0]), count("test", usual.digits[1])],
+        tiny: Reflect::get(object, &"tiny".into()).is_ok_and(|value| value.is_truthy()),
+    }
+}
+
+/// The page, which is told things.
+#[derive(Clone)]
+struct Page(Function);
+
+impl Page {
+    fn tell(&self, kind: &str, facts: impl IntoIterator<Item = (&'static str, JsValue)>) {
+        let event = Object::new();
+        for (name, value) in [("kind", kind.into())].into_iter().chain(facts) {
+            // A plain object takes any property.
+            drop(Reflect::set(&event, &name.into(), &value));
+        }
+        // A page that throws has been told all the same.
+        drop(self.0.call1(&JsValue::NULL, &event));
+    }
+}
+
+/// What lives as long as the worker.
+struct Session {
+    inbox: UnboundedReceiver<Message>,
+    page: Page,
+    device: Option<Device>,
+    images: Option<[Images; 2]>,
+    training: Option<Training>,
+    /// What came during a training and is for after it.
+    later: Option<Message>,
+}
+
+/// One training, at work or at rest.
+struct Training {
+    settings: Settings,
+    model: Classifier,
+    data: [Images; 2],
+    snapshot: Option<Snapshot>,
+    pause_at: Option<usize>,
+}
+
+/// A training that can be gone on with, after so many steps.
+struct Snapshot {
+    step: usize,
+    file: Vec<u8>,
+}
+
+impl Session {
+    async fn serve(mut self) {
+        while let Some(message) = self.next().await {
+            if let Err(error) = self.obey(message).await {
+                self.page.tell("error", [("message", error.to_string().into())]);
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Option<Message> {
+        match self.later.take() {
+            Some(message) => Some(message),
+            None => self.inbox.next().await,
+        }
+    }
+
+    async fn obey(&mut self, message: Message) -> Result<()> {
+        match message {
+            Message::Start(settings) => {
+                self.training = Some(self.training_of(settings).await?);
+                self.train().await
+            }
+            Message::Restore(settings, file) => self.restore(settings, file).await,
+            Message::Resume => self.train().await,
+            Message::Images(files) => self.read_images(&files),
+            Message::PauseAt(step) => {
+                if let Some(training) = &mut self.training {
+                    training.pause_at = Some(step);
+                }
+                Ok(())
+            }
+            Message::Pause | Message::Stop => Ok(()),
+            Message::Save => match &self.training {
+                Some(Training { snapshot: Some(snapshot), model, .. }) => {
+                    tell_saved(&self.page, snapshot, model.base()).await
+                }
+                _ => Ok(()),
+            },
+            Message::Weights => match &self.training {
+                Some(training) => tell_weights(&self.page, training.model.base()).await,
+                None => Ok(()),
+            },
+            Message::Predict(pixels) => match &self.training {
+                Some(training) => tell_prediction(&self.page, training.model.base(), &pixels).await,
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// The device, opened when it is first needed and again when it was lost.
+    async fn device(&mut self) -> Result<Device> {
+        if let Some(device) = self.device.clone().filter(|device| device.check().is_ok()) {
+            return Ok(device);
+        }
+        let device = Device::new().await?;
+        let random = random_numbers(&device).await?;
+        self.page.tell("device", [("name", format!("{device:?}").into()), ("random", random.into())]);
+        self.device = Some(device.clone());
+        Ok(device)
+    }
+
+    async fn training_of(&mut self, settings: Settings) -> Result<Training> {
+        let data = self.images.clone().unwrap_or_else(|| settings.draw());
+        let device = self.device().await?;
+        let model = Classifier::new(&settings)?.on(&device);
+        Ok(Training { settings, model, data, snapshot: None, pause_at: None })
+    }
+
+    async fn restore(&mut self, settings: Settings, file: Vec<u8>) -> Result<()> {
+        let checkpoint = Checkpoint::from_bytes(&file)?;
+        let mut training = self.training_of(settings).await?;
+        training.model.restore(&checkpoint).await?;
+        let step = steps_of(&checkpoint);
+        training.snapshot = Some(Snapshot { step, file });
+        let weights = fingerprint(training.model.base().weights().await?);
+        self.page.tell("restored", [("step", step.into()), ("weights", weights.into())]);
+        self.training = Some(training);
+        Ok(())
+    }
+
+    fn read_images(&mut self, files: &[[Vec<u8>; 2]]) -> Result<()> {
+        let read = files.iter().map(|[images, labels]| Images::from_idx(images, labels)).collect::<Result<Vec<_>>>()?;
+        let mut sets = read.into_iter();
+        let Some(mut train) = sets.next() else { return Ok(()) };
+        let test = sets.next().unwrap_or_else(|| {
+            let kept = train.len() - train.len() / 6;
+            let (pixels, labels) =
+                (train.pixels.split_off(kept * train.rows * train.columns), train.labels.split_off(kept));
+            Images { pixels, labels, ..train }
+        });
+        for images in [&train, &test] {
+            if (images.rows, images.columns) != (28, 28) || images.is_empty() {
+                let what =
+                    format!("images of 28 by 28 pixels are wanted, these are {} by {}", images.rows, images.columns);
+                return Err(Error::Data { what });
+            }
+        }
+        self.page.tell("images", [("train", train.len().into()), ("test", test.len().into())]);
+        self.images = Some([train, test]);
+        Ok(())
+    }
+
+    /// Trains to the end, from the newest snapshot if there is one. A lost device costs the steps since then.
+    async fn train(&mut self) -> Result<()> {
+        let mut lost_at = None;
+        loop {
+            let device = self.device().await?;
+            let Some(training) = &mut self.training else { return Ok(()) };
+            let Err(error) = training.fit(&device, &mut self.inbox, &self.page, &mut self.later).await else {
+                return Ok(());
+            };
+            let lost = matches!(error, Error::DeviceLost { .. }) || device.check().is_err();
+            let step = training.snapshot.as_ref().map_or(0, |snapshot| snapshot.step);
+            if !lost || lost_at == Some(step) {
+                return Err(error);
+            }
+            lost_at = Some(step);
+            self.page.tell("lost", [("message", error.to_string().into()), ("step", step.into())]);
+            let device = self.device().await?;
+            if let Some(training) = &mut self.training {
+                training.model = Classifier::new(&training.settings)?.on(&device);
+            }
+        }
+    }
+}
+
+impl Training {
+    async fn fit(
+        &mut self,
+        device: &Device,
+        inbox: &mut UnboundedReceiver<Message>,
+        page: &Page,
+        later: &mut Option<Message>,
+    ) -> Result<()> {
+        let Settings { batch_size, epochs, seed, .. } = self.settings;
+        let [train, test] = &self.data;
+        let resume_from = match &self.snapshot {
+            Some(snapshot) => Some(Checkpoint::from_bytes(&snapshot.file)?),
+            None => None,
+        };
+        let batch = (Tensor::zeros([batch_size, 28, 28]), Tensor::zeros([batch_size]).cast(DType::I32));
+        let planned = self.model.memory(batch).await?.total();
+        let weights = fingerprint(self.model.base().weights().await?);
+        page.tell(
+            "begin",
+            [
+                ("step", resume_from.as_ref().map_or(0, steps_of).into()),
+                ("steps", train.len().div_ceil(batch_size).into()),
+                ("epochs", epochs.into()),
+                ("parameters", self.model.base().count_params().into()),
+                ("planned", (planned as f64).into()),
+                ("weights", weights.into()),
+            ],
+        );
+        let mut control = Control {
+            inbox,
+            page,
+            later,
+            device: device.clone(),
+            snapshot: &mut self.snapshot,
+            pause_at: &mut self.pause_at,
+            paused: false,
+            saving: false,
+            stopping: false,
+            asked: VecDeque::new(),
+            asked_at: Instant::now(),
+            coming: None,
+        };
+        let options = Fit {
+            batch_size,
+            epochs,
+            seed,
+            resume_from,
+            verbose: Verbose::Silent,
+            validation_data: Some((test.x(), test.y()).into()),
+            validation_batch_size: Some(250),
+            callbacks: vec![&mut control],
+            ..Fit::default()
+        };
+        self.model.fit((train.x(), train.y()), options).await?;
+        page.tell("end", []);
+        Ok(())
+    }
+}
+
+/// What happens between the steps of `fit`.
+struct Control<'a> {
+    inbox: &'a mut UnboundedReceiver<Message>,
+    page: &'a Page,
+    later: &'a mut Option<Message>,
+    device: Device,
+    snapshot: &'a mut Option<Snapshot>,
+    pause_at: &'a mut Option<usize>,
+    paused: bool,
+    /// What the next checkpoint is wanted for, besides being a snapshot.
+    saving: bool,
+    stopping: bool,
+    /// Numbers on their way back, with the step they belong to.
+    asked: VecDeque<(usize, Asked)>,
+    asked_at: Instant,
+    /// A snapshot on its way back.
+    coming: Option<(usize, AskedCheckpoint)>,
+}
+
+impl Control<'_> {
+    /// Asks for the newest numbers now and then, and passes on those that have come.
+    fn report(&mut self, run: &Run<'_>) -> Result<()> {
+        let step = run.epoch * run.steps + run.step;
+        if step <= ALL_OF || (self.asked.is_empty() && self.asked_at.elapsed() >= EVERY) {
+            self.asked_at = Instant::now();
+            self.asked.extend(run.logs().ask()?.map(|asked| (step, asked)));
+        }
+        self.pass_on()
+    }
+
+    fn pass_on(&mut self) -> Result<()> {
+        while let Some((step, asked)) = self.asked.front_mut() {
+            let Some(numbers) = asked.look()? else { break };
+            let number = |name: &str| numbers.iter().find(|entry| entry.0 == name).map_or(f32::NAN, |entry| entry.1);
+            let stats = self.device.stats();
+            self.page.tell(
+                "step",
+                [
+                    ("step", (*step).into()),
+                    ("loss", number("loss").into()),
+                    ("accuracy", number("accuracy").into()),
+                    ("batchLoss", number("batch_loss").into()),
+                    ("gradientNorm", number("gradient_norm").into()),
+                    ("memory", (stats.bytes_allocated as f64).into()),
+                    ("buffers", (stats.buffers as f64).into()),
+                    ("seconds", self.device.seconds_per_submission().into()),
+                ],
+            );
+            self.asked.pop_front();
+        }
+        if let Some((step, asked)) = &mut self.coming
+            && let Some(file) = asked.look()?
+        {
+            *self.snapshot = Some(Snapshot { step: *step, file });
+            self.coming = None;
+        }
+        Ok(())
+    }
+
+    /// Does what messages say; while paused, until one says to go on. `checkpoint` is of this very moment, where there is
+    /// one; what needs one otherwise asks `fit` for it, which comes back here.
+    async fn listen(&mut self, run: &mut Run<'_>, checkpoint: Option<&Checkpoint>) -> Result<()> {
+        loop {
+            let message = match self.inbox.try_recv() {
+                Ok(message) => Some(message),
+                Err(_) if self.paused => self.inbox.next().await,
+                Err(_) => return Ok(()),
+            };
+            match message {
+                None => return Ok(()),
+                Some(Message::Pause) => self.pause().await?,
+                Some(Message::PauseAt(step)) => *self.pause_at = Some(step),
+                Some(Message::Resume) => {
+                    self.paused = false;
+                    self.page.tell("resumed", []);
+                }
+                Some(Message::Weights) => tell_weights(self.page, run.network(0)?).await?,
+                Some(Message::Predict(pixels)) => tell_prediction(self.page, run.network(0)?, &pixels).await?,
+                Some(message @ (Message::Save | Message::Stop)) => {
+                    match message {
+                        Message::Save => self.saving = true,
+                        _ => self.stopping = true,
+                    }
+                    match checkpoint {
+                        Some(checkpoint) => self.keep(checkpoint, run).await?,
+                        None => run.checkpoint(),
+                    }
+                    if self.stopping || checkpoint.is_none() {
+                        return Ok(());
+                    }
+                }
+                // Another training is wanted: this one ends first.
+                Some(message) => {
+                    *self.later = Some(message);
+                    run.stop = true;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn pause(&mut self) -> Result<()> {
+        self.paused = true;
+        self.device.wait().await?;
+        self.pass_on()?;
+        self.page.tell("paused", []);
+        Ok(())
+    }
+
+    /// Waits for a checkpoint's bytes and does with them what was asked for.
+    async fn keep(&mut self, checkpoint: &Checkpoint, run: &mut Run<'_>) -> Result<()> {
+        self.coming = None;
+        let snapshot = Snapshot { step: steps_of(checkpoint), file: checkpoint.to_bytes().await? };
+        if std::mem::take(&mut self.saving) {
+            tell_saved(self.page, &snapshot, run.network(0)?).await?;
+        }
+        *self.snapshot = Some(snapshot);
+        run.stop |= self.stopping;
+        Ok(())
+    }
+}
+
+impl Callback for Control<'_> {
+    fn on_batch_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
+        Box::pin(async move {
+            self.report(run)?;
+            let step = run.epoch * run.steps + run.step;
+            if step.is_multiple_of(SNAPSHOT) {
+                run.checkpoint();
+            }
+            if *self.pause_at == Some(step) {
+                self.pause().await?;
+            }
+            self.listen(run, None).await
+        })
+    }
+
+    fn on_epoch_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
+        Box::pin(async move {
+            let score = |name: &str| JsValue::from(run.scores.get(name).unwrap_or(f64::NAN));
+            self.page.tell(
+                "epoch",
+                [
+                    ("epoch", (run.epoch + 1).into()),
+                    ("step", (run.epoch * run.steps + run.step).into()),
+                    ("loss", score("loss")),
+                    ("accuracy", score("accuracy")),
+                    ("testLoss", score("val_loss")),
+                    ("testAccuracy", score("val_accuracy")),
+                ],
+            );
+            if !run.stop {
+                run.checkpoint();
+            }
+            Ok(())
+        })
+    }
+
+    fn on_checkpoint<'a>(&'a mut self, checkpoint: &'a Checkpoint, run: &'a mut Run<'_>) -> Hook<'a> {
+        Box::pin(async move {
+            if self.saving || self.stopping {
+                self.keep(checkpoint, run).await?;
+            } else {
+                self.coming = Some((steps_of(checkpoint), checkpoint.ask()?));
+            }
+            self.listen(run, Some(checkpoint)).await
+        })
+    }
+
+    fn on_train_end<'a>(&'a mut self, _: &'a mut Run<'_>) -> Hook<'a> {
+        Box::pin(async move {
+            self.device.wait().await?;
+            if let Some((step, asked)) = self.coming.take() {
+                *self.snapshot = Some(Snapshot { step, file: asked.wait().await? });
+            }
+            self.pass_on()
+        })
+    }
+}
+
+/// Steps that were taken before a checkpoint.
+fn steps_of(checkpoint: &Checkpoint) -> usize {
+    checkpoint.progress().map_or(0, |progress| progress.epoch * progress.order.steps + progress.step)
+}
+
+async fn tell_saved(page: &Page, snapshot: &Snapshot, network: &Functional) -> Result<()> {
+    let weights = fingerprint(network.weights().await?);
+    page.tell(
+        "saved",
+        [
+            ("step", snapshot.step.into()),
+            ("file", Uint8Array::from(snapshot.file.as_slice()).into()),
+            ("weights", weights.into()),
+        ],
+    );
+    Ok(())
+}
+
+async fn tell_weights(page: &Page, network: &Functional) -> Result<()> {
+    page.tell("weights", [("file", Uint8Array::from(network.weights().await?.as_slice()).into())]);
+    Ok(())
+}
+
+/// Probabilities of the ten digits.
+async fn tell_prediction(page: &Page, network: &Functional, pixels: &[f32]) -> Result<()> {
+    let logits = network.predict_on_batch(Tensor::new(pixels, [1, 28, 28])).await?.read::<f32>().await?;
+    let highest = logits.iter().copied().fold(f32::MIN, f32::max);
+    let odds: Vec<f32> = logits.iter().map(|logit| (logit - highest).exp()).collect();
+    let sum: f32 = odds.iter().sum();
+    let probabilities: Vec<f32> = odds.iter().map(|odds| odds / sum).collect();
+    page.tell("prediction", [("probabilities", Float32Array::from(probabilities.as_slice()).into())]);
+    Ok(())
+}
