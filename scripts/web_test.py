@@ -160,7 +160,7 @@ def first_steps(page, native):
 
 
 def training(page, options):
-    page.open()
+    page.open({"epochs": 2})
     page.click("start")
     if options.native:
         print(f"first 20 steps: {first_steps(page, options.native)}", flush=True)
@@ -276,7 +276,7 @@ def files(page):
         page.call("DOM.setFileInputFiles", nodeId=node, files=paths)
         check(page.event("images") | {"heap": 0} == {"kind": "images", "train": 100, "test": 20, "heap": 0}, "wrong images")
     page.click("start")
-    check(page.event("begin")["steps"] == 2, "the images given are not what is trained on")
+    check(page.event("begin")["steps"] == 4, "the images given are not what is trained on")
     page.wait_for("done")
     print("IDX files: read and trained on", flush=True)
 
@@ -303,8 +303,8 @@ def main():
     options = parser.parse_args()
     path = browser.find_browser()
     if path is None:
-        print("SKIPPED: no Chromium or Chrome found; install one, or name it in CHROME")
-        return 0
+        print("FAIL no Chromium or Chrome found: install one, or name it in CHROME")
+        return 1
 
     handler = functools.partial(browser.Handler, directory=options.site)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)

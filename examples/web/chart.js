@@ -5,7 +5,7 @@ const MOST = 2000;
 
 export class Chart {
   /** `series`: { name: { color: '--css-variable', dots, faint } }; `range`: [lowest, highest], or nothing to fit the data. */
-  constructor(canvas, series, { range, format = value => value.toPrecision(3) } = {}) {
+  constructor(canvas, series, { range, format = value => value.toFixed(2) } = {}) {
     Object.assign(this, { canvas, series, range, format });
     this.clear();
     new ResizeObserver(() => this.redraw()).observe(canvas);
@@ -23,8 +23,8 @@ export class Chart {
     this.redraw();
   }
 
+  /** A value that is no number is a gap in the line. */
   add(name, step, value) {
-    if (!Number.isFinite(value)) return;
     const points = this.points[name];
     points.push([step, value]);
     if (points.length > MOST) this.points[name] = points.filter((_, index) => index % 2 === 1);
@@ -49,7 +49,7 @@ export class Chart {
 
     const all = Object.values(this.points).flat();
     const last = all.reduce((most, [x]) => Math.max(most, x), 10);
-    const [low, high] = this.range ?? [0, all.reduce((most, [, y]) => Math.max(most, y), 1e-3) * 1.05];
+    const [low, high] = this.range ?? [0, all.reduce((most, [, y]) => y > most ? y : most, 0) * 1.05 || 2.5];
     const left = 38, right = 8, top = 8, bottom = 20;
     const x = step => left + (width - left - right) * step / last;
     const y = value => top + (height - top - bottom) * (1 - (Math.min(value, high) - low) / (high - low));
@@ -76,7 +76,11 @@ export class Chart {
       c.lineWidth = faint ? 1 : 2;
       c.lineJoin = 'round';
       c.beginPath();
-      this.points[name].forEach(([step, value], i) => c[i ? 'lineTo' : 'moveTo'](x(step), y(value)));
+      let drawn = false;
+      for (const [step, value] of this.points[name]) {
+        if (!Number.isNaN(value)) c[drawn ? 'lineTo' : 'moveTo'](x(step), y(value));
+        drawn = !Number.isNaN(value);
+      }
       c.stroke();
       if (dots) for (const [step, value] of this.points[name]) {
         c.beginPath(); c.arc(x(step), y(value), 3.5, 0, 7); c.fill();

@@ -17,7 +17,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { seed: 1, epochs: 5, batch_size: 64, digits: [6400, 1000], tiny: false }
+        Settings { seed: 1, epochs: 5, batch_size: 32, digits: [6400, 1000], tiny: false }
     }
 }
 

@@ -23,7 +23,9 @@ const charts = {
 };
 
 const pad = new Pad($('pad'), ask);
-for (let digit = 0; digit < 10; digit++) $('bars').append(Object.assign(document.createElement('li'), { textContent: digit }));
+for (let digit = 0; digit < 10; digit++) {
+  $('bars').append(Object.assign(document.createElement('li'), { textContent: digit }));
+}
 
 const send = (...message) => worker.postMessage(message);
 
@@ -73,8 +75,6 @@ function show(curves) {
 let mark = null;
 
 const heard = {
-  device({ name }) { $('adapter').textContent = name; },
-
   begin(event) {
     ({ steps, epochs, step } = event);
     for (const chart of Object.values(charts)) chart.cut(step);
@@ -106,6 +106,8 @@ const heard = {
   epoch(event) {
     charts.loss.add('test', event.step, event.testLoss);
     charts.accuracy.add('test', event.step, event.testAccuracy);
+    // The means start over.
+    for (const chart of Object.values(charts)) chart.add('mean', event.step, NaN);
     $('score').textContent = `${(100 * event.testAccuracy).toFixed(1)} %`;
     mark = null;
     ask(pad.pixels());
@@ -113,7 +115,12 @@ const heard = {
 
   paused() { become('paused'); mark = null; },
   resumed() { become('training'); },
-  end() { become('done', step < steps * epochs ? 'stopped' : 'done'); ask(pad.pixels()); },
+  end(event) {
+    ({ step } = event);
+    become('done', step < steps * epochs ? 'stopped' : 'done');
+    progress();
+    ask(pad.pixels());
+  },
 
   prediction({ probabilities }) {
     const best = probabilities.indexOf(Math.max(...probabilities));
@@ -222,6 +229,10 @@ $('clear').onclick = () => pad.clear();
 // ---- data of one's own
 
 async function take(files) {
+  if ($('start').disabled) {
+    $('dataset').textContent = 'Stop the training first; then drop the files again.';
+    return;
+  }
   const named = pattern => [...files].find(file => pattern.test(file.name));
   const train = named(/train.*images/) ?? named(/^(?!t10k|test).*images/);
   const labels = named(/train.*labels/) ?? named(/^(?!t10k|test).*labels/);
@@ -258,6 +269,9 @@ async function start() {
     ]);
     return;
   }
+  const { vendor, architecture, description } = adapter.info;
+  $('adapter').textContent = `GPU: ${[description || vendor, architecture].filter(Boolean).join(', ') || 'unnamed'}`
+    + (adapter.info.isFallbackAdapter ? ' (software: a real GPU is much faster)' : '');
   worker = new Worker('worker.js', { type: 'module', name: testing ? 'test' : 'training' });
   worker.onmessage = ({ data }) => {
     seen[data.kind] = data;

@@ -50,7 +50,8 @@ impl Trainer {
     #[wasm_bindgen(constructor)]
     pub fn new(report: Function) -> Trainer {
         let (sender, inbox) = unbounded();
-        let session = Session { inbox, page: Page(report), device: None, images: None, training: None, later: None };
+        let shared = Shared { inbox, page: Page(report), pause_at: None, later: None, snapshot: None };
+        let session = Session { shared, device: None, images: None, training: None };
         wasm_bindgen_futures::spawn_local(session.serve());
         Trainer(sender)
     }
@@ -145,13 +146,22 @@ impl Page {
 
 /// What lives as long as the worker.
 struct Session {
-    inbox: UnboundedReceiver<Message>,
-    page: Page,
+    shared: Shared,
     device: Option<Device>,
     images: Option<[Images; 2]>,
     training: Option<Training>,
+}
+
+/// What the session lends to a training while it runs.
+struct Shared {
+    inbox: UnboundedReceiver<Message>,
+    page: Page,
+    /// The step to pause after.
+    pause_at: Option<usize>,
     /// What came during a training and is for after it.
     later: Option<Message>,
+    /// Where the training goes on after a restore or the loss of its device.
+    snapshot: Option<Snapshot>,
 }
 
 /// One training, at work or at rest.
@@ -159,8 +169,6 @@ struct Training {
     settings: Settings,
     model: Classifier,
     data: [Images; 2],
-    snapshot: Option<Snapshot>,
-    pause_at: Option<usize>,
 }
 
 /// A training that can be gone on with, after so many steps.
@@ -173,48 +181,42 @@ impl Session {
     async fn serve(mut self) {
         while let Some(message) = self.next().await {
             if let Err(error) = self.obey(message).await {
-                self.page.tell("error", [("message", error.to_string().into())]);
+                self.shared.page.tell("error", [("message", error.to_string().into())]);
             }
         }
     }
 
     async fn next(&mut self) -> Option<Message> {
-        match self.later.take() {
+        match self.shared.later.take() {
             Some(message) => Some(message),
-            None => self.inbox.next().await,
+            None => self.shared.inbox.next().await,
         }
     }
 
     async fn obey(&mut self, message: Message) -> Result<()> {
-        match message {
-            Message::Start(settings) => {
+        let page = self.shared.page.clone();
+        match (message, &self.training) {
+            (Message::Start(settings), _) => {
+                self.shared.snapshot = None;
                 self.training = Some(self.training_of(settings).await?);
                 self.train().await
             }
-            Message::Restore(settings, file) => self.restore(settings, file).await,
-            Message::Resume => self.train().await,
-            Message::Images(files) => self.read_images(&files),
-            Message::PauseAt(step) => {
-                if let Some(training) = &mut self.training {
-                    training.pause_at = Some(step);
-                }
+            (Message::Restore(settings, file), _) => self.restore(settings, file).await,
+            (Message::Images(files), _) => self.read_images(&files),
+            (Message::PauseAt(step), _) => {
+                self.shared.pause_at = Some(step);
                 Ok(())
             }
-            Message::Pause | Message::Stop => Ok(()),
-            Message::Save => match &self.training {
-                Some(Training { snapshot: Some(snapshot), model, .. }) => {
-                    tell_saved(&self.page, snapshot, model.base()).await
-                }
-                _ => Ok(()),
-            },
-            Message::Weights => match &self.training {
-                Some(training) => tell_weights(&self.page, training.model.base()).await,
+            (Message::Resume, Some(_)) => self.train().await,
+            (Message::Save, Some(training)) => match &self.shared.snapshot {
+                Some(snapshot) => tell_saved(&page, snapshot, training.model.base()).await,
                 None => Ok(()),
             },
-            Message::Predict(pixels) => match &self.training {
-                Some(training) => tell_prediction(&self.page, training.model.base(), &pixels).await,
-                None => Ok(()),
-            },
+            (Message::Weights, Some(training)) => tell_weights(&page, training.model.base()).await,
+            (Message::Predict(pixels), Some(training)) => tell_prediction(&page, training.model.base(), &pixels).await,
+            // Nothing is going on that this could be about.
+            (Message::Pause | Message::Stop | Message::Resume, _) => Ok(()),
+            (Message::Save | Message::Weights | Message::Predict(_), None) => Ok(()),
         }
     }
 
@@ -225,7 +227,7 @@ impl Session {
         }
         let device = Device::new().await?;
         let random = random_numbers(&device).await?;
-        self.page.tell("device", [("name", format!("{device:?}").into()), ("random", random.into())]);
+        self.shared.page.tell("device", [("random", random.into())]);
         self.device = Some(device.clone());
         Ok(device)
     }
@@ -234,7 +236,7 @@ impl Session {
         let data = self.images.clone().unwrap_or_else(|| settings.draw());
         let device = self.device().await?;
         let model = Classifier::new(&settings)?.on(&device);
-        Ok(Training { settings, model, data, snapshot: None, pause_at: None })
+        Ok(Training { settings, model, data })
     }
 
     async fn restore(&mut self, settings: Settings, file: Vec<u8>) -> Result<()> {
@@ -242,9 +244,9 @@ impl Session {
         let mut training = self.training_of(settings).await?;
         training.model.restore(&checkpoint).await?;
         let step = steps_of(&checkpoint);
-        training.snapshot = Some(Snapshot { step, file });
+        self.shared.snapshot = Some(Snapshot { step, file });
         let weights = fingerprint(training.model.base().weights().await?);
-        self.page.tell("restored", [("step", step.into()), ("weights", weights.into())]);
+        self.shared.page.tell("restored", [("step", step.into()), ("weights", weights.into())]);
         self.training = Some(training);
         Ok(())
     }
@@ -266,7 +268,7 @@ impl Session {
                 return Err(Error::Data { what });
             }
         }
-        self.page.tell("images", [("train", train.len().into()), ("test", test.len().into())]);
+        self.shared.page.tell("images", [("train", train.len().into()), ("test", test.len().into())]);
         self.images = Some([train, test]);
         Ok(())
     }
@@ -277,16 +279,14 @@ impl Session {
         loop {
             let device = self.device().await?;
             let Some(training) = &mut self.training else { return Ok(()) };
-            let Err(error) = training.fit(&device, &mut self.inbox, &self.page, &mut self.later).await else {
-                return Ok(());
-            };
+            let Err(error) = training.fit(&device, &mut self.shared).await else { return Ok(()) };
             let lost = matches!(error, Error::DeviceLost { .. }) || device.check().is_err();
-            let step = training.snapshot.as_ref().map_or(0, |snapshot| snapshot.step);
+            let step = self.shared.snapshot.as_ref().map_or(0, |snapshot| snapshot.step);
             if !lost || lost_at == Some(step) {
                 return Err(error);
             }
             lost_at = Some(step);
-            self.page.tell("lost", [("message", error.to_string().into()), ("step", step.into())]);
+            self.shared.page.tell("lost", [("message", error.to_string().into()), ("step", step.into())]);
             let device = self.device().await?;
             if let Some(training) = &mut self.training {
                 training.model = Classifier::new(&training.settings)?.on(&device);
@@ -296,23 +296,17 @@ impl Session {
 }
 
 impl Training {
-    async fn fit(
-        &mut self,
-        device: &Device,
-        inbox: &mut UnboundedReceiver<Message>,
-        page: &Page,
-        later: &mut Option<Message>,
-    ) -> Result<()> {
+    async fn fit(&mut self, device: &Device, shared: &mut Shared) -> Result<()> {
         let Settings { batch_size, epochs, seed, .. } = self.settings;
         let [train, test] = &self.data;
-        let resume_from = match &self.snapshot {
+        let resume_from = match &shared.snapshot {
             Some(snapshot) => Some(Checkpoint::from_bytes(&snapshot.file)?),
             None => None,
         };
         let batch = (Tensor::zeros([batch_size, 28, 28]), Tensor::zeros([batch_size]).cast(DType::I32));
         let planned = self.model.memory(batch).await?.total();
         let weights = fingerprint(self.model.base().weights().await?);
-        page.tell(
+        shared.page.tell(
             "begin",
             [
                 ("step", resume_from.as_ref().map_or(0, steps_of).into()),
@@ -324,12 +318,8 @@ impl Training {
             ],
         );
         let mut control = Control {
-            inbox,
-            page,
-            later,
+            shared,
             device: device.clone(),
-            snapshot: &mut self.snapshot,
-            pause_at: &mut self.pause_at,
             paused: false,
             saving: false,
             stopping: false,
@@ -349,19 +339,14 @@ impl Training {
             ..Fit::default()
         };
         self.model.fit((train.x(), train.y()), options).await?;
-        page.tell("end", []);
         Ok(())
     }
 }
 
 /// What happens between the steps of `fit`.
 struct Control<'a> {
-    inbox: &'a mut UnboundedReceiver<Message>,
-    page: &'a Page,
-    later: &'a mut Option<Message>,
+    shared: &'a mut Shared,
     device: Device,
-    snapshot: &'a mut Option<Snapshot>,
-    pause_at: &'a mut Option<usize>,
     paused: bool,
     /// What the next checkpoint is wanted for, besides being a snapshot.
     saving: bool,
@@ -389,7 +374,7 @@ impl Control<'_> {
             let Some(numbers) = asked.look()? else { break };
             let number = |name: &str| numbers.iter().find(|entry| entry.0 == name).map_or(f32::NAN, |entry| entry.1);
             let stats = self.device.stats();
-            self.page.tell(
+            self.shared.page.tell(
                 "step",
                 [
                     ("step", (*step).into()),
@@ -407,7 +392,7 @@ impl Control<'_> {
         if let Some((step, asked)) = &mut self.coming
             && let Some(file) = asked.look()?
         {
-            *self.snapshot = Some(Snapshot { step: *step, file });
+            self.shared.snapshot = Some(Snapshot { step: *step, file });
             self.coming = None;
         }
         Ok(())
@@ -417,21 +402,21 @@ impl Control<'_> {
     /// one; what needs one otherwise asks `fit` for it, which comes back here.
     async fn listen(&mut self, run: &mut Run<'_>, checkpoint: Option<&Checkpoint>) -> Result<()> {
         loop {
-            let message = match self.inbox.try_recv() {
+            let message = match self.shared.inbox.try_recv() {
                 Ok(message) => Some(message),
-                Err(_) if self.paused => self.inbox.next().await,
+                Err(_) if self.paused => self.shared.inbox.next().await,
                 Err(_) => return Ok(()),
             };
             match message {
                 None => return Ok(()),
                 Some(Message::Pause) => self.pause().await?,
-                Some(Message::PauseAt(step)) => *self.pause_at = Some(step),
+                Some(Message::PauseAt(step)) => self.shared.pause_at = Some(step),
                 Some(Message::Resume) => {
                     self.paused = false;
-                    self.page.tell("resumed", []);
+                    self.shared.page.tell("resumed", []);
                 }
-                Some(Message::Weights) => tell_weights(self.page, run.network(0)?).await?,
-                Some(Message::Predict(pixels)) => tell_prediction(self.page, run.network(0)?, &pixels).await?,
+                Some(Message::Weights) => tell_weights(&self.shared.page, run.network(0)?).await?,
+                Some(Message::Predict(pixels)) => tell_prediction(&self.shared.page, run.network(0)?, &pixels).await?,
                 Some(message @ (Message::Save | Message::Stop)) => {
                     match message {
                         Message::Save => self.saving = true,
@@ -447,7 +432,7 @@ impl Control<'_> {
                 }
                 // Another training is wanted: this one ends first.
                 Some(message) => {
-                    *self.later = Some(message);
+                    self.shared.later = Some(message);
                     run.stop = true;
                     return Ok(());
                 }
@@ -459,7 +444,7 @@ impl Control<'_> {
         self.paused = true;
         self.device.wait().await?;
         self.pass_on()?;
-        self.page.tell("paused", []);
+        self.shared.page.tell("paused", []);
         Ok(())
     }
 
@@ -468,9 +453,9 @@ impl Control<'_> {
         self.coming = None;
         let snapshot = Snapshot { step: steps_of(checkpoint), file: checkpoint.to_bytes().await? };
         if std::mem::take(&mut self.saving) {
-            tell_saved(self.page, &snapshot, run.network(0)?).await?;
+            tell_saved(&self.shared.page, &snapshot, run.network(0)?).await?;
         }
-        *self.snapshot = Some(snapshot);
+        self.shared.snapshot = Some(snapshot);
         run.stop |= self.stopping;
         Ok(())
     }
@@ -484,7 +469,7 @@ impl Callback for Control<'_> {
             if step.is_multiple_of(SNAPSHOT) {
                 run.checkpoint();
             }
-            if *self.pause_at == Some(step) {
+            if self.shared.pause_at == Some(step) {
                 self.pause().await?;
             }
             self.listen(run, None).await
@@ -494,7 +479,7 @@ impl Callback for Control<'_> {
     fn on_epoch_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
         Box::pin(async move {
             let score = |name: &str| JsValue::from(run.scores.get(name).unwrap_or(f64::NAN));
-            self.page.tell(
+            self.shared.page.tell(
                 "epoch",
                 [
                     ("epoch", (run.epoch + 1).into()),
@@ -523,13 +508,15 @@ impl Callback for Control<'_> {
         })
     }
 
-    fn on_train_end<'a>(&'a mut self, _: &'a mut Run<'_>) -> Hook<'a> {
+    fn on_train_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
         Box::pin(async move {
             self.device.wait().await?;
             if let Some((step, asked)) = self.coming.take() {
-                *self.snapshot = Some(Snapshot { step, file: asked.wait().await? });
+                self.shared.snapshot = Some(Snapshot { step, file: asked.wait().await? });
             }
-            self.pass_on()
+            self.pass_on()?;
+            self.shared.page.tell("end", [("step", (run.epoch * run.steps + run.step).into())]);
+            Ok(())
         })
     }
 }

@@ -62,6 +62,9 @@ fn web(example: &str, page: Option<&Path>) -> Result<()> {
         .web(true)?
         // Otherwise init() without an argument does not know where its own wasm lies.
         .omit_default_module_path(false)
+        // A quarter of a megabyte of function names; the glue has its own.
+        .remove_name_section(true)
+        .remove_producers_section(true)
         .generate(&site)?;
     if site_of_its_own {
         for file in std::fs::read_dir(folder)? {
