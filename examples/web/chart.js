@@ -50,7 +50,7 @@ export class Chart {
     const all = Object.values(this.points).flat();
     const last = all.reduce((most, [x]) => Math.max(most, x), 10);
     const [low, high] = this.range ?? [0, all.reduce((most, [, y]) => y > most ? y : most, 0) * 1.05 || 2.5];
-    const left = 38, right = 8, top = 8, bottom = 20;
+    const left = 42, right = 8, top = 8, bottom = 20;
     const x = step => left + (width - left - right) * step / last;
     const y = value => top + (height - top - bottom) * (1 - (Math.min(value, high) - low) / (high - low));
 

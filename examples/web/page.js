@@ -86,6 +86,10 @@ const heard = {
   },
 
   step(event) {
+    // The means of an epoch start over with it, and so does their line.
+    if (Math.ceil(event.step / steps) !== Math.ceil(step / steps)) {
+      for (const chart of Object.values(charts)) chart.add('mean', step, NaN);
+    }
     step = event.step;
     charts.loss.add('batch', step, event.batchLoss);
     charts.loss.add('mean', step, event.loss);
@@ -106,8 +110,6 @@ const heard = {
   epoch(event) {
     charts.loss.add('test', event.step, event.testLoss);
     charts.accuracy.add('test', event.step, event.testAccuracy);
-    // The means start over.
-    for (const chart of Object.values(charts)) chart.add('mean', event.step, NaN);
     $('score').textContent = `${(100 * event.testAccuracy).toFixed(1)} %`;
     mark = null;
     ask(pad.pixels());

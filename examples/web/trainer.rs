@@ -40,6 +40,38 @@ enum Message {
     Predict(Vec<f32>),
 }
 
+#[wasm_bindgen(typescript_custom_section)]
+const TYPES: &str = r#"
+/** What a training depends on; what is left out has its usual value. */
+export interface Settings {
+  seed?: number;
+  epochs?: number;
+  batchSize?: number;
+  /** Digits to draw, to train on and to test on, where no images were given. */
+  train?: number;
+  test?: number;
+  /** A single layer instead of the network of convolutions. */
+  tiny?: boolean;
+}
+
+/** What a trainer reports. Steps are counted over all epochs, memory in bytes. */
+export type Report =
+  | { kind: 'device', random: string }
+  | { kind: 'begin', step: number, steps: number, epochs: number, parameters: number, planned: number, weights: string }
+  | { kind: 'step', step: number, loss: number, accuracy: number, batchLoss: number, gradientNorm: number,
+      memory: number, buffers: number, seconds?: number }
+  | { kind: 'epoch', epoch: number, step: number, loss: number, accuracy: number, testLoss: number, testAccuracy: number }
+  | { kind: 'paused' | 'resumed' }
+  | { kind: 'end', step: number }
+  | { kind: 'prediction', probabilities: Float32Array }
+  | { kind: 'saved', step: number, file: Uint8Array, weights: string }
+  | { kind: 'restored', step: number, weights: string }
+  | { kind: 'weights', file: Uint8Array }
+  | { kind: 'images', train: number, test: number }
+  | { kind: 'lost', step: number, message: string }
+  | { kind: 'error', message: string };
+"#;
+
 /// A training in this worker. Each method sends a message and returns at once; answers come to `report`, as objects with
 /// a `kind`.
 #[wasm_bindgen]
@@ -48,7 +80,7 @@ pub struct Trainer(UnboundedSender<Message>);
 #[wasm_bindgen]
 impl Trainer {
     #[wasm_bindgen(constructor)]
-    pub fn new(report: Function) -> Trainer {
+    pub fn new(#[wasm_bindgen(unchecked_param_type = "(report: Report) => void")] report: Function) -> Trainer {
         let (sender, inbox) = unbounded();
         let shared = Shared { inbox, page: Page(report), pause_at: None, later: None, snapshot: None };
         let session = Session { shared, device: None, images: None, training: None };
@@ -56,13 +88,13 @@ impl Trainer {
         Trainer(sender)
     }
 
-    /// Trains anew. `settings` may have `seed`, `epochs`, `batchSize`, `train`, `test` (digits to draw) and `tiny`.
-    pub fn start(&self, settings: &JsValue) {
+    /// Trains anew.
+    pub fn start(&self, #[wasm_bindgen(unchecked_param_type = "Settings")] settings: &JsValue) {
         self.send(Message::Start(settings_of(settings)));
     }
 
     /// Takes up a saved training, with the settings it was started with; `resume` lets it go on.
-    pub fn restore(&self, settings: &JsValue, file: Vec<u8>) {
+    pub fn restore(&self, #[wasm_bindgen(unchecked_param_type = "Settings")] settings: &JsValue, file: Vec<u8>) {
         self.send(Message::Restore(settings_of(settings), file));
     }
 

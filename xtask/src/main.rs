@@ -65,6 +65,7 @@ fn web(example: &str, page: Option<&Path>) -> Result<()> {
         // A quarter of a megabyte of function names; the glue has its own.
         .remove_name_section(true)
         .remove_producers_section(true)
+        .typescript(true)
         .generate(&site)?;
     if site_of_its_own {
         for file in std::fs::read_dir(folder)? {
