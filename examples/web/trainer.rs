@@ -531,6 +531,7 @@ impl Callback for Control<'_> {
 
     fn on_checkpoint<'a>(&'a mut self, checkpoint: &'a Checkpoint, run: &'a mut Run<'_>) -> Hook<'a> {
         Box::pin(async move {
+            self.pass_on()?;
             if self.saving || self.stopping {
                 self.keep(checkpoint, run).await?;
             } else {
