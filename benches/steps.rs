@@ -4,11 +4,20 @@
 //! host. Steps are queued as `fit` queues them and the device is waited for at both ends of a timed block; the figure is
 //! the median over blocks. `_read` reads the loss back after every step, `_k16` hands sixteen steps to the device in one
 //! submission. Dispatches and submissions are counted by the device's own counters, and by the Vulkan layer vkcount
-//! where VKCOUNT_FILE names its file. `--plan` prints each plan, `--profile` the time of each dispatch.
+//! where VKCOUNT_FILE names its file. `--plan` prints each plan, `--profile` the time of each dispatch, `--texts` all
+//! kernels without timing them.
 //!
 //! `fit_seed` is what `fit` adds to a step: the model of `step_seed` through `fit`, against the same steps replayed from
 //! batches that lie ready, in blocks that alternate. `--learn=FILE` trains the model of `step_tfm` on a text instead of
 //! timing anything, and prints the loss as it goes.
+//!
+//! `cold_mlp` and `warm_mlp` are first steps, see `steps/first.rs`; `--host` prints what the host does for a step, and
+//! the eager form of one, see `steps/host.rs`.
+
+#[path = "steps/first.rs"]
+mod first;
+#[path = "steps/host.rs"]
+mod host;
 
 use std::time::Instant;
 
@@ -288,6 +297,16 @@ fn run(case: &Case, way: Way, flags: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// The plan of a case and all of its kernels, to compare what two versions of the compiler make.
+fn texts(case: &Case) -> Result<()> {
+    let (mut step, mut state) = (Step::new(&Device::blocking()?), case.state()?);
+    step.run(&mut state, &case.batch, |state: State, batch| case.step(state, batch))?;
+    let plan = step.plan().cloned().unwrap_or_default();
+    println!("{}\n{plan}", case.name);
+    plan.lines.iter().for_each(|line| println!("// {}\n{}", line.label, line.source));
+    Ok(())
+}
+
 /// The steps of so many epochs through `fit`, and as bare replays.
 fn fit_overhead(case: &Case) -> Result<()> {
     const EPOCHS: usize = 20;
@@ -354,6 +373,22 @@ fn main() -> Result<()> {
     if let Some(file) = flags.iter().find_map(|flag| flag.strip_prefix("--learn=")) {
         return learn(&tfm()?, file);
     }
+    if first::is_child(&flags, mlp)? {
+        return Ok(());
+    }
+    if flags.iter().any(|flag| flag == "--host") {
+        let wanted = |case: &Case| names.is_empty() || names.iter().any(|name| name == case.name);
+        for case in [seed()?, mlp()?, cnn()?, tfm()?].iter().filter(|case| wanted(case)) {
+            // One device: a batch that was moved to it stays there.
+            let device = Device::blocking()?;
+            host::run(case, &device)?;
+            host::eager(case, &device, 9)?;
+        }
+        return host::synthetic();
+    }
+    if flags.iter().any(|flag| flag == "--texts") {
+        return [seed()?, mlp()?, cnn()?, tfm()?].iter().try_for_each(texts);
+    }
     for case in [seed()?, mlp()?, cnn()?, tfm()?] {
         for (way, suffix) in [(Way::Queued, ""), (Way::Read, "_read"), (Way::Fused(16), "_k16")] {
             let name = format!("{}{suffix}", case.name);
@@ -361,6 +396,9 @@ fn main() -> Result<()> {
                 run(&case, way, &flags)?;
             }
         }
+    }
+    if names.is_empty() || names.iter().any(|name| name == "cold_mlp" || name == "warm_mlp") {
+        first::run();
     }
     if names.is_empty() || names.iter().any(|name| name == "fit_seed") {
         fit_overhead(&seed()?)?;

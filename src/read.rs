@@ -1,8 +1,8 @@
 //! Reading tensors: the eager side of the same compiler.
 //!
-//! Floor 1. Reading a tensor that has no value yet compiles just what it needs through the passes a step goes
-//! through, runs it once, and remembers the value; its history is then let go. What merely views host data is read where
-//! it lies. Deliberately absent: eager kernels.
+//! Floor 1. Reading a tensor that has no value yet compiles what it needs, and in a large graph what else the program holds
+//! there, through the passes a step goes through, runs it once, and remembers the values; their history is then let go.
+//! What merely views host data is read where it lies. Deliberately absent: eager kernels.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,14 +11,37 @@ use std::rc::Rc;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Range, Reading};
-use crate::graph::{Lowering, Slot, Spec, Tensor, Value, View};
+use crate::graph::{Lowering, Slot, Spec, Tensor, Value, View, is_taping, pending};
 use crate::lower::program::{Id, Kind, Val};
 use crate::lower::recording::Recording;
 use crate::lower::{Compiled, Options, Request, Target, compile};
 use crate::plan::{Bound, Plan};
 use crate::step::Transfer;
 
+/// Graphs of more nodes than this are computed once: see [`evaluate`].
+const LONG: usize = 128;
+
+/// Evaluates tensors that a program goes on computing with and has not read; whether it could. What cannot be stays as it
+/// is, and whoever reads it learns why.
+pub(crate) fn flush(tensors: &[Tensor]) -> bool {
+    let flushed: Result<()> = tensors.iter().try_for_each(|tensor| match device_of(tensor)? {
+        Some(device) => {
+            evaluate(&device, std::slice::from_ref(tensor), &Options::default())?;
+            // A loop may be faster than the device, and what is queued takes memory too.
+            #[cfg(not(target_arch = "wasm32"))]
+            pollster::block_on(device.ready())?;
+            Ok(())
+        }
+        None => Ok(()),
+    });
+    flushed.inspect_err(|why| log::debug!("a long chain is not evaluated yet: {why}")).is_ok()
+}
+
 /// Computes tensors on `device` in one submission, without waiting. Returns the plan, if anything was to be done.
+///
+/// What is on the way is not stored, and computed again by whoever reads it. In a large graph that would be much, so what
+/// a program still holds there is computed together: a training step on real tensors whose loss is read leaves its new
+/// state computed too, though nobody reads that.
 pub fn evaluate(device: &Device, tensors: &[Tensor], options: &Options) -> Result<Option<Plan>> {
     let mut wanted: Vec<Tensor> = Vec::new();
     for tensor in tensors {
@@ -31,13 +54,44 @@ pub fn evaluate(device: &Device, tensors: &[Tensor], options: &Options) -> Resul
         return Ok(None);
     }
     let recording = Recording::of(&wanted)?;
-    for node in recording.nodes() {
-        if (0..node.outputs().len()).any(|output| node.value(output).placeholder) {
-            let (asked, _) = wanted[0].node()?;
-            return Err(Error::ReadInsideStep { op: asked.op().name().into(), place: asked.place().clone() });
+    if recording.nodes().iter().any(|node| node.is_stand_in()) {
+        let (asked, _) = wanted[0].node()?;
+        return Err(Error::ReadInsideStep { op: asked.op().name().into(), place: asked.place().clone() });
+    }
+    let (recording, more) = if is_taping() { (recording, Vec::new()) } else { with_held(recording, &wanted)? };
+    if !more.is_empty() {
+        let all = [&wanted[..], &more[..]].concat();
+        // Nobody has asked for the rest: what is wrong with it is no reason to fail.
+        match compute(device, &Recording::of(&all)?, &all, options) {
+            Ok(plan) => return Ok(Some(plan)),
+            Err(why) => log::debug!("computing only what is read: {why}"),
         }
     }
-    let eager = Eager::of(&recording, &wanted, device, options)?;
+    compute(device, &recording, &wanted, options).map(Some)
+}
+
+/// What a program holds of a large graph that `wanted`, of which a recording is given, are in.
+fn with_held(recording: Recording, wanted: &[Tensor]) -> Result<(Recording, Vec<Tensor>)> {
+    let above = pending::above(recording.nodes());
+    if recording.nodes().len() + above.len() <= LONG {
+        return Ok((recording, Vec::new()));
+    }
+    if above.is_empty() {
+        let held = recording.held(wanted);
+        return Ok((recording, held));
+    }
+    // Holders are counted, so there must be no recording but the one that counts.
+    drop(recording);
+    let heads: Vec<Tensor> = above.into_iter().map(|node| Tensor::of(node, 0)).chain(wanted.iter().cloned()).collect();
+    let whole = Recording::of(&heads)?;
+    drop(heads);
+    let held = whole.held(wanted);
+    drop(whole);
+    Ok((Recording::of(wanted)?, held))
+}
+
+fn compute(device: &Device, recording: &Recording, wanted: &[Tensor], options: &Options) -> Result<Plan> {
+    let eager = Eager::of(recording, wanted, device, options)?;
     let mut transfer = Transfer::new(device);
     let mut given = HashMap::new();
     for (&id, leaf) in eager.leaves.iter().zip(recording.leaves()) {
@@ -56,11 +110,11 @@ pub fn evaluate(device: &Device, tensors: &[Tensor], options: &Options) -> Resul
         let (node, output) = tensor.node()?;
         node.set_value(output, Value { device: Some(slot), ..Value::default() });
         let all_known = (0..node.outputs().len()).all(|output| node.value(output).is_known());
-        if all_known && !crate::graph::is_taping() {
+        if all_known && !is_taping() {
             node.detach();
         }
     }
-    Ok(Some(bound.plan))
+    Ok(bound.plan)
 }
 
 /// A compiled graph, for whichever tensors it is read for.

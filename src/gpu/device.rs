@@ -5,12 +5,14 @@
 //! global default device, and any method that blocks in a browser.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use super::adapter::{self, Class};
 use super::buffer::Pool;
 use super::ceilings::Ceilings;
+use super::compile::Listener;
 use super::fault::{Slot, translate};
 use super::flow::Flow;
 use super::pipeline::Pipelines;
@@ -33,6 +35,10 @@ pub struct DeviceOptions {
     /// Take no more than every WebGPU grants: its default limits and no optional features. So a native program finds out
     /// what its kernels will be in other people's browsers. Natively the default is whether `WENGERT_PORTABLE` is set.
     pub portable: bool,
+    /// The folder that compiled pipelines are kept in for later processes, where the driver lets them out (Vulkan);
+    /// `None` keeps none, and so does a browser. The default is the environment variable `WENGERT_CACHE`, where an empty
+    /// one means none, else `wengert` in the user's folder for caches.
+    pub cache: Option<PathBuf>,
     /// The name of the device in debuggers and in `Debug`.
     pub label: Option<String>,
 }
@@ -50,6 +56,10 @@ impl Default for DeviceOptions {
             backends: wgpu::Backends::PRIMARY,
             power: wgpu::PowerPreference::HighPerformance,
             portable,
+            #[cfg(not(target_arch = "wasm32"))]
+            cache: super::cache::folder(),
+            #[cfg(target_arch = "wasm32")]
+            cache: None,
             label: None,
         }
     }
@@ -73,6 +83,10 @@ pub(super) struct Inner {
     pub flow: Arc<Flow>,
     pub pool: Mutex<Pool>,
     pub pipelines: Mutex<Pipelines>,
+    /// Who is told of pipelines being compiled.
+    pub listener: Mutex<Option<Listener>>,
+    #[cfg(not(target_arch = "wasm32"))]
+    pub cache: Option<super::cache::Cache>,
     pub staging: Shared<Staging>,
     pub readback: Readback,
     /// Once somebody has asked.
@@ -123,18 +137,21 @@ impl Device {
         Ok(Device(Opaque::new(Inner {
             limits,
             features: raw.features(),
-            info,
             label: options.label,
             slot,
             flow: Arc::new(Flow::default()),
             pool: Mutex::new(Pool::default()),
             pipelines: Mutex::new(Pipelines::default()),
+            listener: Mutex::new(None),
+            #[cfg(not(target_arch = "wasm32"))]
+            cache: options.cache.as_deref().and_then(|folder| super::cache::Cache::open(&raw, &info, folder)),
             staging: Shared::new(Staging::default()),
             readback: Readback::default(),
             ceilings: Mutex::new(None),
             counters,
             turn: Mutex::new(()),
             next_id: AtomicU64::new(0),
+            info,
             raw,
             queue,
         })))

@@ -12,7 +12,10 @@
 
 mod adapter;
 mod buffer;
+#[cfg(not(target_arch = "wasm32"))]
+mod cache;
 mod ceilings;
+mod compile;
 mod device;
 mod encoder;
 mod fault;
@@ -32,6 +35,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use adapter::Class;
 pub use buffer::{Buffer, Range};
 pub use ceilings::Ceilings;
+pub use compile::Compiling;
+pub(crate) use compile::Wanted;
 pub use device::{Device, DeviceOptions};
 pub(crate) use encoder::Encoder;
 pub(crate) use opaque::Opaque;

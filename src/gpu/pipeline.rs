@@ -4,11 +4,12 @@
 //! shared between pipelines, explicit ones are. Deliberately absent: overridable constants (kernels are specialised as
 //! text), render pipelines, and dynamic offsets.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::buffer::Range;
+use super::compile::Wanted;
 use super::stats::add;
 use super::{Device, Opaque, lock};
 use crate::error::{Error, Result};
@@ -81,6 +82,10 @@ impl Device {
         let (layout, pipeline_layout) = self.layout(bindings)?;
         // Compiling takes milliseconds and the lock is not held meanwhile, so threads may compile side by side. Two
         // that compile the same text waste one of the results, which is rare and harmless.
+        #[cfg(not(target_arch = "wasm32"))]
+        let cache = self.pipeline_cache();
+        #[cfg(target_arch = "wasm32")]
+        let cache = None;
         let compile = || {
             let source = wgpu::ShaderSource::Wgsl(wgsl.into());
             let module = self.raw().create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(label), source });
@@ -90,7 +95,7 @@ impl Device {
                 module: &module,
                 entry_point: None,
                 compilation_options: wgpu::PipelineCompilationOptions::default(),
-                cache: None,
+                cache,
             })
         };
         let raw = self.guarded_now(label, compile).map_err(|error| match error {
@@ -105,6 +110,17 @@ impl Device {
         let compiled = Compiled { raw, layout, label: label.into() };
         let mut pipelines = lock(&self.inner().pipelines);
         Ok(pipelines.by_text.entry(key).or_insert(Pipeline(Opaque::new(compiled))).clone())
+    }
+
+    /// The first of each text and bindings that was not compiled yet.
+    pub(super) fn unknown<'a>(&self, wanted: &[Wanted<'a>]) -> Vec<Wanted<'a>> {
+        let known = lock(&self.inner().pipelines);
+        let mut seen = HashSet::new();
+        let fresh = |kernel: &&Wanted<'a>| {
+            let key = (kernel.wgsl.into(), kernel.bindings.into());
+            !known.by_text.contains_key(&key) && seen.insert((kernel.wgsl, kernel.bindings))
+        };
+        wanted.iter().filter(fresh).copied().collect()
     }
 
     fn layout(&self, bindings: &[Access]) -> Result<(wgpu::BindGroupLayout, wgpu::PipelineLayout)> {

@@ -374,3 +374,49 @@ fn native_handles_and_futures_move_to_threads() -> Result<()> {
     assert_eq!(block_on(moves(device.read(&[buffer.whole()])))?[0], [0; 256]);
     Ok(())
 }
+
+#[test]
+fn a_plan_compiles_each_new_text_once() -> Result<()> {
+    let device = Device::blocking()?;
+    let texts: Vec<String> = (2..9).map(|by| DOUBLE.replace("2u *", &format!("{by}u *"))).collect();
+    let bindings = [Access::Read, Access::ReadWrite, Access::Uniform];
+    let wanted = |text: &'static str| Wanted { label: "a kernel", wgsl: text, bindings: &bindings };
+    let texts: Vec<&'static str> = texts.into_iter().map(|text| &*text.leak()).collect();
+    let mut all: Vec<Wanted> = texts.iter().chain(&texts[..3]).map(|text| wanted(text)).collect();
+    let before = device.stats();
+    let pipelines = device.compile(&all)?;
+    assert_eq!((device.stats() - before).pipelines, 7);
+    assert!(pipelines[0] == pipelines[7] && pipelines[0] != pipelines[1]);
+    // One that does not compile is found among others, and those are there afterwards.
+    all.insert(3, wanted("fn broken("));
+    assert!(matches!(device.compile(&all), Err(Error::Shader { .. })));
+    all.remove(3);
+    assert_eq!(device.compile(&all)?.len(), 10);
+    assert_eq!((device.stats() - before).pipelines, 7);
+    device.check()
+}
+
+#[test]
+fn pipelines_are_kept_in_a_file_where_the_driver_gives_them() -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("wengert-kept-{}", std::process::id()));
+    let files = || std::fs::read_dir(&folder).map_or(vec![], |files| files.flatten().map(|f| f.path()).collect());
+    let compile = || -> Result<bool> {
+        let options = DeviceOptions { cache: Some(folder.clone()), ..DeviceOptions::default() };
+        let device = block_on(Device::with(options))?;
+        let bindings = [Access::Read, Access::ReadWrite, Access::Uniform];
+        device.compile(&[Wanted { label: "double", wgsl: DOUBLE, bindings: &bindings }])?;
+        device.check()?;
+        Ok(device.features().contains(wgpu::Features::PIPELINE_CACHE))
+    };
+    let kept = usize::from(compile()?);
+    assert_eq!(files().len(), kept);
+    // What is no such file is passed over and replaced.
+    for path in files() {
+        let whole = std::fs::read(&path).unwrap_or_default();
+        std::fs::write(&path, b"anything").unwrap();
+        compile()?;
+        assert_eq!(std::fs::read(&path).unwrap_or_default().len(), whole.len());
+    }
+    let _ = std::fs::remove_dir_all(&folder);
+    Ok(())
+}

@@ -9,6 +9,8 @@ pub mod display;
 #[cfg(feature = "reference")]
 pub mod interpret;
 mod node;
+pub(crate) mod numbers;
+pub(crate) mod pending;
 mod primitive;
 mod tape;
 mod tree;

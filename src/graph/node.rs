@@ -1,15 +1,18 @@
 //! [`Tensor`], [`Node`] and the values a node may have.
 //!
 //! A chain of a million nodes is an ordinary thing (a loop that never reads), so every walk over nodes, dropping
-//! them included, is iterative. Deliberately absent: arithmetic (floor 2 adds it) and evaluation (see `read`).
+//! them included, is iterative. A chain that lies on a device is evaluated now and then, so that it does not grow for
+//! ever. Deliberately absent: arithmetic (floor 2 adds it) and how to evaluate (see `read`).
 
 use std::cell::RefCell;
 use std::fmt;
 use std::panic::Location;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::pending;
 use super::primitive::{Lowering, Misfit, Primitive};
+use super::tape::is_taping;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Place, Result};
 use crate::gpu::{Buffer, Device};
@@ -77,6 +80,12 @@ pub struct Node {
     number: u64,
     place: Place,
     values: Mutex<Vec<Value>>,
+    /// Nodes of the longest way back to values that are known; 0 where the node's own is.
+    pending: AtomicU32,
+    /// Whether a stand-in for a leaf of a step is among what it is computed from.
+    abstracted: bool,
+    /// Whether it, or something that it is computed from, lies on a device.
+    placed: AtomicBool,
 }
 
 /// Creation numbers are unique in the process, so that their order is the order of recording on every thread.
@@ -120,7 +129,29 @@ impl Node {
 
     /// Replaces the value of one output.
     pub fn set_value(&self, output: usize, value: Value) {
-        lock(&self.values)[output] = value;
+        let mut values = lock(&self.values);
+        if value.device.is_some() {
+            self.placed.store(true, Ordering::Relaxed);
+        }
+        values[output] = value;
+        if values.iter().all(Value::is_known) {
+            self.pending.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether all outputs are known or stand for leaves of a step: where a walk backwards ends.
+    pub(crate) fn is_end(&self) -> bool {
+        lock(&self.values).iter().all(|value| value.is_known() || value.placeholder)
+    }
+
+    /// Whether any output stands for a leaf of a step.
+    pub(crate) fn is_stand_in(&self) -> bool {
+        lock(&self.values).iter().any(|value| value.placeholder)
+    }
+
+    /// Looks at the operands without counting references to them.
+    pub(crate) fn visit_inputs(&self, f: &mut dyn FnMut(&Tensor)) {
+        lock(&self.inputs).iter().for_each(f);
     }
 
     /// Forgets the operands, so that the history of an evaluated tensor can be freed.
@@ -248,7 +279,10 @@ impl Tensor {
             outputs: vec![spec],
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             place,
+            abstracted: value.placeholder,
+            placed: AtomicBool::new(value.device.is_some()),
             values: Mutex::new(vec![value]),
+            pending: AtomicU32::new(0),
         };
         Tensor(Handle::Node { node: Arc::new(node), output: 0 })
     }
@@ -310,6 +344,13 @@ impl Tensor {
         let specs: Vec<Spec> = inputs.iter().filter_map(|t| t.spec().cloned()).collect();
         match op.infer(&specs) {
             Ok(specs) => {
+                let (mut behind, mut abstracted, mut placed) = (0, false, false);
+                for (node, _) in inputs.iter().filter_map(|input| input.node().ok()) {
+                    behind = behind.max(node.pending.load(Ordering::Relaxed));
+                    abstracted |= node.abstracted;
+                    placed |= node.placed.load(Ordering::Relaxed);
+                }
+                let (length, site) = (behind.saturating_add(1), place.at);
                 let node = Arc::new(Node {
                     op,
                     inputs: Mutex::new(inputs.iter().map(|&t| t.clone()).collect()),
@@ -317,8 +358,20 @@ impl Tensor {
                     place,
                     values: Mutex::new(vec![Value::default(); specs.len()]),
                     outputs: specs,
+                    pending: AtomicU32::new(length),
+                    abstracted,
+                    placed: AtomicBool::new(placed),
                 });
-                (0..node.outputs.len()).map(|output| Tensor(Handle::Node { node: node.clone(), output })).collect()
+                let outputs: Vec<_> = (0..node.outputs.len()).map(|output| Tensor::of(node.clone(), output)).collect();
+                if !abstracted {
+                    pending::enter(&node);
+                    drop(node);
+                    // What a derivative is recorded for keeps its history anyway; a step is no place to compute in.
+                    if placed && !is_taping() && pending::is_due(length, site) {
+                        pending::was_evaluated(length, crate::read::flush(&outputs));
+                    }
+                }
+                outputs
             }
             Err(misfit) => {
                 let op = op.name().to_string();

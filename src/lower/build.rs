@@ -10,6 +10,7 @@ use super::program::{Id, Kind, Program, Val};
 use super::recording::scalar;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::graph::numbers::ByNumber;
 use crate::graph::{Contraction, Fold, Lowering, Map, Node, Reduction, Spec, Tensor, View, ViewOp};
 
 type Key = (Kind, Vec<Id>, DType, usize);
@@ -51,7 +52,7 @@ fn copying() -> Kind {
 #[derive(Default)]
 pub(super) struct Builder {
     pub program: Program,
-    pub ids: HashMap<(u64, usize), Id>,
+    pub ids: ByNumber<(u64, usize), Id>,
     pub seen: HashMap<Key, Id>,
     /// How values came about in a program of the same graph for other sizes, whose splits are to be kept.
     pub model: Option<Vec<Kind>>,

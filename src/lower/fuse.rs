@@ -7,9 +7,10 @@
 //! epilogue. Deliberately absent: patterns of ops; softmax, layer norm and cross-entropy fuse because their indices
 //! fit, not because anybody listed them.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::program::{Id, Kind, Program, Val};
+use crate::graph::numbers::Numbers;
 use crate::graph::{Contraction, Fold, View};
 
 /// What the threads of a group run over.
@@ -140,7 +141,7 @@ pub fn reads(
     space: Space,
 ) -> BTreeSet<(Id, Level)> {
     let mut found = BTreeSet::new();
-    let mut seen = HashSet::new();
+    let mut seen = Numbers::default();
     let val = &program.vals[member];
     let below = match val.kind {
         Kind::Fold(fold, parts) if space == folded(fold, parts) && level == Level::Reduced => Level::Full,
@@ -205,7 +206,7 @@ pub fn level(program: &Program, member: Id, space: Space) -> Level {
 
 /// The distinct tensors of more than one element that the expression of a value loads.
 fn sources(program: &Program, stored: &[bool], id: Id) -> usize {
-    let (mut found, mut seen, mut stack) = (0, HashSet::new(), program.vals[id].inputs.clone());
+    let (mut found, mut seen, mut stack) = (0, Numbers::default(), program.vals[id].inputs.clone());
     while let Some(id) = stack.pop() {
         let val = &program.vals[id];
         if !seen.insert(id) {
@@ -408,7 +409,7 @@ impl Merger<'_> {
     /// Everything a draft reads from memory: values of other groups and leaves of more than one element.
     fn leaves(&self, draft: &Draft) -> BTreeSet<Id> {
         let mut found: BTreeSet<Id> = draft.needs.iter().copied().filter(|id| !draft.members.contains(id)).collect();
-        let mut seen = HashSet::new();
+        let mut seen = Numbers::default();
         let mut stack: Vec<Id> = draft.members.iter().flat_map(|&m| self.program.vals[m].inputs.clone()).collect();
         while let Some(id) = stack.pop() {
             if self.stored[id] || !seen.insert(id) {
@@ -428,7 +429,7 @@ impl Merger<'_> {
     fn detour(&self, from: usize, to: usize) -> bool {
         let first = self.groups[&from].members[0];
         let producers = |group: usize| self.groups[&group].needs.iter().filter_map(|&id| self.of[id]);
-        let mut seen = HashSet::from([to, from]);
+        let mut seen: Numbers<usize> = [to, from].into_iter().collect();
         let mut stack: Vec<usize> = producers(to).filter(|&g| g != to && g != from).collect();
         while let Some(group) = stack.pop() {
             if !seen.insert(group) {
@@ -482,7 +483,7 @@ impl Merger<'_> {
             return false;
         }
         let merged = Draft { space, members, needs };
-        let inside: HashSet<Id> = merged.members.iter().copied().collect();
+        let inside: Numbers<Id> = merged.members.iter().copied().collect();
         let written = merged.members.iter().filter(|&&m| self.read_outside(m, &inside)).count();
         let leaves = self.leaves(&merged);
         // Numbers that are computed for the step alone lie together among the small temporaries: one buffer for all.
@@ -505,13 +506,13 @@ impl Merger<'_> {
         true
     }
 
-    fn read_outside(&self, id: Id, inside: &HashSet<Id>) -> bool {
+    fn read_outside(&self, id: Id, inside: &Numbers<Id>) -> bool {
         self.root[id] || self.readers[id].iter().any(|reader| !inside.contains(reader))
     }
 
     fn finish(self) -> Fused {
         let mut group_of = vec![None; self.program.vals.len()];
-        let mut needed: HashSet<Id> = self.program.roots.iter().copied().collect();
+        let mut needed: Numbers<Id> = self.program.roots.iter().copied().collect();
         for draft in self.groups.values() {
             needed.extend(draft.needs.iter().filter(|id| !draft.members.contains(id)));
         }

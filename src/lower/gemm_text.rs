@@ -12,7 +12,8 @@
 //!
 //! What a seam may rely on: `i` is always inside the stored matrix, `j` is a multiple of 4 inside it, and only those of the
 //! elements `j..j+4` that lie inside are used; what a load returns for the others is ignored. A store is called once per
-//! element of C, never outside it.
+//! element of C, never outside it. Where stores are vec4 and a tile's are not in a loop, they come column by column, and
+//! `column(j)` is called before those of each: for what depends on the column alone, as a bias does.
 //!
 //! Absent on purpose: sizes. They come from the uniform, so the text depends on tile, layout and alignment only.
 
@@ -85,6 +86,7 @@ fn header(l: &Layout, what: &str) -> String {
     let at = "(z * p[0].y + i) * p[0].z + j";
     if l.c4 {
         put!(s, "fn store_c(z: u32, i: u32, j: u32, v: vec4<A>) {{ c[({at}) >> 2u] = vec4<S>(v); }}\n");
+        s += "fn column(j: u32) { }\n";
         s += "fn put(z: u32, i: u32, j: u32, v: vec4<A>) { if (i < p[0].y && j < p[0].z) { store_c(z, i, j, v); } }\n";
     } else {
         put!(s, "fn store_c1(z: u32, i: u32, j: u32, v: A) {{ c[{at}] = S(v); }}\n");
@@ -268,7 +270,12 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
         put!(s, "for (var q = 0u; q < {}u; q++) {{ let n = nt + (lane + q % {vs}u * {lanes}u) * 4u;\n", tm * vs);
         put!(s, "put(z, mi + q / {vs}u, n, tile[q]);\n}}\n");
     } else {
-        tile.for_each(|(i, v)| put!(s, "put(z, mi + {i}u, n{v}, c{i}_{v});\n"));
+        for v in 0..vs {
+            if l.c4 {
+                put!(s, "column(j{v});\n");
+            }
+            (0..tm).for_each(|i| put!(s, "put(z, mi + {i}u, n{v}, c{i}_{v});\n"));
+        }
     }
     s.push_str("}\n");
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::build::Builder;
 use super::program::Program;
 use crate::error::{Place, Result};
-use crate::graph::{Node, Primitive, Spec, Tensor};
+use crate::graph::numbers::{ByNumber, Numbers};
+use crate::graph::{Lowering, Node, Primitive, Spec, Tensor};
 
 /// The structure of a graph, comparable between recordings: one hash a node, in order.
 #[derive(Clone, Debug, Default)]
@@ -89,7 +90,8 @@ pub struct Recording {
 impl Recording {
     /// Walks back from `roots` to values that are known or stand-ins. Iterative, since chains may be long.
     pub fn of(roots: &[Tensor]) -> Result<Recording> {
-        let mut seen: HashMap<u64, Arc<Node>> = HashMap::new();
+        let mut seen: Numbers<u64> = Numbers::default();
+        let mut found: Vec<(u64, Arc<Node>)> = Vec::new();
         let mut stack: Vec<Arc<Node>> = Vec::new();
         let mut ends = Vec::with_capacity(roots.len());
         for root in roots {
@@ -98,18 +100,19 @@ impl Recording {
             stack.push(node.clone());
         }
         while let Some(node) = stack.pop() {
-            if seen.contains_key(&node.number()) {
+            if !seen.insert(node.number()) {
                 continue;
             }
-            if !known(&node) {
-                for input in node.inputs() {
-                    stack.push(input.node()?.0.clone());
-                }
+            if !node.is_end() {
+                // Operands are never poisoned: recording one gives its error at once.
+                node.visit_inputs(&mut |input| stack.extend(input.node().ok().map(|(node, _)| node.clone())));
             }
-            seen.insert(node.number(), node);
+            found.push((node.number(), node));
         }
-        let mut nodes: Vec<_> = seen.into_values().collect();
-        nodes.sort_unstable_by_key(|node| node.number());
+        // What is nearly in order is sorted in one pass.
+        found.reverse();
+        found.sort_unstable_by_key(|(number, _)| *number);
+        let nodes = found.into_iter().map(|(_, node)| node).collect();
         Ok(Recording { nodes, roots: ends })
     }
 
@@ -118,13 +121,47 @@ impl Recording {
         &self.nodes
     }
 
+    /// Values without the roots `but` that somebody besides these nodes holds: the program, for it may go on with them. Of
+    /// what merely views another value the other counts; coordinates cost nothing to compute again.
+    pub fn held(&self, but: &[Tensor]) -> Vec<Tensor> {
+        // The recording holds each node once itself.
+        let mut holders: ByNumber<u64, usize> = ByNumber::default();
+        let pending = || self.nodes.iter().filter(|node| !node.is_end());
+        for node in pending() {
+            node.visit_inputs(&mut |input| {
+                if let Ok((input, _)) = input.node() {
+                    *holders.entry(input.number()).or_insert(1) += 1;
+                }
+            });
+        }
+        let wanted: Numbers<u64> = but.iter().filter_map(|t| t.node().ok()).map(|(node, _)| node.number()).collect();
+        let mut through: Numbers<u64> = Numbers::default();
+        let mut held = Vec::new();
+        for node in pending().rev().filter(|node| !wanted.contains(&node.number())) {
+            let inside = holders.get(&node.number()).copied().unwrap_or(1);
+            if Arc::strong_count(node) <= inside && !through.contains(&node.number()) {
+                continue;
+            }
+            let mut specs = Vec::new();
+            node.visit_inputs(&mut |input| specs.extend(input.spec().cloned()));
+            match node.op().lower(&specs, node.outputs()).as_slice() {
+                [Lowering::View(_)] => node.visit_inputs(&mut |input| {
+                    through.extend(input.node().ok().map(|(node, _)| node.number()));
+                }),
+                [Lowering::Iota { .. }] => {}
+                _ => held.extend((0..node.outputs().len()).map(|output| Tensor::of(node.clone(), output))),
+            }
+        }
+        held
+    }
+
     /// Values not known that were recorded before node `than` and are read by later ones or wanted as `roots`.
     pub fn older(&self, than: u64, roots: &[Tensor]) -> Result<Vec<Tensor>> {
-        let late = self.nodes.iter().filter(|node| node.number() >= than && !known(node));
+        let late = self.nodes.iter().filter(|node| node.number() >= than && !node.is_end());
         let mut found: Vec<Tensor> = Vec::new();
         for tensor in late.flat_map(|node| node.inputs()).chain(roots.iter().cloned()) {
             let (node, _) = tensor.node()?;
-            if node.number() < than && !known(node) && !found.iter().any(|other| other.same(&tensor)) {
+            if node.number() < than && !node.is_end() && !found.iter().any(|other| other.same(&tensor)) {
                 found.push(tensor);
             }
         }
@@ -149,14 +186,15 @@ impl Recording {
     /// The tensors that are leaves of [`program`](Recording::program) without stand-ins, in its order.
     pub fn leaves(&self) -> Vec<Tensor> {
         let outputs = |node: &Arc<Node>| (0..node.outputs().len()).map(|output| (node.clone(), output)).collect();
-        let all = self.nodes.iter().filter(|node| known(node)).flat_map(|node| -> Vec<_> { outputs(node) });
+        let all = self.nodes.iter().filter(|node| node.is_end()).flat_map(|node| -> Vec<_> { outputs(node) });
         all.filter(|(node, output)| scalar(node, *output).is_none()).map(|(n, output)| Tensor::of(n, output)).collect()
     }
 
     /// Hashes ops, edges, shapes, dtypes, small constants, and the captured tensors as told.
     fn hash(&self, captures: Captures, stand_ins: &HashMap<u64, usize>, each: &mut dyn FnMut(&Arc<Node>, u64)) -> u64 {
         let by_content = if captures == Captures::Identity { SMALL } else { 1 };
-        let mut order: HashMap<u64, usize> = HashMap::with_capacity(self.nodes.len());
+        let mut order: ByNumber<u64, usize> = ByNumber::default();
+        order.reserve(self.nodes.len());
         let mut whole = DefaultHasher::new();
         for (index, node) in self.nodes.iter().enumerate() {
             order.insert(node.number(), index);
@@ -165,7 +203,7 @@ impl Recording {
             node.outputs().hash(&mut hasher);
             if let Some(stand_in) = stand_ins.get(&node.number()) {
                 ("stand-in", stand_in).hash(&mut hasher);
-            } else if known(node) {
+            } else if node.is_end() {
                 for output in 0..node.outputs().len() {
                     let value = node.value(output);
                     match value.host {
@@ -175,11 +213,11 @@ impl Recording {
                     }
                 }
             } else {
-                for input in node.inputs() {
+                node.visit_inputs(&mut |input| {
                     if let Ok((input, output)) = input.node() {
                         (order.get(&input.number()), output).hash(&mut hasher);
                     }
-                }
+                });
             }
             let hash = hasher.finish();
             hash.hash(&mut whole);
@@ -197,7 +235,7 @@ impl Recording {
         let model = model.map(|model| model.vals.iter().map(|val| val.kind.clone()).collect());
         let mut builder = Builder { model, ..Builder::default() };
         for node in &self.nodes {
-            if stand_ins.contains_key(&node.number()) || known(node) {
+            if stand_ins.contains_key(&node.number()) || node.is_end() {
                 for output in 0..node.outputs().len() {
                     let id = builder.leaf(node, output, stand_ins.contains_key(&node.number()))?;
                     builder.ids.insert((node.number(), output), id);
@@ -222,13 +260,6 @@ impl Recording {
             None => Ok(builder.program),
         }
     }
-}
-
-fn known(node: &Node) -> bool {
-    (0..node.outputs().len()).all(|output| {
-        let value = node.value(output);
-        value.is_known() || value.placeholder
-    })
 }
 
 /// The bits of a single element known on the host.

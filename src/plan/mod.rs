@@ -26,7 +26,7 @@ pub use report::{Computed, Line, Plan, Role, Stored};
 use std::collections::HashMap;
 
 use crate::error::Result;
-use crate::gpu::{Access, BindGroup, Buffer, Device, Encoder, Pipeline, Range};
+use crate::gpu::{Access, BindGroup, Buffer, Device, Encoder, Pipeline, Range, Wanted};
 use crate::graph::Slot;
 use crate::lower::kernel::{Binding, Context};
 use crate::lower::program::Id;
@@ -125,12 +125,10 @@ impl Bound {
         }
         let uniform = device.uniform(&words)?;
         let mut at = 0usize;
-        let mut items = Vec::new();
-        let mut lines = Vec::new();
-        for (job, kernel) in jobs.iter().zip(kernels) {
-            let mut accesses = Vec::new();
-            let mut ranges = Vec::new();
-            for binding in kernel.bindings {
+        let mut bindings: Vec<(Vec<Access>, Vec<Range>)> = Vec::with_capacity(kernels.len());
+        for kernel in &mut kernels {
+            let (mut accesses, mut ranges) = (Vec::new(), Vec::new());
+            for binding in std::mem::take(&mut kernel.bindings) {
                 match binding {
                     Binding::Uniform(own) => {
                         at = at.next_multiple_of(UNIFORM_ALIGN);
@@ -144,7 +142,15 @@ impl Bound {
                     }
                 }
             }
-            let pipeline = device.pipeline(&kernel.label, &kernel.source, &accesses)?;
+            bindings.push((accesses, ranges));
+        }
+        let wanted = kernels.iter().zip(&bindings);
+        let wanted: Vec<Wanted> = wanted
+            .map(|(kernel, (accesses, _))| Wanted { label: &kernel.label, wgsl: &kernel.source, bindings: accesses })
+            .collect();
+        let pipelines = device.compile(&wanted)?;
+        let (mut items, mut lines) = (Vec::new(), Vec::new());
+        for (((job, kernel), (_, ranges)), pipeline) in jobs.iter().zip(kernels).zip(bindings).zip(pipelines) {
             let group = device.bind_group(&pipeline, &ranges);
             items.push(Item { pipeline, group, grid: kernel.grid });
             buffers.extend(ranges.into_iter().map(|range| range.buffer));

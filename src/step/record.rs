@@ -8,7 +8,7 @@ use super::logs::Logs;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
-use crate::graph::{Spec, Tensor, Tree, nowhere};
+use crate::graph::{Spec, Taping, Tensor, Tree, nowhere};
 use crate::lower::Options;
 use crate::lower::recording::{Recording, Signature};
 use crate::read::evaluate;
@@ -53,7 +53,10 @@ pub(super) fn record<S: Tree, B: Tree>(
     let (mut old, mut inputs) = (Vec::new(), Vec::new());
     let recorded_state = state.map(&mut |t| replace(t, &mut old));
     let recorded_batch = batch.map(&mut |t| replace(t, &mut inputs));
+    // Nothing is evaluated meanwhile: what it is captured as would depend on when.
+    let taping = Taping::start();
     let (logs, new) = f(recorded_state, &recorded_batch)?;
+    drop(taping);
     let mut outputs = new.leaves();
     let (was, is) = (specs(&old)?, specs(&outputs)?);
     if was.len() != is.len() {
