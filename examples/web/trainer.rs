@@ -480,6 +480,14 @@ impl Control<'_> {
         Ok(())
     }
 
+    /// Takes in the snapshot that is on its way: of many steps ago, so there is hardly anything to wait for.
+    async fn settle(&mut self) -> Result<()> {
+        if let Some((step, asked)) = self.coming.take() {
+            self.shared.snapshot = Some(Snapshot { step, file: asked.wait().await? });
+        }
+        Ok(())
+    }
+
     /// Waits for a checkpoint's bytes and does with them what was asked for.
     async fn keep(&mut self, checkpoint: &Checkpoint, run: &mut Run<'_>) -> Result<()> {
         self.coming = None;
@@ -531,10 +539,10 @@ impl Callback for Control<'_> {
 
     fn on_checkpoint<'a>(&'a mut self, checkpoint: &'a Checkpoint, run: &'a mut Run<'_>) -> Hook<'a> {
         Box::pin(async move {
-            self.pass_on()?;
             if self.saving || self.stopping {
                 self.keep(checkpoint, run).await?;
             } else {
+                self.settle().await?;
                 self.coming = Some((steps_of(checkpoint), checkpoint.ask()?));
             }
             self.listen(run, Some(checkpoint)).await
@@ -544,9 +552,7 @@ impl Callback for Control<'_> {
     fn on_train_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
         Box::pin(async move {
             self.device.wait().await?;
-            if let Some((step, asked)) = self.coming.take() {
-                self.shared.snapshot = Some(Snapshot { step, file: asked.wait().await? });
-            }
+            self.settle().await?;
             self.pass_on()?;
             self.shared.page.tell("end", [("step", (run.epoch * run.steps + run.step).into())]);
             Ok(())
