@@ -201,15 +201,45 @@ def training(page, options):
     page.until("document.getElementById('guess').textContent.startsWith('Probably a 1')", 10)
     last = page.value("wengertTest.seen.prediction.probabilities")
     check(first != last, "the prediction did not change while it trained")
+    keyboard(page)
     long = page.value("wengertTest.long")
     check(not long, f"tasks of the page's own thread took over 50 ms: {long}")
     print(f"trained to {score:.3f}; paused and resumed; the drawing is read as a 1; no task over 50 ms", flush=True)
+    download(page)
     if options.shots:
         for name, width, height, scheme in (("wide-light", 1280, 900, "light"), ("wide-dark", 1280, 900, "dark"),
                                             ("narrow-light", 390, 1100, "light"), ("narrow-dark", 390, 1100, "dark")):
             page.size(width, height, scheme)
             page.shot(os.path.join(options.shots, f"train-{name}.png"))
         page.size(1280, 900)
+
+
+def keyboard(page):
+    """A digit drawn with the keys alone."""
+    page.click("clear")
+    predictions = page.count("prediction")
+    page.value("document.getElementById('pad').focus()")
+    for key in ["ArrowUp"] * 8 + [" "] + ["ArrowDown"] * 16:
+        for kind in ("keyDown", "keyUp"):
+            page.call("Input.dispatchKeyEvent", type=kind, key=key)
+    page.event("prediction", since=predictions, seconds=10)
+    page.until("document.getElementById('guess').textContent.startsWith('Probably a 1')", 10)
+
+
+def download(page):
+    """The weights are downloaded as a safetensors file."""
+    with tempfile.TemporaryDirectory() as folder:
+        page.driver.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=folder)
+        page.click("download")
+        path, deadline = os.path.join(folder, "weights.safetensors"), time.monotonic() + 20
+        while not os.path.exists(path):
+            check(time.monotonic() < deadline, "nothing was downloaded")
+            time.sleep(0.1)
+        with open(path, "rb") as file:
+            content = file.read()
+        header = json.loads(content[8:8 + struct.unpack("<Q", content[:8])[0]])
+        check(header["conv2d/kernel"]["shape"] == [3, 3, 1, 8], f"the file has {list(header)}")
+    print(f"downloaded: {', '.join(name for name in header if name != '__metadata__')}", flush=True)
 
 
 def resuming(page, options):
@@ -273,9 +303,11 @@ def memory(page, options):
     late = now(4000)
     page.click("stop")
     page.wait_for("stopped", 30)
-    for name in ("memory", "heap"):
-        check(late[name] <= early[name], f"{name} grew from {early} to {late}")
-    check(late["buffers"] - early["buffers"] <= 10, f"buffers were made all the while: {early}, {late}")
+    check(late["memory"] <= early["memory"], f"device memory grew from {early} to {late}")
+    check(late["buffers"] <= early["buffers"], f"buffers were made all the while: {early}, {late}")
+    # Memory of wasm never shrinks, so it is at its highest once a validation batch, 250 x 784 x 4 bytes, has met the worst
+    # of gaps: that may be late. 10,000 steps end where 2,000 do.
+    check(late["heap"] - early["heap"] <= 1 << 20, f"the worker's memory grew from {early} to {late}")
     check(late["script"] - early["script"] < 1 << 20, f"the worker's heap grew from {early} to {late}")
     print(f"memory from step {early['step']} to {late['step']}: {early} and {late}", flush=True)
 
