@@ -4,10 +4,12 @@
 //!     cargo run --example web                           natively: prints what the page's first 20 steps must print too
 //!
 //! `model.rs` is the network and its step, the same for both. `trainer.rs` is the worker's side of the page: one task that
-//! owns the model and takes messages between steps. The rest of the folder is the page itself, plain JavaScript.
+//! owns the model and takes messages, and `control.rs` what happens between the steps of its training. The rest of the
+//! folder is the page itself, plain JavaScript.
 
+#[cfg(target_arch = "wasm32")]
+mod control;
 mod model;
-
 #[cfg(target_arch = "wasm32")]
 mod trainer;
 
