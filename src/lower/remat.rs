@@ -3,7 +3,7 @@
 //! The pass compiles, looks at the dispatch in which most bytes are alive, and picks from the values that are alive there
 //! without being used the one whose memory is cheapest to win back: bytes per work done again. Its later readers get a
 //! copy of it, and of what it is computed from as far as that is gone by then, and the program is compiled again. What
-//! does not lower the peak is undone. A copy waits (see [`Val::after`]) for what its first reader reads besides.
+//! does not lower the peak is undone. A copy waits (see [`Val::after`](super::program::Val::after)) for what its first reader reads besides.
 //! Deliberately absent: sharing of equal values, which would undo all this; `build` alone does that, before.
 
 use std::collections::{BTreeSet, HashMap, HashSet};

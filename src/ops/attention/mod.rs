@@ -77,7 +77,7 @@ struct Attention {
 }
 
 /// The backward pass. Operands q, k, v, the last two outputs of the forward pass, the scalar products of o with its
-/// cotangent, that cotangent, and perhaps a mask.
+/// cotangent, and that cotangent. One output: the gradients of q, k and v, one behind the other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Gradient(Attention);
 
@@ -126,6 +126,16 @@ impl Attention {
     }
 }
 
+/// Tensors of the shapes of q, k and v that lie one behind the other.
+fn parts(all: &Tensor, inputs: &[Tensor]) -> [Tensor; 3] {
+    let mut start = 0;
+    [0, 1, 2].map(|i| {
+        let (from, shape) = (start, inputs[i].shape());
+        start += shape.numel();
+        all.slice(0, from..start).reshape(shape)
+    })
+}
+
 fn infer(inputs: &[Spec], masked: Option<usize>) -> Result<[Spec; 3], Misfit> {
     let bool = |i: usize| masked == Some(i);
     if inputs.iter().enumerate().any(|(i, input)| input.dtype != if bool(i) { DType::Bool } else { DType::F32 }) {
@@ -152,11 +162,19 @@ impl Primitive for Attention {
 
     fn vjp(&self, inputs: &[Tensor], outputs: &[Tensor], cotangents: &[Option<Tensor>]) -> Derivative {
         let Some(g) = &cotangents[0] else { return Derivative::Zero };
+        if let Some(mask) = inputs.get(3) {
+            // With a mask the kernel would bind more buffers than every device has.
+            let at = arguments(&[&inputs[0], &inputs[1], &inputs[2]]);
+            let o = self.composed(&at[0], &at[1], &at[2], Some(mask));
+            let passed = pull(&[(o, g.clone())], &at);
+            let mut passed = passed.unwrap_or_else(|error| vec![Some(Tensor::poisoned(error)); 3]);
+            passed.push(None);
+            return Derivative::Vjp(passed);
+        }
         let delta = (g * &outputs[0]).sum(-1);
-        let mut operands = vec![&inputs[0], &inputs[1], &inputs[2], &outputs[1], &outputs[2], &delta, g];
-        operands.extend(inputs.get(3));
-        let gradients = Tensor::record(std::sync::Arc::new(Gradient(*self)), &operands, 3);
-        Derivative::Vjp(gradients.into_iter().map(Some).chain(inputs.get(3).map(|_| None)).collect())
+        let operands = [&inputs[0], &inputs[1], &inputs[2], &outputs[1], &outputs[2], &delta, g];
+        let all = Tensor::apply(Gradient(*self), &operands);
+        Derivative::Vjp(parts(&all, inputs).map(Some).into())
     }
 
     fn lower(&self, inputs: &[Spec], _: &[Spec]) -> Vec<Lowering> {
@@ -199,19 +217,22 @@ impl Primitive for Gradient {
     }
 
     fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>, Misfit> {
-        Ok(infer(inputs, self.0.masked.then_some(7))?.into())
+        let all = infer(inputs, None)?.iter().map(|spec| spec.shape.numel()).sum::<usize>();
+        Ok(vec![Spec::new([all], DType::F32)])
     }
 
     /// That of the composition, as a function of q, k, v and the cotangent: the other operands come of these.
     fn vjp(&self, inputs: &[Tensor], _: &[Tensor], cotangents: &[Option<Tensor>]) -> Derivative {
         let outer = arguments(&[&inputs[0], &inputs[1], &inputs[2], &inputs[6]]);
         let inner = arguments(&[&outer[0], &outer[1], &outer[2]]);
-        let o = self.0.composed(&inner[0], &inner[1], &inner[2], inputs.get(7));
+        let Some(cotangent) = &cotangents[0] else { return Derivative::Zero };
+        let cotangents = parts(cotangent, inputs);
+        let o = self.0.composed(&inner[0], &inner[1], &inner[2], None);
         let passed = pull(&[(o, outer[3].clone())], &inner).and_then(|first| {
             let seeds: Vec<(Tensor, Tensor)> = first
                 .into_iter()
                 .zip(cotangents)
-                .filter_map(|(gradient, cotangent)| Some((gradient?, cotangent.clone()?)))
+                .filter_map(|(gradient, cotangent)| Some((gradient?, cotangent)))
                 .collect();
             pull(&seeds, &outer)
         });
@@ -224,7 +245,7 @@ impl Primitive for Gradient {
     }
 
     fn lower(&self, inputs: &[Spec], _: &[Spec]) -> Vec<Lowering> {
-        vec![Lowering::Kernel(self.0.kernel(inputs, true)); 3]
+        vec![Lowering::Kernel(self.0.kernel(inputs, true))]
     }
 
     #[cfg(feature = "reference")]
@@ -234,9 +255,9 @@ impl Primitive for Gradient {
         outputs: &[Spec],
     ) -> Vec<crate::graph::interpret::Array> {
         let sizes = reference::Sizes::of(inputs);
-        let mut out: Vec<_> = outputs.iter().map(|spec| vec![0.0; spec.shape.numel()]).collect();
+        let mut out: Vec<_> = inputs[..3].iter().map(|input| vec![0.0; input.data.len()]).collect();
         for [b, t, h] in sizes.queries() {
-            let scores = sizes.scores(&self.0, inputs, inputs.get(7), [b, t, h]);
+            let scores = sizes.scores(&self.0, inputs, None, [b, t, h]);
             let at = (b * sizes.t + t) * sizes.h + h;
             let (m, inverse, delta) = (inputs[3].data[at], inputs[4].data[at], inputs[5].data[at]);
             let g = &inputs[6].data[at * sizes.e..][..sizes.e];
@@ -255,7 +276,7 @@ impl Primitive for Gradient {
                 }
             }
         }
-        reference::arrays(out, outputs)
+        reference::arrays(vec![out.concat()], outputs)
     }
 }
 

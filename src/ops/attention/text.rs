@@ -60,8 +60,10 @@ impl Form {
 
     /// Stores a row of an output.
     fn store(&self, s: &mut String, k: usize, length: usize, base: &str, value: &dyn Fn(usize) -> String) {
+        // Rows of several lengths may lie one behind the other in an output.
+        let four = self.key.is_multiple_of(4) && self.value.is_multiple_of(4);
         for c in 0..length.div_ceil(4) {
-            if length.is_multiple_of(4) {
+            if four {
                 put!(s, "store_{k}_4({base} + {}u, {});", 4 * c, value(c));
                 continue;
             }
@@ -190,8 +192,8 @@ pub(super) fn forward(form: &Form) -> String {
     s
 }
 
-/// Operands q, k, v, the two of the forward pass, the scalar products of o and its cotangent g, g, mask; outputs the
-/// gradients of q, k and v. Workgroups of the lower half along z have queries, the others keys.
+/// Operands q, k, v, the two of the forward pass, the scalar products of o and its cotangent g, and g; one output, the
+/// gradients of q, k and v one behind the other: three would bind more buffers than every device has. Workgroups of the lower half along z have queries, the others keys.
 pub(super) fn backward(form: &Form) -> String {
     let (d, e, rows) = (form.key, form.value, form.rows());
     let mut s = String::from("fn run(group: vec3<u32>, lane: u32) {\n");
@@ -278,9 +280,10 @@ pub(super) fn backward(form: &Form) -> String {
             }
         }
         put!(s, "}}");
-        put!(s, "if (own < S) {{ let row = (b * S + own) * H + h; let kst = row * {d}u; let vst = row * {e}u;");
-        form.store(&mut s, 1, d, "kst", &|c| format!("dk{c} * scale"));
-        form.store(&mut s, 2, e, "vst", &|c| format!("dv{c}"));
+        put!(s, "if (own < S) {{ let row = (b * S + own) * H + h;");
+        put!(s, "let kst = (B * T * H + row) * {d}u; let vst = B * (T + S) * H * {d}u + row * {e}u;");
+        form.store(&mut s, 0, d, "kst", &|c| format!("dk{c} * scale"));
+        form.store(&mut s, 0, e, "vst", &|c| format!("dv{c}"));
         put!(s, "}}");
     }
     put!(s, "}}\n}}");
