@@ -36,16 +36,17 @@ fn main() -> ExitCode {
 }
 
 fn web(example: &str, page: Option<&Path>) -> Result<()> {
-    let folder = root().join("examples").join(example);
+    let root = root()?;
+    let folder = root.join("examples").join(example);
     let site_of_its_own = page.is_none() && folder.join("index.html").exists();
-    let usual = root().join("tests/web/index.html");
+    let usual = root.join("tests/web/index.html");
     let page = page.unwrap_or(&usual);
     let page = std::fs::read_to_string(page).map_err(|error| format!("{}: {error}", page.display()))?;
 
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
     let built = Command::new(cargo)
-        .current_dir(root())
+        .current_dir(&root)
         .args(["build", "--target", TARGET, "--profile", PROFILE, "--no-default-features", "--example", example])
         .arg("--target-dir")
         .arg(&target)
@@ -83,7 +84,8 @@ fn web(example: &str, page: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-fn root() -> PathBuf {
-    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-    xtask.parent().expect("xtask/ lies directly under the root of the repository").to_path_buf()
+/// Where `cargo run` found this package, which is not always where it was built: a build folder may be a copy.
+fn root() -> Result<PathBuf> {
+    let xtask = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").ok_or("start me by cargo run -p xtask")?);
+    Ok(xtask.parent().ok_or("xtask/ lies directly under the root of the repository")?.to_path_buf())
 }
