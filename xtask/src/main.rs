@@ -1,12 +1,11 @@
 //! The project's build chores for browsers. Two so far:
 //!
-//!     cargo run -p xtask -- web <example> [--page <html>]
+//!     cargo run -p xtask -- web <example> [--features <features>]
 //!     cargo run -p xtask -- js
 //!
 //! The first builds an example and writes target/web/<example>/: <example>.js with its types, <example>_bg.wasm and
 //! the page. An example that is a folder with an index.html is a page of its own: all its files but the Rust ones are
-//! copied. Any other gets index.html, a copy of the page named, else of tests/web/index.html, with EXAMPLE replaced by the
-//! example's name. The second builds packages/js and writes target/js/, ready for `npm publish`.
+//! copied. Any other gets index.html, a copy of tests/web/index.html with EXAMPLE replaced by the example's name. The second builds packages/js and writes target/js/, ready for `npm publish`.
 //!
 //! It uses wasm-bindgen's own library in place of its command-line tool, so that Cargo.lock keeps the two halves of
 //! wasm-bindgen in step and nobody has to install anything.
@@ -23,10 +22,10 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match words[..] {
-        ["web", example] => web(example, None),
-        ["web", example, "--page", page] => web(example, Some(Path::new(page))),
+        ["web", example] => web(example, ""),
+        ["web", example, "--features", features] => web(example, features),
         ["js"] => js(),
-        _ => Err("usage: cargo run -p xtask -- web <example> [--page <html>] | js".into()),
+        _ => Err("usage: cargo run -p xtask -- web <example> [--features <features>] | js".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -37,19 +36,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn web(example: &str, page: Option<&Path>) -> Result<()> {
+fn web(example: &str, features: &str) -> Result<()> {
     let root = root()?;
     let folder = root.join("examples").join(example);
-    let site_of_its_own = page.is_none() && folder.join("index.html").exists();
-    let usual = root.join("tests/web/index.html");
-    let page = page.unwrap_or(&usual);
-    let page = std::fs::read_to_string(page).map_err(|error| format!("{}: {error}", page.display()))?;
+    let page = root.join("tests/web/index.html");
+    let page = std::fs::read_to_string(&page).map_err(|error| format!("{}: {error}", page.display()))?;
 
     let target = target(&root);
     let site = target.join("web").join(example);
-    build(&root, &["--no-default-features", "--example", example])?;
+    build(&root, &["--no-default-features", "--features", features, "--example", example])?;
     bindings(&target.join(TARGET).join(PROFILE).join(format!("examples/{example}.wasm")), example, &site)?;
-    if site_of_its_own {
+    if folder.join("index.html").exists() {
         for file in std::fs::read_dir(folder)? {
             let path = file?.path();
             if let (Some(name), true) = (path.file_name(), path.extension().is_none_or(|kind| kind != "rs")) {
