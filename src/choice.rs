@@ -20,8 +20,8 @@ pub enum Choice<T> {
     /// Left open.
     #[default]
     Unset,
-    /// To be looked up.
-    Name(String),
+    /// To be looked up by the function. A program that names nothing so holds no table of all there is.
+    Name(String, fn(&str) -> Result<T>),
     /// Given as such.
     Object(T),
     /// Several, in the order of a model's outputs.
@@ -30,7 +30,7 @@ pub enum Choice<T> {
     Output(String, Box<Choice<T>>),
 }
 
-impl<T: Registered> Choice<T> {
+impl<T> Choice<T> {
     /// The object, if one was chosen; an unknown name is an error that lists the known ones, and so are several.
     pub fn resolve(self) -> Result<Option<T>> {
         let mut all = self.resolve_all()?;
@@ -44,7 +44,7 @@ impl<T: Registered> Choice<T> {
     pub fn resolve_all(self) -> Result<Vec<T>> {
         Ok(match self {
             Choice::Unset => Vec::new(),
-            Choice::Name(name) => vec![T::get(&name)?],
+            Choice::Name(name, look_up) => vec![look_up(&name)?],
             Choice::Object(object) => vec![object],
             Choice::Output(_, choice) => choice.resolve_all()?,
             Choice::List(list) => {
@@ -76,13 +76,13 @@ impl<T: Registered, C: Into<Choice<T>>> From<(&str, C)> for Choice<T> {
 
 impl<T: Registered> From<&str> for Choice<T> {
     fn from(name: &str) -> Choice<T> {
-        Choice::Name(name.into())
+        Choice::Name(name.into(), T::get)
     }
 }
 
 impl<T: Registered> From<String> for Choice<T> {
     fn from(name: String) -> Choice<T> {
-        Choice::Name(name)
+        Choice::Name(name, T::get)
     }
 }
 

@@ -5,6 +5,7 @@
 //! sorting.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 /// Sorts by a comparison; equal items keep their order.
 pub(crate) fn sort_by<T>(items: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
@@ -20,6 +21,15 @@ pub(crate) fn sort_by_key<T, K: Ord>(items: &mut [T], key: impl Fn(&T) -> K) {
 /// Sorts; equal items keep their order.
 pub(crate) fn sort<T: Ord>(items: &mut [T]) {
     sort_by(items, T::cmp);
+}
+
+/// A set, filled one by one: `collect` would sort first, by a copy of the algorithm for the type.
+pub(crate) fn set<T: Ord>(items: impl IntoIterator<Item = T>) -> BTreeSet<T> {
+    let mut set = BTreeSet::new();
+    for item in items {
+        set.insert(item);
+    }
+    set
 }
 
 /// Positions 0 to `count` in the order that a comparison puts them in.

@@ -79,7 +79,6 @@ const heard = {
     ({ steps, epochs, step } = event);
     for (const chart of Object.values(charts)) chart.cut(step);
     $('parameters').textContent = count(event.parameters);
-    $('memory').textContent = `${(event.planned / 2 ** 20).toFixed(1)} MiB`;
     mark = null;
     become('training');
     progress();

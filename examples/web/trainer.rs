@@ -46,7 +46,7 @@ export interface Settings {
 /** What a trainer reports. Steps are counted over all epochs, memory in bytes. */
 export type Report =
   | { kind: 'device', random: string }
-  | { kind: 'begin', step: number, steps: number, epochs: number, parameters: number, planned: number, weights: string }
+  | { kind: 'begin', step: number, steps: number, epochs: number, parameters: number, weights: string }
   | { kind: 'step', step: number, loss: number, accuracy: number, batchLoss: number, gradientNorm: number,
       memory: number, buffers: number, seconds?: number }
   | { kind: 'epoch', epoch: number, step: number, loss: number, accuracy: number, testLoss: number, testAccuracy: number }
@@ -324,8 +324,6 @@ impl Training {
             Some(snapshot) => Some(Checkpoint::from_bytes(&snapshot.file)?),
             None => None,
         };
-        let batch = (Tensor::zeros([batch_size, 28, 28]), Tensor::zeros([batch_size]).cast(DType::I32));
-        let planned = self.model.memory(batch).await?.total();
         let weights = fingerprint(self.model.base().weights().await?);
         shared.page.tell(
             "begin",
@@ -334,7 +332,6 @@ impl Training {
                 ("steps", train.len().div_ceil(batch_size).into()),
                 ("epochs", epochs.into()),
                 ("parameters", self.model.base().count_params().into()),
-                ("planned", (planned as f64).into()),
                 ("weights", weights.into()),
             ],
         );

@@ -7,7 +7,7 @@
 //! through small accessor functions that `kernel` declares once it knows which buffers they share. Deliberately absent:
 //! any choice; what is computed where was decided before.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 use super::fuse::{Fused, Level, Space};
@@ -15,6 +15,7 @@ use super::program::{Id, Kind, Program};
 use crate::dtype::DType;
 use crate::gpu::shader;
 use crate::graph::Reduction;
+use crate::sort::set;
 
 /// How a dispatch touches one tensor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -425,7 +426,7 @@ impl<'a> Emitter<'a> {
     /// Which members are folds, by stage (the first is stage 1).
     pub fn folds(&self, stages: &HashMap<Id, usize>) -> Vec<Vec<Id>> {
         let mut folds: Vec<Vec<Id>> = Vec::new();
-        let members: BTreeSet<Id> = self.fused.groups[self.group].members.iter().copied().collect();
+        let members = set(self.fused.groups[self.group].members.iter().copied());
         for id in members.into_iter().filter(|&id| matches!(self.program.vals[id].kind, Kind::Fold(..))) {
             let stage = stages.get(&id).copied().unwrap_or(1);
             folds.resize(folds.len().max(stage), Vec::new());

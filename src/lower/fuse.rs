@@ -13,7 +13,7 @@ use super::place::SMALL;
 use super::program::{Id, Kind, Program, Val};
 use crate::graph::numbers::Numbers;
 use crate::graph::{Contraction, Fold, View};
-use crate::sort::sort;
+use crate::sort::{set, sort};
 
 /// What the threads of a group run over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -462,7 +462,7 @@ impl Merger<'_> {
         let order: Vec<usize> = self.groups.keys().copied().collect();
         for &consumer in &order {
             'again: while let Some(draft) = self.groups.get(&consumer) {
-                let producers: BTreeSet<usize> = draft.needs.iter().filter_map(|&id| self.of[id]).collect();
+                let producers = set(draft.needs.iter().filter_map(|&id| self.of[id]));
                 for producer in producers.into_iter().rev().filter(|&p| p != consumer) {
                     let product = matches!(self.groups[&producer].space, Space::Product(..));
                     if product == products && self.try_merge(producer, consumer) {
@@ -568,7 +568,7 @@ impl Merger<'_> {
             read + written
         } else {
             let places = leaves.iter().chain(&writes).map(|&id| self.buffers.place(self.program, id));
-            places.collect::<BTreeSet<_>>().len()
+            set(places).len()
         };
         if bound > self.buffers.cap {
             return false;

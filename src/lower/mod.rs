@@ -55,10 +55,11 @@ impl Default for Options {
     }
 }
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::sort::set;
 use fuse::{Buffers, Fused};
 use loops::Looped;
 use pack::{Pack, Wide};
@@ -214,7 +215,7 @@ impl Compiled {
                 group.members.iter().position(|&member| member > last).unwrap_or(group.members.len())
             });
             let outputs = wide.get(&index).map_or(&group.outputs, |wide| &wide.outputs);
-            let mut places: BTreeSet<(usize, usize)> = outputs.iter().map(|&id| place(id)).collect();
+            let mut places = set(outputs.iter().map(|&id| place(id)));
             for &member in &group.members[..first] {
                 let level = fuse::level(program, member, group.space);
                 let reads = fuse::reads(program, &stop, member, level, group.space).into_iter();

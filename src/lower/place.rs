@@ -8,7 +8,7 @@
 //! apart. Lifetimes are inclusive in dispatches: an output never lands on an input of its own dispatch. Deliberately
 //! absent: state, inputs and results, whose places are given from outside.
 
-use crate::sort::{sort, sort_by_key};
+use crate::sort::{set, sort, sort_by_key};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::fuse::Fused;
@@ -208,7 +208,7 @@ fn blocks(program: &Program, fused: &Fused, schedule: &Schedule, packs: &[Pack],
     for (time, job) in schedule.jobs.iter().enumerate() {
         for group in job.groups() {
             for &output in fused.groups[group].outputs.iter().filter(|&&id| !fixed(id)) {
-                let written = BTreeSet::from([time]);
+                let written = set([time]);
                 life.entry(output).or_insert(Life { first: time, last: time, written, ..Life::default() });
             }
             for id in reads(group) {

@@ -12,7 +12,7 @@ use super::fuse;
 use super::program::{Id, Kind, Program};
 use super::{Compiled, Options, Request, Target, compile};
 use crate::error::{Error, Result};
-use crate::sort::{sort, sort_by, sort_by_key};
+use crate::sort::{set, sort, sort_by, sort_by_key};
 
 /// Values given copies in one round at most, and attempts that lower nothing in a row before it is given up.
 const ROUND: usize = 16;
@@ -179,7 +179,7 @@ fn candidates(compiled: &Compiled, refused: &HashSet<Id>) -> Vec<Candidate> {
         }
         let Some(&next) = life.reads.range(peak + 1..).next() else { continue };
         let late = |(time, _): &&(usize, Id)| *time > peak;
-        let readers: BTreeSet<Id> = readers[&value].iter().filter(late).map(|&(_, member)| member).collect();
+        let readers = set(readers[&value].iter().filter(late).map(|&(_, member)| member));
         let Some(&place) = readers.first() else { continue };
         // Written after the peak or in it, read by the first late reader or behind it, and recorded before.
         let waits = order.iter().filter(|&&id| id < place && id != value);
@@ -225,8 +225,8 @@ fn again(
 ) -> Option<(Program, HashMap<Id, Id>)> {
     let now = |id: &Id| places.map_or(Some(*id), |places| places.get(id).copied());
     let value = now(&candidate.value)?;
-    let readers: BTreeSet<Id> = candidate.readers.iter().map(now).collect::<Option<_>>()?;
-    let cone: BTreeSet<Id> = candidate.cone.iter().map(now).collect::<Option<_>>()?;
+    let readers = set(candidate.readers.iter().map(now).collect::<Option<Vec<Id>>>()?);
+    let cone = set(candidate.cone.iter().map(now).collect::<Option<Vec<Id>>>()?);
     let after = now(&candidate.after)?;
     let stored: HashSet<Id> =
         (0..compiled.program.vals.len()).filter(|&id| compiled.fused.is_member(id)).filter_map(|id| now(&id)).collect();

@@ -5,7 +5,7 @@
 //! that occurs again. Deliberately absent: shapes; what does not fit is found when a step is recorded.
 
 use super::options::{Compile, LossWeights};
-use crate::choice::{Choice, Registered};
+use crate::choice::Choice;
 use crate::error::{Error, Result};
 use crate::losses::Loss;
 use crate::metrics::{Mean, Metric};
@@ -151,7 +151,7 @@ fn losses(choice: Choice<Loss>, weights: LossWeights, outputs: &[String]) -> Res
 }
 
 /// One choice for each output, from a list in their order or by their names. With one output everything is for it.
-fn spread<T: Registered>(choices: Vec<Choice<T>>, outputs: &[String], what: &str) -> Result<Vec<Choice<T>>> {
+fn spread<T>(choices: Vec<Choice<T>>, outputs: &[String], what: &str) -> Result<Vec<Choice<T>>> {
     let mut each: Vec<Vec<Choice<T>>> = outputs.iter().map(|_| Vec::new()).collect();
     let (count, named) = (choices.len(), choices.iter().any(|choice| matches!(choice, Choice::Output(..))));
     for (index, choice) in choices.into_iter().enumerate() {
