@@ -11,6 +11,7 @@ use super::kernel::{Context, Kernel, Thread, WIDTH, last_pass};
 use super::program::{Id, Kind, fold_stretch};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::gpu::Class;
 
 /// Turns of a row up to which its loads stay in registers.
 const KEPT: usize = 8;
@@ -33,9 +34,11 @@ impl Context<'_> {
         let lanes = if ragged || aligned { 4 } else { 1 };
         let (stretch, columns) = (fold_stretch(length, parts), fold_stretch(columns, parts));
         let subgroup = self.target.subgroup.filter(|&size| size <= WIDTH && WIDTH.is_multiple_of(size));
-        // One subgroup needs no barrier, and short rows do not fill more.
+        // One subgroup needs no barrier, and short rows do not fill more. Where a CPU has subgroups of 4, as SwiftShader, a
+        // barrier costs more than all of a row of 1024: a third of the time without (docs/notes/bets.md).
+        let narrow = |size: u32| columns <= 32 * size as usize || (size <= 4 && self.target.class == Class::Cpu);
         let width = match subgroup {
-            Some(size) if columns <= 32 * size as usize => size,
+            Some(size) if narrow(size) => size,
             _ => WIDTH,
         };
         let steps = columns.div_ceil(width as usize * lanes);
