@@ -8,11 +8,14 @@
 
 mod common;
 
+use common::training::Training;
 use wengert::error::Result;
 use wengert::gpu::Device;
 use wengert::grad::{checkpoint, value_and_grad};
 use wengert::graph::Tensor;
+use wengert::layers::{Conv2D, Dense, Flatten, MaxPooling2D, Sequential};
 use wengert::ops::{Attend, Keep, attention, scan};
+use wengert::optimizers::Adam;
 use wengert::plan::Plan;
 use wengert::random::threefry;
 use wengert::step::{Logs, Step};
@@ -248,5 +251,39 @@ fn state_that_somebody_holds_changes_nothing_but_stays() {
             read(&device, &weights)
         };
         assert_eq!(run(true), run(false));
+    }
+}
+
+/// Once, kernels that had merged such that they waited for each other ran in no order, and so not at all.
+#[test]
+fn convolutions_and_adam_within_budgets_run_all_that_there_is() {
+    let device = device();
+    let network = Sequential::new([28, 28, 1])
+        .add(Conv2D::new(32, 3).activation("relu"))
+        .add(MaxPooling2D::new(2))
+        .add(Conv2D::new(64, 3).activation("relu"))
+        .add(MaxPooling2D::new(2))
+        .add(Flatten)
+        .add(Dense::new(128).activation("relu"))
+        .add(Dense::new(10));
+    let training = Training::of(network.network().unwrap(), Adam::default());
+    let labels: Vec<i32> = (0..64).map(|row| row * 7 % 10).collect();
+    let batch = (uniform(1, &[64, 28, 28, 1]), Tensor::new(&labels, [64]));
+    let run = |budget: Option<u64>| {
+        let mut step = Step::new(&device);
+        if let Some(bytes) = budget {
+            step = step.memory_budget(bytes);
+        }
+        let mut state = training.state(1);
+        let losses: Vec<f32> =
+            (0..3).map(|_| training.run(&mut step, &mut state, &batch).read_blocking().unwrap()[0].1).collect();
+        (losses, read(&device, &state.0), step.plan().unwrap().clone())
+    };
+    let (losses, expected, plain) = run(None);
+    for percent in [99, 96] {
+        let budget = plain.temporaries * percent / 100;
+        let (again, weights, plan) = run(Some(budget));
+        assert!(plan.temporaries <= budget && plan.dispatches() >= plain.dispatches(), "{percent}: {plan}");
+        close(&format!("within {percent} %"), (&again, &weights), (&losses, &expected));
     }
 }

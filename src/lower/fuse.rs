@@ -228,6 +228,9 @@ pub struct Buffers {
     /// What lies in the one buffer of the state: its leaves, and what is written over them. Nothing, if every tensor is to
     /// count as a buffer of its own.
     pub(crate) state: Numbers<Id>,
+    /// Whether groups merge only if no way leads back through any others. Looking at the likely ones first saves time in
+    /// the square of a program's length, and that it went wrong shows in a schedule that is not whole.
+    pub thorough: bool,
 }
 
 /// Where a tensor lies, as far as that decides how many buffers a kernel binds.
@@ -512,8 +515,9 @@ impl Merger<'_> {
                 if next == from {
                     return true;
                 }
-                // Members are in recording order: what ends before `from` begins cannot depend on it.
-                if self.groups[&next].members.last().is_some_and(|&last| last > first) {
+                // Members are in recording order: what ends before `from` begins hardly depends on it, namely only through
+                // a group that has merged with something later.
+                if self.buffers.thorough || self.groups[&next].members.last().is_some_and(|&last| last > first) {
                     stack.push(next);
                 }
             }

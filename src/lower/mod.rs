@@ -113,7 +113,8 @@ pub fn compile(program: Program, request: &Request, target: &Target, options: &O
     if options.fuse && !request.state.is_empty() && bytes.sum::<u64>() <= target.binding_bytes {
         // The state can lie in one buffer. Where that lets a kernel touch more tensors than may be bound, it has to.
         let replacing = request.replaces.iter().map(|&(_, value)| value);
-        let joint = Buffers { cap, state: request.state.iter().copied().chain(replacing).collect() };
+        let state = request.state.iter().copied().chain(replacing).collect();
+        let joint = Buffers { cap, state, ..Buffers::default() };
         let mut compiled = fused(program, request, target, options, &joint)?;
         compiled.together = !compiled.binds_at_most(cap, false);
         if !compiled.together || compiled.binds_at_most(cap, true) {
@@ -146,11 +147,17 @@ fn fused(
             let replaced = |id: &&Id| request.replaces.iter().any(|(_, value)| value == *id);
             packed.groups[*group].outputs.iter().filter(replaced).all(|id| schedule.in_place.contains_key(id))
         };
-        if packs.wide.keys().all(written) {
+        if packs.wide.keys().all(written) && schedule.is_whole(&packed) {
             return finish(program, packed, packs, schedule, request, target, options);
         }
     }
     let schedule = schedule::schedule(&program, &fused, &request.replaces, options.fuse, &HashMap::new());
+    if !schedule.is_whole(&fused) {
+        if !buffers.thorough {
+            return self::fused(program, request, target, options, &Buffers { thorough: true, ..buffers.clone() });
+        }
+        return Err(Error::Validation { why: "kernels wait for each other, a defect of the compiler".into() });
+    }
     finish(program, fused, pack::Packs::default(), schedule, request, target, options)
 }
 

@@ -82,7 +82,7 @@ pub fn pack(
         });
         alike[slot].1.push((group, shape.places));
     }
-    let before = dependencies(program, fused);
+    let mut before = dependencies(program, fused);
     let mut packs = Packs::default();
     let mut taken: HashSet<Id> = HashSet::new();
     let mut gone: HashSet<usize> = HashSet::new();
@@ -114,6 +114,15 @@ pub fn pack(
             fused.groups[first].members.extend(&moved.members);
             gone.insert(*group);
         }
+        // What waits for one of them waits for all, and the next ones to be packed must not be waited for by these.
+        for waits in &mut before {
+            let count = waits.len();
+            waits.retain(|group| !members.contains(group));
+            if waits.len() < count {
+                waits.insert(first);
+            }
+        }
+        before[first] = members.iter().flat_map(|&group| std::mem::take(&mut before[group])).collect();
         packs.packs.extend(columns.into_iter().filter(|column| !replaced.contains_key(&column[0])));
     }
     compact(fused, &gone, &mut packs);

@@ -63,6 +63,13 @@ pub struct Schedule {
     pub in_place: HashMap<Id, Id>,
 }
 
+impl Schedule {
+    /// Whether every group runs. Groups that wait for each other never do.
+    pub fn is_whole(&self, fused: &Fused) -> bool {
+        self.jobs.iter().map(|job| job.groups().len()).sum::<usize>() == fused.groups.len()
+    }
+}
+
 /// Work up to which a group may join a region: about what one workgroup does in the time a dispatch costs.
 pub const SMALL: usize = 4096;
 /// Work up to which a group waits for siblings.
