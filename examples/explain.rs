@@ -12,10 +12,10 @@ use wengert::prelude::*;
 use wengert::random::threefry;
 
 /// Parameters, and for each the means of its gradient and of the gradient's square.
-type State = (Vec<Tensor>, Vec<Tensor>, Vec<Tensor>);
+pub type State = (Vec<Tensor>, Vec<Tensor>, Vec<Tensor>);
 
 /// Two layers, the mean squared error, and Adam without the correction of its first steps.
-fn train_step((weights, means, squares): State, (x, y): &(Tensor, Tensor)) -> Result<(Logs, State)> {
+pub fn train_step((weights, means, squares): State, (x, y): &(Tensor, Tensor)) -> Result<(Logs, State)> {
     let loss = |weights: &[Tensor]| {
         let [w1, b1, w2, b2] = weights else { return Err(Error::Argument { what: "four weights".into() }) };
         let hidden = (x.matmul(w1) + b1).relu();
@@ -34,14 +34,18 @@ fn uniform(seed: u32, shape: &[usize]) -> Tensor {
     Tensor::new(&threefry::uniform([0, seed], shape.iter().product(), -0.1, 0.1), shape)
 }
 
-async fn run() -> Result<()> {
-    let device = Device::new().await?;
+/// A state and a batch to begin with, and what the leaves of the state are called.
+pub fn start() -> (State, (Tensor, Tensor), Vec<String>) {
     let shapes: [&[usize]; 4] = [&[96, 128], &[128], &[128, 64], &[64]];
     let weights = (1..).zip(shapes).map(|(seed, shape)| uniform(seed, shape)).collect();
     let zeros = || shapes.iter().map(|shape| Tensor::zeros(*shape)).collect();
-    let mut state: State = (weights, zeros(), zeros());
-    let batch = (uniform(5, &[128, 96]), uniform(6, &[128, 64]));
     let names = ["", "m_", "v_"].iter().flat_map(|of| ["w1", "b1", "w2", "b2"].map(|name| format!("{of}{name}")));
+    ((weights, zeros(), zeros()), (uniform(5, &[128, 96]), uniform(6, &[128, 64])), names.collect())
+}
+
+async fn run() -> Result<()> {
+    let device = Device::new().await?;
+    let (mut state, batch, names) = start();
     let mut step = Step::new(&device).named(names);
 
     let explanation = step.explain(&mut state, &batch, train_step)?;

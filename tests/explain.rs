@@ -4,6 +4,9 @@
 #![cfg(not(target_arch = "wasm32"))]
 
 mod common;
+#[allow(dead_code)] // its main
+#[path = "../examples/explain.rs"]
+mod example;
 
 use common::training::Training;
 use wengert::gpu::Device;
@@ -377,4 +380,31 @@ fn a_plan_is_drawn_with_a_box_for_each_dispatch() {
     assert!(svg.contains("a &lt; b &amp; &quot;c&quot;") && svg.contains("prefers-color-scheme:dark"), "{svg}");
     assert!(plan.lines.iter().all(|line| svg.contains(&line.label)), "{svg}");
     assert_eq!(Plan::default().svg("nothing").matches("<path").count(), 0);
+}
+
+/// The excerpts in ARCHITECTURE.md, each with the pass that prints it.
+fn excerpts(text: &str) -> Vec<(&str, Vec<&str>)> {
+    let blocks = text.split("<!-- explain: ").skip(1);
+    blocks
+        .map(|block| {
+            let (pass, rest) = block.split_once(" -->\n```text\n").unwrap();
+            (pass, rest.split_once("```").unwrap().0.lines().collect())
+        })
+        .collect()
+}
+
+#[test]
+fn the_document_shows_what_the_passes_do_today() {
+    let (mut state, batch, names) = example::start();
+    let explanation = Step::new(&device()).named(names).explain(&mut state, &batch, example::train_step).unwrap();
+    let excerpts = excerpts(include_str!("../ARCHITECTURE.md"));
+    let passes: Vec<&str> = excerpts.iter().map(|excerpt| excerpt.0).collect();
+    assert_eq!(passes, ["graph", "graph", "program", "fuse", "pack", "schedule", "place", "kernel"]);
+    for (pass, lines) in excerpts {
+        let printed = explanation.pass(pass).unwrap();
+        let mut rest = printed.lines();
+        for line in lines {
+            assert!(rest.any(|other| other == line), "{pass} does not print, or not here: {line}\n{printed}");
+        }
+    }
 }
