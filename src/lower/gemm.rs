@@ -136,10 +136,8 @@ fn candidates(target: &Target, p: &Problem) -> Vec<Tile> {
         (Class::Cpu, Some(sg @ (4 | 8 | 16))) => {
             let sg = sg as usize;
             let wide: &[(usize, usize)] = match sg {
-                4 => &[(16, 16), (8, 4)],
-                // 32x8 spills in the longer loop body of B^T (42 GF/s against 60); elsewhere it reads whole lines of B and
-                // holds up better than 32x4 when memory is slow (numbers in docs/notes/bets.md).
-                8 if p.b.transposed => &[(32, 4), (8, 8)],
+                4 => &[(16, 8), (8, 4)],
+                // 32x8 also reads whole lines of B, and holds up better than 32x4 when memory is slow.
                 8 => &[(32, 8), (32, 4), (8, 8)],
                 _ => &[(32, 4), (16, 4)],
             };

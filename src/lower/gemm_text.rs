@@ -178,90 +178,58 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
             Source::Own => format!("{reg}{comp}"),
         }
     };
-    let accumulate = |s: &mut String, q: usize, comp: &str| {
-        for i in 0..tm {
-            put!(s, "{{ let x = vec4<A>({}); ", value(i, q, comp));
-            for v in 0..vs {
-                put!(s, "c{i}_{v} = fma(x, b{v}, c{i}_{v}); ");
-            }
-            s.push_str("}\n");
-        }
-    };
-    let load_b = |s: &mut String, k: &str| {
-        for v in 0..vs {
-            put!(s, "let b{v} = load_b(z, {k}, j{v}); ");
-        }
-        s.push('\n');
-    };
-    if l.ta && !l.tb {
-        // Both contiguous across K: one k at a time, no tail.
-        s.push_str("for (var k = kf; k < K; k++) {\n");
-        for r in 0..regs {
-            put!(s, "let a{r}_0 = load_a(z, k, r{r}); ");
-        }
-        load_b(s, "k");
-        accumulate(s, 0, "");
-        s.push_str("}\n");
-    } else {
-        let tail = !l.k4();
-        put!(s, "let Ke = {};\nfor (var k = kf; k < Ke; k += 4u) {{\n", if tail { "K & 0xfffffffcu" } else { "K" });
-        for r in 0..regs {
-            match l.ta {
-                true => {
-                    for q in 0..4 {
-                        put!(s, "let a{r}_{q} = load_a(z, k + {q}u, r{r}); ");
-                    }
-                }
-                false => {
-                    put!(s, "let a{r} = load_a(z, r{r}, k); ");
-                }
-            }
-        }
-        s.push('\n');
+    // Four steps of K for one accumulator after the other, and not four times all of them: a tile does not fit into the
+    // registers, so each visit to an accumulator is a load and a store (numbers in docs/notes/bets.md).
+    put!(s, "let Ke = {};\nfor (var k = kf; k < Ke; k += 4u) {{\n", if l.k4() { "K" } else { "K & 0xfffffffcu" });
+    for r in 0..regs {
+        match l.ta {
+            true => (0..4).for_each(|q| put!(s, "let a{r}_{q} = load_a(z, k + {q}u, r{r}); ")),
+            false => put!(s, "let a{r} = load_a(z, r{r}, k); "),
+        };
+    }
+    for v in 0..vs {
+        s.push_str("\n{ ");
         if l.tb {
-            for v in 0..vs {
-                for e in 0..4 {
-                    put!(s, "let q{v}_{e} = load_b(z, j{v}_{e}, k); ");
-                }
-                s.push('\n');
-            }
+            (0..4).for_each(|e| put!(s, "let q{e} = load_b(z, j{v}_{e}, k); "));
         }
         for (q, x) in XYZW.iter().enumerate() {
-            s.push_str("{ ");
-            if l.tb {
-                for v in 0..vs {
-                    put!(s, "let b{v} = vec4<A>(q{v}_0.{x}, q{v}_1.{x}, q{v}_2.{x}, q{v}_3.{x}); ");
-                }
-                s.push('\n');
-            } else {
-                load_b(s, &format!("k + {q}u"));
-            }
-            accumulate(s, q, &format!(".{x}"));
-            s.push_str("}\n");
+            match l.tb {
+                true => put!(s, "let b{q} = vec4<A>(q0.{x}, q1.{x}, q2.{x}, q3.{x}); "),
+                false => put!(s, "let b{q} = load_b(z, k + {q}u, j{v}); "),
+            };
         }
-        s.push_str("}\n");
-        if tail {
-            s.push_str("for (var k = max(Ke, kf); k < K; k++) { let e = k - Ke;\n");
-            for r in 0..regs {
-                match l.ta {
-                    true => put!(s, "let a{r}_0 = load_a(z, k, r{r}); "),
-                    false => put!(s, "let a{r} = load_a(z, r{r}, Ke)[e]; "),
-                };
+        for i in 0..tm {
+            s.push('\n');
+            for (q, x) in XYZW.iter().enumerate() {
+                put!(s, "c{i}_{v} = fma(vec4<A>({}), b{q}, c{i}_{v}); ", value(i, q, &format!(".{x}")));
             }
-            if l.tb {
-                for v in 0..vs {
-                    put!(s, "let b{v} = vec4<A>(");
-                    for e in 0..4 {
-                        put!(s, "load_b(z, j{v}_{e}, Ke)[e]{}", if e < 3 { ", " } else { "); " });
-                    }
-                }
-                s.push('\n');
-            } else {
-                load_b(s, "k");
-            }
-            accumulate(s, 0, "");
-            s.push_str("}\n");
         }
+        s.push_str(" }");
+    }
+    s.push_str("\n}\n");
+    if !l.k4() {
+        s.push_str("for (var k = max(Ke, kf); k < K; k++) { let e = k - Ke;\n");
+        for r in 0..regs {
+            match l.ta {
+                true => put!(s, "let a{r}_0 = load_a(z, k, r{r}); "),
+                false => put!(s, "let a{r} = load_a(z, r{r}, Ke)[e]; "),
+            };
+        }
+        for v in 0..vs {
+            match l.tb {
+                true => {
+                    let quad: Vec<String> = (0..4).map(|e| format!("load_b(z, j{v}_{e}, Ke)[e]")).collect();
+                    put!(s, "\nlet b{v} = vec4<A>({});", quad.join(", "))
+                }
+                false => put!(s, "\nlet b{v} = load_b(z, k, j{v});"),
+            };
+        }
+        for i in 0..tm {
+            put!(s, "\n{{ let x = vec4<A>({}); ", value(i, 0, ""));
+            (0..vs).for_each(|v| put!(s, "c{i}_{v} = fma(x, b{v}, c{i}_{v}); "));
+            s.push('}');
+        }
+        s.push_str("\n}\n");
     }
     let tile = (0..tm).flat_map(|i| (0..vs).map(move |v| (i, v)));
     if l.rolled {

@@ -95,19 +95,28 @@ impl Form {
         }
     }
 
-    /// The scalar product of registers `a` with row `r` of `b`, as `let name`; the row's parts stay as `b_c`.
-    fn dot(&self, s: &mut String, name: &str, a: &str, b: &str, length: usize, r: u32) {
-        let parts = length.div_ceil(4);
-        for c in 0..parts {
-            put!(s, "let {b}{c}r{r} = {};", self.row(b, c, r));
-        }
-        let mut sum = String::from("0.0");
-        for c in 0..parts {
-            for x in XYZW.iter().take((length - 4 * c).min(4)) {
-                sum = format!("fma({a}{c}.{x}, {b}{c}r{r}.{x}, {sum})");
+    /// Scalar products of registers `a` with each of the rows `b`, as `var {name}{r}`. Part by part rather than row by
+    /// row: the sums stay in registers, the parts need not.
+    fn dots(&self, s: &mut String, name: &str, a: &str, b: &str, length: usize) {
+        (0..self.rows()).for_each(|r| put!(s, "var {name}{r} = 0.0;"));
+        for c in 0..length.div_ceil(4) {
+            for r in 0..self.rows() {
+                put!(s, "let {b}{c}r{r} = {};", self.row(b, c, r));
+                for x in XYZW.iter().take((length - 4 * c).min(4)) {
+                    put!(s, "{name}{r} = fma({a}{c}.{x}, {b}{c}r{r}.{x}, {name}{r});");
+                }
             }
         }
-        put!(s, "let {name} = {sum};");
+    }
+
+    /// Adds to registers `sum` the rows `b`, of which `dots` has made parts, each times its `weight`. One register after
+    /// the other, for there are more than a CPU has.
+    fn add_rows(&self, s: &mut String, sum: &str, weight: &str, b: &str, length: usize) {
+        for c in 0..length.div_ceil(4) {
+            for r in 0..self.rows() {
+                put!(s, "{sum}{c} = fma(vec4<f32>({weight}{r}), {b}{c}r{r}, {sum}{c});");
+            }
+        }
     }
 
     /// Whether query `t` sees key `j`.
@@ -165,8 +174,8 @@ pub(super) fn forward(form: &Form) -> String {
     put!(s, "let end = {} + unseen;", form.end_of_keys());
     put!(s, "for (var j = 0u; j < end; j += {rows}u) {{");
     form.load_rows(&mut s, 1, d, "x", "kat", "S");
+    form.dots(&mut s, "d", "q", "x", d);
     for r in 0..rows {
-        form.dot(&mut s, &format!("d{r}"), "q", "x", d, r);
         put!(s, "let w{r} = {}; let s{r} = select({MASKED}, d{r}, w{r});", form.sees(3, "own", &format!("(j + {r}u)")));
     }
     let largest = (0..rows).fold(String::from("m"), |m, r| format!("max({m}, s{r})"));
@@ -217,16 +226,13 @@ pub(super) fn backward(form: &Form) -> String {
         put!(s, "for (var j = 0u; j < end; j += {rows}u) {{");
         form.load_rows(&mut s, 1, d, "x", "kat", "S");
         form.load_rows(&mut s, 2, e, "y", "vat", "S");
+        form.dots(&mut s, "s", "q", "x", d);
+        form.dots(&mut s, "u", "g", "y", e);
         for r in 0..rows {
-            form.dot(&mut s, &format!("s{r}"), "q", "x", d, r);
-            form.dot(&mut s, &format!("u{r}"), "g", "y", e, r);
             let sees = form.sees(7, "own", &format!("(j + {r}u)"));
             put!(s, "let z{r} = select(0.0, exp(s{r} - m) * inverse * (u{r} - delta), {sees});");
-            // At once, while the row is in registers.
-            for c in 0..d.div_ceil(4) {
-                put!(s, "dq{c} = fma(vec4<f32>(z{r}), x{c}r{r}, dq{c});");
-            }
         }
+        form.add_rows(&mut s, "dq", "z", "x", d);
         put!(s, "}}");
         put!(s, "if (own < T) {{ let at = ((b * T + own) * H + h) * {d}u;");
         form.store(&mut s, 0, d, "at", &|c| format!("dq{c} * scale"));
@@ -265,20 +271,16 @@ pub(super) fn backward(form: &Form) -> String {
                 put!(s, "let {name}{mark} = {};", scalar(k, &row));
             }
         }
+        form.dots(&mut s, "s", "k", "x", d);
+        form.dots(&mut s, "u", "v", "y", e);
         for r in 0..rows {
-            form.dot(&mut s, &format!("s{r}"), "k", "x", d, r);
-            form.dot(&mut s, &format!("u{r}"), "v", "y", e, r);
             let sees = form.sees(7, &format!("(j + {r}u)"), "own");
             let [m, inverse, delta] = ["m", "i", "a"].map(|name| form.row(name, 0, r));
             put!(s, "let p{r} = select(0.0, exp(s{r} - {m}) * {inverse}, {sees});");
             put!(s, "let z{r} = p{r} * (u{r} - {delta});");
-            for c in 0..d.div_ceil(4) {
-                put!(s, "dk{c} = fma(vec4<f32>(z{r}), x{c}r{r}, dk{c});");
-            }
-            for c in 0..e.div_ceil(4) {
-                put!(s, "dv{c} = fma(vec4<f32>(p{r}), y{c}r{r}, dv{c});");
-            }
         }
+        form.add_rows(&mut s, "dk", "z", "x", d);
+        form.add_rows(&mut s, "dv", "p", "y", e);
         put!(s, "}}");
         put!(s, "if (own < S) {{ let row = (b * S + own) * H + h;");
         put!(s, "let kst = (B * T * H + row) * {d}u; let vst = B * (T + S) * H * {d}u + row * {e}u;");
