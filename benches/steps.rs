@@ -3,9 +3,10 @@
 //! A step is forward, backward, optimizer and metrics; the state stays on the device, the batch is uploaded from the
 //! host. Steps are queued as `fit` queues them and the device is waited for at both ends of a timed block; the figure is
 //! the median over blocks. `_read` reads the loss back after every step, `_k16` hands sixteen steps to the device in one
-//! submission. Dispatches and submissions are counted by the device's own counters, and by the Vulkan layer vkcount
-//! where VKCOUNT_FILE names its file. `--plan` prints each plan, `--profile` the time of each dispatch, `--texts` all
-//! kernels without timing them.
+//! submission, `_resident` likewise with rows of a data set that lies on the device. Dispatches and submissions are
+//! counted by the device's own counters, and by the Vulkan layer vkcount where VKCOUNT_FILE names its file. `--plan`
+//! prints each plan, `--profile` the time of each dispatch, `--arena` has all temporaries lie in one slab, `--texts`
+//! prints all kernels without timing them.
 //!
 //! `fit_seed` is what `fit` adds to a step: the model of `step_seed` through `fit`, against the same steps replayed from
 //! batches that lie ready, in blocks that alternate. `--learn=FILE` trains the model of `step_tfm` on a text instead of
@@ -23,6 +24,8 @@ use std::time::Instant;
 
 use wengert::graph::Spec;
 use wengert::layers::{Conv2D, MaxPooling2D, Network};
+use wengert::lower::Options;
+use wengert::lower::place::Strategy;
 use wengert::metrics;
 use wengert::prelude::*;
 use wengert::random::threefry;
@@ -206,6 +209,7 @@ enum Way {
     Queued,
     Read,
     Fused(usize),
+    Resident(usize),
 }
 
 /// Dispatches and submissions as the Vulkan layer counts them.
@@ -217,11 +221,20 @@ fn vulkan_counts() -> Option<(u64, u64)> {
 
 fn run(case: &Case, way: Way, flags: &[String]) -> Result<()> {
     let device = Device::blocking()?;
-    let mut step = Step::new(&device).purity(wengert::step::Purity::Sometimes);
+    let arena = flags.iter().any(|flag| flag == "--arena");
+    let strategy = if arena { Strategy::Arena } else { Strategy::Whole };
+    let options = Options { strategy, ..Options::default() };
+    let mut step = Step::with(&device, options).purity(wengert::step::Purity::Sometimes);
     let mut state = case.state()?;
     let f = |state: State, batch: &(Tensor, Tensor)| case.step(state, batch);
-    let fused = if let Way::Fused(k) = way { k } else { 1 };
-    let batches = vec![case.batch.clone(); fused];
+    let fused = if let Way::Fused(k) | Way::Resident(k) = way { k } else { 1 };
+    let mut batches = vec![case.batch.clone(); fused];
+    if let Way::Resident(k) = way {
+        let all = |t: &Tensor| wengert::ops::concat(&vec![t; k], 0).to(&device);
+        let (x, y, rows) = (all(&case.batch.0)?, all(&case.batch.1)?, case.batch.0.dim(0));
+        let cut = |at: usize| at * rows..(at + 1) * rows;
+        batches = (0..k).map(|at| (x.slice(0, cut(at)), y.slice(0, cut(at)))).collect();
+    }
     let mut once = |step: &mut Step| -> Result<()> {
         pollster::block_on(device.ready())?;
         let logs = step.run_tagged(0, &mut state, &batches, f)?;
@@ -262,6 +275,7 @@ fn run(case: &Case, way: Way, flags: &[String]) -> Result<()> {
         Way::Queued => String::new(),
         Way::Read => "_read".into(),
         Way::Fused(k) => format!("_k{k}"),
+        Way::Resident(k) => format!("_k{k}_resident"),
     };
     let layer = match (layer, vulkan_counts()) {
         (Some(before), Some(after)) => format!(
@@ -390,7 +404,9 @@ fn main() -> Result<()> {
         return [seed()?, mlp()?, cnn()?, tfm()?].iter().try_for_each(texts);
     }
     for case in [seed()?, mlp()?, cnn()?, tfm()?] {
-        for (way, suffix) in [(Way::Queued, ""), (Way::Read, "_read"), (Way::Fused(16), "_k16")] {
+        for (way, suffix) in
+            [(Way::Queued, ""), (Way::Read, "_read"), (Way::Fused(16), "_k16"), (Way::Resident(16), "_k16_resident")]
+        {
             let name = format!("{}{suffix}", case.name);
             if names.is_empty() || names.contains(&name) {
                 run(&case, way, &flags)?;

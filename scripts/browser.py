@@ -10,6 +10,7 @@ it needs: no driver program, no node.
 
 import argparse
 import base64
+import collections
 import fcntl
 import functools
 import http.server
@@ -86,6 +87,7 @@ class Browser:
         for fd in (from_us, to_us, *theirs):
             os.close(fd)
         self.buffer, self.number = b"", 0
+        self.events = collections.deque(maxlen=100)
 
     def call(self, method, session=None, **params):
         self.number += 1
@@ -99,7 +101,9 @@ class Browser:
                 self.buffer += chunk
             answer, self.buffer = self.buffer.split(b"\0", 1)
             answer = json.loads(answer)
-            if answer.get("id") == self.number:  # the rest are events
+            if "method" in answer:
+                self.events.append(answer)
+            elif answer.get("id") == self.number:
                 if "error" in answer:
                     raise RuntimeError(f"{method}: {answer['error']['message']}")
                 return answer["result"]

@@ -110,13 +110,13 @@ pub enum Error {
         /// The adapters there are.
         found: Vec<String>,
     },
-    /// Something larger than the device allows. Cure: smaller tensors or another device.
+    /// Something larger than the device allows, or than a budget. Cure: smaller tensors, another device, a larger budget.
     Limit {
         /// What is too large.
         what: String,
         /// Its size.
         need: u64,
-        /// The device's limit, in the same unit.
+        /// The limit, in the same unit.
         have: u64,
     },
     /// The device has no memory left. Cure: a smaller batch or model.
@@ -216,7 +216,7 @@ impl fmt::Display for Error {
             Error::NoAdapter { wanted, found } => {
                 write!(f, "no adapter matches {wanted}; found: {}", found.join(", "))
             }
-            Error::Limit { what, need, have } => write!(f, "{what} needs {need}, the device allows {have}"),
+            Error::Limit { what, need, have } => write!(f, "{what} needs {need}, the limit is {have}"),
             Error::OutOfMemory { what } => write!(f, "out of device memory: {what}"),
             Error::DeviceLost { why } => write!(f, "the device was lost: {why}"),
             Error::Validation { why } => write!(f, "the device refused a command: {why}"),

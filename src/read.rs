@@ -103,8 +103,9 @@ fn compute(device: &Device, recording: &Recording, wanted: &[Tensor], options: &
         given.insert(root, slot.clone());
         results.push(slot);
     }
-    let bound = Bound::new(device, &eager.compiled, &given, &[])?;
-    bound.encode(transfer.encoder());
+    let temporaries = eager.compiled.temporaries().into_iter().map(|bytes| device.alloc(bytes));
+    let bound = Bound::new(device, &eager.compiled, &given, temporaries.collect::<Result<_>>()?, None)?;
+    bound.encode(transfer.encoder(), 1);
     transfer.submit()?;
     for (tensor, slot) in wanted.iter().zip(results) {
         let (node, output) = tensor.node()?;
@@ -269,20 +270,16 @@ fn device_of(tensor: &Tensor) -> Result<Option<Device>> {
     Ok(found)
 }
 
-/// The bits of a tensor that only views what the host has: rows cut out of a data set need not go to a device, where
-/// the whole of it may not fit into a buffer. `None` if it is anything else or larger, or the views are not one
+/// The known value that a tensor merely views, and the view. `None` if it is anything else, or the views are not one
 /// strided window.
-fn seen_on_host(tensor: &Tensor) -> Option<Vec<u32>> {
+fn seen(tensor: &Tensor) -> Option<(Value, View)> {
     let (mut views, mut at) = (Vec::new(), tensor.clone());
-    let bits = loop {
+    // What was computed, or written in place, is not what its op makes of its inputs, which it may have let go of.
+    let value = loop {
         let (node, output) = at.node().ok()?;
         let value = node.value(output);
-        if let Some(bits) = value.host {
-            break bits;
-        }
-        // What was computed, or written in place, is not what its op makes of its inputs, which it may have let go of.
-        if value.device.is_some() {
-            return None;
+        if value.is_known() {
+            break value;
         }
         let inputs = node.inputs();
         let specs: Vec<Spec> = inputs.iter().filter_map(|input| input.spec().cloned()).collect();
@@ -295,6 +292,25 @@ fn seen_on_host(tensor: &Tensor) -> Option<Vec<u32>> {
         }
     };
     let view = views.iter().rev().try_fold(View::whole(&at.shape()), |view, op| view.then(op))?;
+    Some((value, view))
+}
+
+/// Where the elements of a tensor without a value of its own lie on a device, if it views a piece of one that does: rows
+/// of a resident data set are read where they are.
+pub(crate) fn seen_on_device(tensor: &Tensor) -> Option<Slot> {
+    let (value, view) = seen(tensor)?;
+    let slot = value.device?;
+    let numel = view.shape.numel();
+    let dense = view.inside.is_none() && (numel < 2 || view.merged() == [(numel, 1)]);
+    dense.then(|| Slot { offset: slot.offset + 4 * view.offset as u64, buffer: slot.buffer })
+}
+
+/// The bits of a tensor that only views what the host has: rows cut out of a data set need not go to a device, where
+/// the whole of it may not fit into a buffer. `None` if it is anything else or larger, or the views are not one
+/// strided window.
+fn seen_on_host(tensor: &Tensor) -> Option<Vec<u32>> {
+    let (value, view) = seen(tensor)?;
+    let bits = value.host?;
     // What spreads is larger than what it views, perhaps larger than any memory.
     if view.shape.numel() > bits.len() {
         return None;

@@ -93,6 +93,8 @@ fn a_smaller_batch_uses_the_kernels_of_the_full_one() {
             .unwrap()
     };
     check("cnn", cnn, &[20, 20, 1], 400, 64, &[32, 25, 3]);
+    let lstm = || Sequential::new([6, 5]).add(LSTM::new(32)).add(Dense::new(3)).network().unwrap();
+    check("lstm", lstm, &[6, 5], 6, 32, &[24, 9]);
 }
 
 /// What a step of one log gives for batches in turn.

@@ -21,7 +21,7 @@ pub(crate) struct Encoder {
     pass: Option<wgpu::ComputePass<'static>>,
     raw: wgpu::CommandEncoder,
     /// What the open pass has set, to set it only when it changes.
-    bound: Option<(Pipeline, BindGroup)>,
+    bound: Option<(Pipeline, BindGroup, Option<u32>)>,
     lease: Lease,
     /// Buffers that this encoder itself needs until it is submitted.
     keep: Vec<Buffer>,
@@ -76,6 +76,7 @@ impl Device {
 
 impl Encoder {
     /// Writes `bytes` to `dst` at `offset`; both the length and the offset are multiples of 4.
+    #[cfg_attr(target_arch = "wasm32", allow(dead_code))] // only what waits for the device uploads so, as tests do
     pub fn upload(&mut self, bytes: &[u8], dst: &Buffer, offset: u64) -> Result<()> {
         self.upload_with(bytes.len(), dst, offset, |mut room| room.copy_from_slice(bytes))
     }
@@ -143,8 +144,14 @@ impl Encoder {
         self.count.clears += 1;
     }
 
-    /// Runs `pipeline` with `group` on `grid` workgroups; a grid with a 0 runs nothing.
+    /// [`dispatch_at`](Encoder::dispatch_at) for a pipeline without [`Access::Turns`](super::Access::Turns).
     pub fn dispatch(&mut self, pipeline: &Pipeline, group: &BindGroup, grid: [u32; 3]) {
+        self.dispatch_at(pipeline, group, None, grid);
+    }
+
+    /// Runs `pipeline` with `group` on `grid` workgroups, with an offset for the binding that has one; a grid with a 0
+    /// runs nothing.
+    pub fn dispatch_at(&mut self, pipeline: &Pipeline, group: &BindGroup, offset: Option<u32>, grid: [u32; 3]) {
         let have = self.device.limits().max_compute_workgroups_per_dimension;
         let need = grid.into_iter().max().unwrap_or(0);
         if need > have {
@@ -182,14 +189,14 @@ impl Encoder {
         }
         let Some(pass) = &mut self.pass else { return };
         match &mut self.bound {
-            Some((bound, _)) if bound == pipeline => {}
+            Some((bound, ..)) if bound == pipeline => {}
             _ => pass.set_pipeline(pipeline.raw()),
         }
         match &self.bound {
-            Some((_, bound)) if bound.same(group) => {}
-            _ => pass.set_bind_group(0, &**group, &[]),
+            Some((_, bound, at)) if bound.same(group) && *at == offset => {}
+            _ => pass.set_bind_group(0, &**group, offset.as_slice()),
         }
-        self.bound = Some((pipeline.clone(), group.clone()));
+        self.bound = Some((pipeline.clone(), group.clone(), offset));
         if let Some(mark) = &before {
             pass.write_timestamp(&mark.set, mark.begin);
         }

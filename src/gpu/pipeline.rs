@@ -2,7 +2,7 @@
 //!
 //! Every pipeline has one bind group, number 0, whose layout is explicit: layouts derived by the driver are not
 //! shared between pipelines, explicit ones are. Deliberately absent: overridable constants (kernels are specialised as
-//! text), render pipelines, and dynamic offsets.
+//! text), and render pipelines.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,6 +19,8 @@ use crate::error::{Error, Result};
 pub(crate) enum Access {
     /// `var<uniform>`
     Uniform,
+    /// `var<uniform>` at an offset that is given with each dispatch; one at most.
+    Turns,
     /// `var<storage, read>`
     Read,
     /// `var<storage, read_write>`
@@ -74,7 +76,8 @@ impl Device {
         if let Some(pipeline) = lock(&self.inner().pipelines).by_text.get(&key) {
             return Ok(pipeline.clone());
         }
-        let storage = bindings.iter().filter(|access| **access != Access::Uniform).count() as u64;
+        let storage =
+            bindings.iter().filter(|access| !matches!(access, Access::Uniform | Access::Turns)).count() as u64;
         let have = u64::from(self.limits().max_storage_buffers_per_shader_stage);
         if storage > have {
             return Err(Error::Limit { what: format!("storage buffers of {label}"), need: storage, have });
@@ -123,6 +126,14 @@ impl Device {
         wanted.iter().filter(fresh).copied().collect()
     }
 
+    /// The WGSL of every kernel compiled so far, for those who look at it, check it or translate it.
+    pub fn shaders(&self) -> Vec<Arc<str>> {
+        let mut texts: Vec<_> = lock(&self.inner().pipelines).by_text.keys().map(|(text, _)| text.clone()).collect();
+        texts.sort_unstable();
+        texts.dedup();
+        texts
+    }
+
     fn layout(&self, bindings: &[Access]) -> Result<(wgpu::BindGroupLayout, wgpu::PipelineLayout)> {
         if let Some(layout) = lock(&self.inner().pipelines).layouts.get(bindings) {
             return Ok(layout.clone());
@@ -132,11 +143,11 @@ impl Device {
             visibility: wgpu::ShaderStages::COMPUTE,
             ty: wgpu::BindingType::Buffer {
                 ty: match access {
-                    Access::Uniform => wgpu::BufferBindingType::Uniform,
+                    Access::Uniform | Access::Turns => wgpu::BufferBindingType::Uniform,
                     Access::Read => wgpu::BufferBindingType::Storage { read_only: true },
                     Access::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
                 },
-                has_dynamic_offset: false,
+                has_dynamic_offset: *access == Access::Turns,
                 min_binding_size: None,
             },
             count: None,

@@ -5,6 +5,7 @@
 //! [`Primitive`]; its [`Lowering`] is all that the compiler decides by. Deliberately absent: a second kind of tensor for
 //! tracing, a `requires_grad` flag, and any list of the ops that exist.
 
+mod body;
 pub mod display;
 #[cfg(feature = "reference")]
 pub mod interpret;
@@ -17,9 +18,10 @@ mod tree;
 mod view;
 mod window;
 
+pub use body::{Body, Scan};
 pub use node::{Leaf, Node, Scope, Slot, Spec, Tensor, Value};
 pub(crate) use node::{OnBehalf, here, nowhere};
-pub use primitive::{Contraction, Derivative, Fold, Lowering, Map, Misfit, Primitive, Reduction};
+pub use primitive::{Contraction, Derivative, Fold, Kernel, Lowering, Map, Misfit, Primitive, Reduction};
 pub(crate) use tape::{Taping, is_taping};
 pub use tree::Tree;
 pub use view::{View, ViewOp};

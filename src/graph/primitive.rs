@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::hash::Hasher;
+use std::sync::Arc;
 
+use super::body::Scan;
 use super::node::{Spec, Tensor};
 use super::view::ViewOp;
 use super::window::{Through, Windows};
@@ -101,6 +103,64 @@ pub enum Lowering {
     },
     /// A batched matrix product, the one form with tuned kernels.
     Contraction(Contraction),
+    /// One of the inputs as it is.
+    Same(usize),
+    /// The first input as it is, for use once the other inputs are computed: what is computed from it is not shared with
+    /// what is computed from the input elsewhere, and is computed no earlier. That is how a value is computed again
+    /// rather than kept.
+    Later,
+    /// One output of a loop, the same for all outputs of the op.
+    Scan(Scan),
+    /// One output of a kernel that the op brings itself, the same for all outputs of the op.
+    Kernel(Kernel),
+}
+
+/// A kernel that an op brings itself: a text of WGSL functions, among them `fn run(group: vec3<u32>, lane: u32)`, which
+/// each invocation of each workgroup calls once, all of them.
+///
+/// The compiler gives it these functions to call, of which it declares those that are called:
+/// - `size_N() -> u32`, word N of `words`;
+/// - `load_K(i: u32)`, element i of operand K counted from its first, and `load_K_4(i: u32)`, the four elements from
+///   there on, for an i that is a multiple of four;
+/// - `stride_K_A() -> u32`, by how many elements a step along axis A of operand K goes: an operand may be seen through a
+///   view. One that is loaded by fours is dense along its last axis, whose length is a multiple of four, as are all
+///   strides;
+/// - `store_K(i: u32, v)` and `store_K_4(i: u32, v)`, which write output K, dense and row by row.
+///
+/// Sizes belong into `words` rather than into the text, so that a smaller batch compiles nothing anew.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Kernel {
+    /// The text.
+    pub text: Arc<str>,
+    /// Texts for devices on which a subgroup has always as many invocations; the lanes of a subgroup are consecutive.
+    pub subgroups: Vec<(u32, Arc<str>)>,
+    /// What `size_N` return.
+    pub words: Vec<u32>,
+    /// Invocations of a workgroup.
+    pub width: u32,
+    /// Workgroups along x, y and z; the op keeps each within 65,535.
+    pub workgroups: [u32; 3],
+    /// Floating-point operations, for plans and profiles.
+    pub flops: u64,
+}
+
+impl Kernel {
+    /// Whether another is the same for other sizes.
+    pub(crate) fn is_like(&self, other: &Kernel) -> bool {
+        self.text == other.text && self.subgroups == other.subgroups && self.width == other.width
+    }
+
+    /// The text for a device.
+    pub(crate) fn text_for(&self, subgroup: Option<u32>) -> &str {
+        let fits = self.subgroups.iter().find(|(size, _)| Some(*size) == subgroup);
+        fits.map_or(&self.text, |(_, text)| text)
+    }
+
+    /// Whether operand `k` is loaded by fours.
+    pub(crate) fn is_by_fours(&self, k: usize) -> bool {
+        let call = format!("load_{k}_4(");
+        self.text.contains(&call) || self.subgroups.iter().any(|(_, text)| text.contains(&call))
+    }
 }
 
 /// An elementwise expression in WGSL.

@@ -1,17 +1,19 @@
 //! [`MultiHeadAttention`] and [`Attention`]: values averaged by how well their keys meet a query.
 //!
-//! Products, a softmax and products again. Deliberately absent: a kernel that never stores the scores, attention over
-//! several axes, sliding windows, and masks that travel with tensors.
+//! [`crate::ops::attention`] never stores the weights of the average; only where some of them are dropped are they
+//! computed as such, by products and a softmax. Deliberately absent: attention over several axes, sliding windows, and
+//! masks that travel with tensors.
 
 use std::ops::RangeInclusive;
 
 use super::check::{fraction, invalid, misfit};
 use super::dropout::dropped;
 use super::rectifiers::{bool_mask, masked_softmax};
-use super::{Context, Layer, Variable};
+use super::{Context, Layer, Mode, Variable};
 use crate::error::Result;
 use crate::graph::{Spec, Tensor};
 use crate::initializers::Initializer;
+use crate::ops::{Attend, attention};
 
 /// Inputs `query [batch, t, d]`, `value [batch, s, e]` and, if it differs from the value, `key [batch, s, f]`.
 fn check_sequences(layer: &str, inputs: &[Spec]) -> Result<()> {
@@ -105,10 +107,21 @@ impl MultiHeadAttention {
         if self.use_bias { y + context.weight(at + 1).reshape([outputs]) } else { y }
     }
 
-    /// Rows to heads, `[batch, heads, steps, length]`.
+    /// Rows to heads, `[batch, steps, heads, length]`.
     fn heads(&self, x: &Tensor, i: usize, context: &Context) -> Tensor {
         let y = self.project(x, x.dim(2), i, context);
-        y.reshape([x.dim(0), x.dim(1), self.num_heads, y.dim(1) / self.num_heads.max(1)]).permute([0, 2, 1, 3])
+        y.reshape([x.dim(0), x.dim(1), self.num_heads, y.dim(1) / self.num_heads.max(1)])
+    }
+
+    /// The weights of the average from scores `[batch, heads, t, s]`, with dropout.
+    fn weights(&self, scores: &Tensor, given: Option<Tensor>, context: &mut Context) -> Tensor {
+        let causal = self.use_causal_mask.then(|| causal(scores.dim(2), scores.dim(3)));
+        let mask = match (given, causal) {
+            (Some(given), Some(causal)) => Some(given.and(causal)),
+            (given, causal) => given.or(causal),
+        };
+        let weights = masked_softmax(scores, mask.as_ref(), &[-1]);
+        dropped(&weights, self.dropout, weights.shape(), context)
     }
 }
 
@@ -166,16 +179,18 @@ impl Layer for MultiHeadAttention {
     fn call(&self, inputs: &[Tensor], context: &mut Context) -> Tensor {
         let (query, value, key) = (&inputs[0], &inputs[1], inputs.get(2).unwrap_or(&inputs[1]));
         let (q, k, v) = (self.heads(query, 0, context), self.heads(key, 1, context), self.heads(value, 2, context));
-        let scores = q.matmul(&k.t()) * (self.key_dim as f64).sqrt().recip();
-        let given = inputs.get(3).map(|mask| if mask.rank() == 3 { mask.unsqueeze(1) } else { mask.clone() });
-        let causal = self.use_causal_mask.then(|| causal(query.dim(1), value.dim(1)));
-        let mask = match (given, causal) {
-            (Some(given), Some(causal)) => Some(bool_mask(&given).and(causal)),
-            (given, causal) => given.or(causal),
+        let mask =
+            inputs.get(3).map(|mask| bool_mask(&if mask.rank() == 3 { mask.unsqueeze(1) } else { mask.clone() }));
+        let scale = (self.key_dim as f64).sqrt().recip();
+        let joined = if self.dropout > 0.0 && context.mode() == Mode::Train {
+            let by_head = |x: &Tensor| x.permute([0, 2, 1, 3]);
+            let scores = by_head(&q).matmul(&by_head(&k).t()) * scale;
+            let weights = self.weights(&scores, mask, context);
+            weights.matmul(&by_head(&v)).permute([0, 2, 1, 3])
+        } else {
+            let (scale, causal) = (Some(scale), self.use_causal_mask);
+            attention(&q, &k, &v, &Attend { scale, causal, mask: mask.as_ref() })
         };
-        let weights = masked_softmax(&scores, mask.as_ref(), &[-1]);
-        let weights = dropped(&weights, self.dropout, weights.shape(), context);
-        let joined = weights.matmul(&v).permute([0, 2, 1, 3]);
         let y = self.project(&joined, self.num_heads * v.dim(3), 3, context);
         y.reshape([&[query.dim(0), query.dim(1)], &self.output_of(query.dim(2))[..]].concat())
     }
@@ -242,7 +257,13 @@ impl Layer for Attention {
     fn call(&self, inputs: &[Tensor], context: &mut Context) -> Tensor {
         let (query, value, key) = (&inputs[0], &inputs[1], inputs.get(2).unwrap_or(&inputs[1]));
         let scaled = |x: Tensor| if self.use_scale { x * context.weight(0) } else { x };
+        let drops = self.dropout > 0.0 && context.mode() == Mode::Train;
         let scores = match self.score_mode {
+            ScoreMode::Dot if !drops => {
+                let (q, k, v) = (scaled(query.clone()).unsqueeze(2), key.unsqueeze(2), value.unsqueeze(2));
+                let options = Attend { scale: Some(1.0), causal: self.use_causal_mask, mask: None };
+                return attention(&q, &k, &v, &options).squeeze(2);
+            }
             ScoreMode::Dot => scaled(query.matmul(&key.t())),
             ScoreMode::Concat => {
                 let sums = scaled(query.unsqueeze(2) + key.unsqueeze(1)).tanh().sum(-1);

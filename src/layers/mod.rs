@@ -58,7 +58,7 @@ pub use pooling::{
     MaxPooling2D,
 };
 pub use rectifiers::{ELU, LeakyReLU, PReLU, ReLU, Softmax};
-pub use recurrent::{Cell, Recurrent, SimpleRNN, SimpleRNNCell};
+pub use recurrent::{Cell, Recurrent, Shared, SimpleRNN, SimpleRNNCell};
 pub use reshape::{Flatten, Permute, RepeatVector, Reshape};
 pub use separable::{
     DepthwiseConv1D, DepthwiseConv2D, DepthwiseConvolution, SeparableConv1D, SeparableConv2D, SeparableConvolution,

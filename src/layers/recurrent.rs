@@ -1,8 +1,8 @@
 //! [`Recurrent`]: a cell applied to every step of a sequence; and the simplest one, [`SimpleRNN`].
 //!
 //! What all recurrent layers share is here: the variables, the projection of the inputs, which is one product for all
-//! steps, the loop, and what comes out. A [`Cell`] is one step of the recurrence. The loop is recorded step by step, so
-//! a plan grows with the length of the sequence. Deliberately absent: masks, state kept between batches, and dropout of
+//! steps, the loop, and what comes out. A [`Cell`] is one step of the recurrence; it is recorded once, as the body of a
+//! scan, so neither a plan nor the time to make it grows with the length of the sequence. Deliberately absent: masks, state kept between batches, and dropout of
 //! the state.
 
 use std::fmt::Debug;
@@ -123,38 +123,46 @@ impl<C: Cell> Recurrent<C> {
         self
     }
 
-    /// The outputs of all steps in the order they were computed, and the states after the last: what `call` selects
-    /// from, for layers and models that need the states.
-    pub fn run(&self, inputs: &[Tensor], context: &mut Context) -> (Vec<Tensor>, Vec<Tensor>) {
+    /// The outputs of all steps in the order they were computed, `[batch, steps, units]`, and the states after the last:
+    /// what `call` selects from, for layers and models that need the states.
+    pub fn run(&self, inputs: &[Tensor], context: &mut Context) -> (Tensor, Vec<Tensor>) {
         let x = &inputs[0];
         let (batch, steps, features) = (x.dim(0), x.dim(1), x.dim(2));
         let x = dropped(x, self.dropout, [batch, 1, features], context);
         let (kernel, recurrent_kernel) = (context.weight(0), context.weight(1));
-        let mut projected = x.reshape([batch * steps, features]).matmul(&kernel);
+        // In the order of the loop: all samples of a step together.
+        let mut projected = x.permute([1, 0, 2]).reshape([steps * batch, features]).matmul(&kernel);
         let mut recurrent_bias = None;
         if self.use_bias {
             let bias = context.weight(2);
             projected = projected + if bias.rank() == 2 { bias.slice(0, ..1).squeeze(0) } else { bias.clone() };
             recurrent_bias = (bias.rank() == 2).then(|| bias.slice(0, 1..).squeeze(0));
         }
-        let projected = projected.reshape([batch, steps, C::GATES * self.units]);
+        let projected = projected.reshape([steps, batch, C::GATES * self.units]);
         let shared = Shared {
             units: self.units,
             activation: &self.activation,
             recurrent_kernel: &recurrent_kernel,
             recurrent_bias: recurrent_bias.as_ref(),
         };
-        let mut states = match &inputs[1..] {
+        let states = match &inputs[1..] {
             [] => vec![Tensor::zeros([batch, self.units]); C::STATES],
             given => given.to_vec(),
         };
-        let mut outputs = Vec::with_capacity(steps);
-        for step in 0..steps {
-            let at = if self.go_backwards { steps - 1 - step } else { step };
-            states = self.cell.step(&projected.slice(1, at..at + 1).squeeze(1), &states, &shared);
-            outputs.push(states[0].clone());
+        let step = |states: Vec<Tensor>, x: Tensor| {
+            let states = self.cell.step(&x, &states, &shared);
+            let output = states[0].clone();
+            Ok((states, output))
+        };
+        let scanned = match self.go_backwards {
+            false => ops::scan(steps, states, projected, step),
+            true => ops::scan_reversed(steps, states, projected, step)
+                .map(|(states, outputs): (_, Tensor)| (states, outputs.flip(0))),
+        };
+        match scanned {
+            Ok((states, outputs)) => (outputs.permute([1, 0, 2]), states),
+            Err(error) => (Tensor::poisoned(error.clone()), vec![Tensor::poisoned(error); C::STATES]),
         }
-        (outputs, states)
     }
 }
 
@@ -201,7 +209,7 @@ impl<C: Cell> Layer for Recurrent<C> {
     fn call(&self, inputs: &[Tensor], context: &mut Context) -> Tensor {
         let (outputs, mut states) = self.run(inputs, context);
         match self.return_sequences {
-            true => ops::stack(&outputs.iter().collect::<Vec<_>>(), 1),
+            true => outputs,
             false => states.swap_remove(0),
         }
     }

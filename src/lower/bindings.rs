@@ -8,6 +8,7 @@ use std::fmt::Write;
 use super::emit::{Touch, Unit};
 use super::kernel::{Binding, Context};
 use super::program::Id;
+use super::turns::Stride;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::{Access, Range};
@@ -48,7 +49,8 @@ impl Context<'_> {
                 if bound.declared {
                     return bound.ids.contains(id) && !written;
                 }
-                share
+                // What a result is written over shares its binding in any case: two of one range may not be writable.
+                (share || (start < bound.end && bound.start < end))
                     && self.slots.get(&bound.ids[0]).is_some_and(|s| s.buffer.id() == slot.buffer.id())
                     && bound.end.max(end) - bound.start.min(start) <= self.target.binding_bytes
             });
@@ -73,7 +75,8 @@ impl Context<'_> {
             if !bound.declared {
                 bound.start = bound.start.min(start);
                 bound.end = bound.end.max(end);
-                bound.vec4 |= touch.read4 || touch.write4;
+                let aligned = self.stride(*id).is_none_or(|(stride, _)| stride.is_aligned());
+                bound.vec4 |= aligned && (touch.read4 || touch.write4);
                 if dtype.wgsl_stored() != bound.stored.wgsl_stored() {
                     bound.stored = DType::U32;
                 }
@@ -90,14 +93,32 @@ impl Context<'_> {
             let slot = self.slot(*id)?;
             let start = if bound.declared { slot.offset + bound.start } else { bound.start };
             // A product's own operand may begin later than the tensor: its accessor counts back.
-            let base = unit.param(((slot.offset as i64 - start as i64) / 4) as i32 as u32);
-            text += &accessor(index, *touch, self.program.vals[*id].dtype, bound, &base);
+            let first = self.stride(*id).map_or(0, |(stride, _)| stride.first);
+            let base = unit.param((((slot.offset as i64 - start as i64) / 4) as i32 as u32).wrapping_add(first));
+            text += &match self.stride(*id) {
+                None => accessor(index, *touch, self.program.vals[*id].dtype, bound, &base, None),
+                Some((stride, turn)) => {
+                    unit.turns = true;
+                    let base = format!("({base} + {turn} * {})", unit.param(stride.words as u32));
+                    let end = (!stride.is_aligned()).then(|| unit.param(self.program.vals[*id].numel as u32));
+                    accessor(index, *touch, self.program.vals[*id].dtype, bound, &base, end.as_deref())
+                }
+            };
         }
         Ok(text)
     }
 
+    /// How a tensor advances from turn to turn, if it does, and the number of the turn in WGSL.
+    pub(super) fn stride(&self, id: Id) -> Option<(Stride, &'static str)> {
+        let turns = self.turns.as_ref()?;
+        turns.strides.get(&id).map(|&stride| (stride, turns.turn()))
+    }
+
     /// Bytes a kernel may touch from the start of a tensor: one that begins a pack stands for all of it.
     fn extent(&self, id: Id) -> u64 {
+        if let Some((stride, _)) = self.stride(id) {
+            return stride.extent.max(4).next_multiple_of(16);
+        }
         let wide = self.wide.values().find(|wide| wide.firsts.contains(&id));
         wide.map_or(self.program.vals[id].bytes().max(4).next_multiple_of(16), |wide| wide.elements as u64 * 4)
     }
@@ -132,8 +153,9 @@ impl Context<'_> {
     }
 }
 
-/// The functions through which one tensor is loaded and stored.
-fn accessor(index: usize, touch: Touch, dtype: DType, bound: &Bound, base: &str) -> String {
+/// The functions through which one tensor is loaded and stored. One that does not begin on four elements in every turn
+/// is reached one by one, up to its `end`.
+fn accessor(index: usize, touch: Touch, dtype: DType, bound: &Bound, base: &str, end: Option<&str>) -> String {
     let (value, stored, held) = (dtype.wgsl(), dtype.wgsl_stored(), bound.stored.wgsl_stored());
     let load = |element: String, four: bool| {
         let wrap = |name: &str| if four { format!("vec4<{name}>") } else { name.to_string() };
@@ -156,16 +178,24 @@ fn accessor(index: usize, touch: Touch, dtype: DType, bound: &Bound, base: &str)
         if bound.vec4 { format!("{var}[({base} + i) >> 2u][({base} + i) & 3u]") } else { format!("{var}[{base} + i]") };
     let four = format!("{var}[({base} + i) >> 2u]");
     let mut text = String::new();
-    if touch.read {
+    if touch.read || (end.is_some() && touch.read4) {
         writeln!(text, "fn r{index}(i: u32) -> {value} {{ return {}; }}", load(one.clone(), false)).ok();
     }
-    if touch.read4 {
+    if end.is_some() && touch.read4 {
+        let parts: Vec<String> = (0..4).map(|lane| format!("r{index}(i + {lane}u)")).collect();
+        let four = format!("vec4<{value}>({})", parts.join(", "));
+        writeln!(text, "fn r{index}v(i: u32) -> vec4<{value}> {{ return {four}; }}").ok();
+    } else if touch.read4 {
         writeln!(text, "fn r{index}v(i: u32) -> vec4<{value}> {{ return {}; }}", load(four.clone(), true)).ok();
     }
-    if touch.write {
+    if touch.write || (end.is_some() && touch.write4) {
         writeln!(text, "fn w{index}(i: u32, v: {value}) {{ {one} = {}; }}", keep(false)).ok();
     }
-    if touch.write4 {
+    if let Some(end) = end.filter(|_| touch.write4) {
+        let part = |lane: u32| format!("if (i + {lane}u < {end}) {{ w{index}(i + {lane}u, v[{lane}]); }}");
+        let parts: Vec<String> = (0..4).map(part).collect();
+        writeln!(text, "fn w{index}v(i: u32, v: vec4<{value}>) {{ {} }}", parts.join(" ")).ok();
+    } else if touch.write4 {
         writeln!(text, "fn w{index}v(i: u32, v: vec4<{value}>) {{ {four} = {}; }}", keep(true)).ok();
     }
     text

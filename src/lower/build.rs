@@ -3,7 +3,7 @@
 //! What would leave the device idle is split here too: long folds and long products with few results. Deliberately
 //! absent: constant folding of arithmetic; a scalar expression costs nothing inside a fused kernel.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::program::{Id, Kind, Program, Val};
@@ -11,9 +11,21 @@ use super::recording::scalar;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::numbers::ByNumber;
-use crate::graph::{Contraction, Fold, Lowering, Map, Node, Reduction, Spec, Tensor, View, ViewOp};
+use crate::graph::{Contraction, Fold, Kernel, Lowering, Map, Node, Reduction, Scan, Spec, Tensor, View, ViewOp};
 
-type Key = (Kind, Vec<Id>, DType, usize);
+/// With the number of the later computation that a value belongs to.
+type Key = (Kind, Vec<Id>, DType, usize, usize);
+
+/// That a value is computed for later: see [`Lowering::Later`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Late {
+    /// Equal values of another number are not shared.
+    pub number: usize,
+    /// What is to be computed before.
+    after: Option<Id>,
+    /// It is the barrier's own value, or a view of it: what is computed from it has to wait.
+    direct: bool,
+}
 
 /// Sums of fewer terms are not split.
 const LONG: usize = 4096;
@@ -54,8 +66,18 @@ pub(super) struct Builder {
     pub program: Program,
     pub ids: ByNumber<(u64, usize), Id>,
     pub seen: HashMap<Key, Id>,
+    /// Outputs that are computed for later.
+    pub late: HashMap<(u64, usize), Late>,
+    /// For what the node at hand is computed.
+    pub now: Option<Late>,
+    /// Later computations so far.
+    pub numbers: usize,
     /// How values came about in a program of the same graph for other sizes, whose splits are to be kept.
     pub model: Option<Vec<Kind>>,
+    /// Nodes whose values lie at another place in each turn of a loop.
+    pub moving: HashSet<u64>,
+    /// Operands of loops, by node.
+    pub loops: HashMap<u64, Vec<Id>>,
     /// The first thing an op got wrong.
     pub defect: Option<Error>,
 }
@@ -66,12 +88,54 @@ impl Builder {
         self.defect.get_or_insert(Error::Validation { why });
     }
 
+    fn number(&self) -> usize {
+        self.now.map_or(0, |late| late.number)
+    }
+
+    /// Adds a node: what its outputs lower to.
+    pub fn node(&mut self, node: &Node) -> Result<()> {
+        let (mut inputs, mut specs, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+        for input in node.inputs() {
+            let (input, output) = input.node()?;
+            keys.push((input.number(), output));
+            inputs.push(self.ids[&(input.number(), output)]);
+            specs.push(input.outputs()[output].clone());
+        }
+        let late = |builder: &Builder| -> Vec<Option<Late>> {
+            keys.iter().map(|key| builder.late.get(key).copied()).collect()
+        };
+        let late = if self.late.is_empty() { Vec::new() } else { late(self) };
+        let newest = late.iter().flatten().max_by_key(|late| (late.number, late.direct)).copied();
+        for (output, lowering) in node.op().lower(&specs, node.outputs()).into_iter().enumerate() {
+            self.now = newest;
+            let key = (node.number(), output);
+            let own = match &lowering {
+                Lowering::Later => {
+                    self.numbers += 1;
+                    let given = |id: &&Id| matches!(self.program.vals[**id].kind, Kind::Leaf(_) | Kind::Scalar(_));
+                    let after = inputs[1..].iter().filter(|id| !given(id)).max().copied();
+                    Some(Late { number: self.numbers, after, direct: true })
+                }
+                Lowering::Same(input) => late.get(*input).copied().flatten(),
+                Lowering::View(_) | Lowering::Window(..) => newest,
+                _ => newest.map(|late| Late { direct: false, ..late }),
+            };
+            let id = self.lowered(node, output, lowering, &inputs, &specs);
+            self.ids.insert(key, id);
+            if let Some(own) = own {
+                self.late.insert(key, own);
+            }
+        }
+        self.now = None;
+        Ok(())
+    }
+
     fn push(&mut self, kind: Kind, inputs: Vec<Id>, spec: (DType, usize), node: &Node) -> Id {
         self.push_as(node.op().name(), kind, inputs, spec, node)
     }
 
     fn push_as(&mut self, name: &str, kind: Kind, inputs: Vec<Id>, spec: (DType, usize), node: &Node) -> Id {
-        let key = (kind, inputs, spec.0, spec.1);
+        let key = (kind, inputs, spec.0, spec.1, self.number());
         if let Some(&id) = self.seen.get(&key) {
             return id;
         }
@@ -79,6 +143,7 @@ impl Builder {
         self.program.vals.push(Val {
             kind: key.0.clone(),
             inputs: key.1.clone(),
+            after: self.now.filter(|late| late.direct).and_then(|late| late.after),
             dtype: spec.0,
             numel: spec.1,
             name: name.into(),
@@ -95,7 +160,11 @@ impl Builder {
         }
         let leaf = self.program.leaves.len();
         self.program.leaves.push(Tensor::of(node.clone(), output));
-        Ok(self.push(Kind::Leaf(leaf), vec![], (spec.dtype, spec.shape.numel()), node))
+        let id = self.push(Kind::Leaf(leaf), vec![], (spec.dtype, spec.shape.numel()), node);
+        if self.moving.contains(&node.number()) {
+            self.program.moving.insert(id);
+        }
+        Ok(id)
     }
 
     pub fn lowered(&mut self, node: &Node, output: usize, lowering: Lowering, inputs: &[Id], specs: &[Spec]) -> Id {
@@ -113,6 +182,16 @@ impl Builder {
                 self.push(Kind::Gather { length, count, inner }, inputs.to_vec(), size, node)
             }
             Lowering::Contraction(c) => self.product(c, [inputs[0], inputs[1]], size, node),
+            Lowering::Same(input) => inputs[input],
+            Lowering::Later => inputs[0],
+            Lowering::Scan(scan) => {
+                let operands = self.loop_operands(&scan, inputs, specs, node);
+                self.push(Kind::Scan(scan, output), operands, size, node)
+            }
+            Lowering::Kernel(kernel) => {
+                let operands = self.kernel_operands(&kernel, inputs, specs, node);
+                self.push(Kind::Kernel(kernel, output), operands, size, node)
+            }
             // An op that says it is given has no value here: a mistake of the op's.
             Lowering::Leaf => {
                 self.refuse(node, "is computed, but lowers to a leaf");
@@ -159,6 +238,45 @@ impl Builder {
             return source;
         }
         self.push(Kind::View(view), vec![source], size, node)
+    }
+
+    /// What a loop reads lies whole in buffers, and what it carries is a copy of its own, which it overwrites.
+    fn loop_operands(&mut self, scan: &Scan, inputs: &[Id], specs: &[Spec], node: &Node) -> Vec<Id> {
+        if let Some(operands) = self.loops.get(&node.number()) {
+            return operands.clone();
+        }
+        let mut operands = Vec::with_capacity(inputs.len());
+        for (at, (&input, spec)) in inputs.iter().zip(specs).enumerate() {
+            let numel = spec.shape.numel();
+            operands.push(match () {
+                () if at < scan.carries => self.carried_copy(input, numel),
+                () if self.program.is_whole(input, numel) => input,
+                () => self.copy(input, (spec.dtype, numel), node),
+            });
+        }
+        self.loops.insert(node.number(), operands.clone());
+        operands
+    }
+
+    /// A copy that no other value shares, for the computation that the node at hand belongs to.
+    fn carried_copy(&mut self, id: Id, numel: usize) -> Id {
+        let copy = self.program.copy_of(id, numel);
+        self.program.vals[copy].after = self.now.filter(|late| late.direct).and_then(|late| late.after);
+        copy
+    }
+
+    /// What a kernel of an op's own reads are views of what lies in a buffer, under the operand's shape.
+    fn kernel_operands(&mut self, kernel: &Kernel, inputs: &[Id], specs: &[Spec], node: &Node) -> Vec<Id> {
+        let mut operands = Vec::with_capacity(inputs.len());
+        for (k, (&input, spec)) in inputs.iter().zip(specs).enumerate() {
+            let size = (spec.dtype, spec.shape.numel());
+            let (source, view) = match self.program.strided(input, &spec.shape, kernel.is_by_fours(k)) {
+                Some(strided) => strided,
+                None => (self.copy(input, size, node), View::whole(&spec.shape)),
+            };
+            operands.push(self.push(Kind::View(view), vec![source], size, node));
+        }
+        operands
     }
 
     /// A long product with few results would leave the device idle: it becomes a product along stretches of K, whose
@@ -208,8 +326,8 @@ impl Builder {
         let parts = refined(&view.shape, &[batch, rows, columns])?;
         let axes = [0, 2, 1].into_iter().flat_map(|axis: usize| parts[axis].clone()).collect();
         let turned = Kind::View(view.then(&ViewOp::Permute(axes))?);
-        let turned = *self.seen.get(&(turned, inputs.clone(), size.0, size.1))?;
-        let copy = *self.seen.get(&(copying(), vec![turned], size.0, size.1))?;
+        let turned = *self.seen.get(&(turned, inputs.clone(), size.0, size.1, self.number()))?;
+        let copy = *self.seen.get(&(copying(), vec![turned], size.0, size.1, self.number()))?;
         let view = View::whole(&[batch, columns, rows].into()).then(&ViewOp::Permute(vec![0, 2, 1]))?;
         Some(self.push(Kind::View(view), vec![copy], size, node))
     }

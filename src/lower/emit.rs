@@ -40,6 +40,8 @@ pub struct Unit {
     pub helpers: BTreeMap<String, String>,
     /// Variables at module scope (workgroup memory).
     pub globals: String,
+    /// Whether some tensor lies at another place in each turn of a loop.
+    pub turns: bool,
     /// What a pass got wrong; the kernel is refused.
     pub defect: Option<String>,
     names: usize,
@@ -358,7 +360,7 @@ impl<'a> Emitter<'a> {
                 self.value(table, &At { var: source, level: Level::Other }, lanes)
             }
             // Defined by the phase before anything reads them; reaching this line would be a defect of the passes.
-            Kind::Leaf(_) | Kind::Fold(..) | Kind::Contraction(..) => {
+            Kind::Leaf(_) | Kind::Fold(..) | Kind::Contraction(..) | Kind::Scan(..) | Kind::Kernel(..) => {
                 let defect = format!("{} is not available at {at:?}", val.name);
                 self.unit.defect.get_or_insert(defect);
                 format!("{}(0)", wgsl_type(val.dtype, lanes))

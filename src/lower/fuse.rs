@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::place::SMALL;
 use super::program::{Id, Kind, Program, Val};
 use crate::graph::numbers::Numbers;
 use crate::graph::{Contraction, Fold, View};
@@ -22,6 +23,10 @@ pub enum Space {
     Folded { outer: usize, length: usize, inner: usize, parts: usize },
     /// A matrix product along stretches of K, and maps over its result.
     Product(Contraction, usize),
+    /// A loop, which is a program of its own.
+    Loop,
+    /// A kernel that an op has brought.
+    Kernel,
 }
 
 /// At which of a space's two indices a value lives.
@@ -42,6 +47,7 @@ impl Space {
             Space::Elements(n) => n,
             Space::Folded { outer, length, inner, .. } => outer * length * inner,
             Space::Product(c, parts) => parts * c.batch * c.m * c.n,
+            Space::Loop | Space::Kernel => 0,
         }
     }
 
@@ -57,12 +63,14 @@ impl Space {
     pub fn work(self) -> usize {
         match self {
             Space::Product(c, _) => c.batch * c.m * c.n * c.k.max(1),
+            Space::Loop | Space::Kernel => usize::MAX,
             _ => self.full(),
         }
     }
 
     fn join(self, other: Space) -> Option<Space> {
         match (self, other) {
+            (Space::Loop | Space::Kernel, _) | (_, Space::Loop | Space::Kernel) => None,
             (a, b) if a == b && !matches!(a, Space::Product(..)) => Some(a),
             (Space::Elements(n), s) | (s, Space::Elements(n)) if n == s.full() || s.reduced() == Some(n) => Some(s),
             _ => None,
@@ -132,7 +140,8 @@ pub fn through(view: &View, source_numel: usize, numel: usize, level: Level, spa
     Level::Other
 }
 
-/// The values a member reads for which `stop` holds, each with the level it is read at.
+/// The values a member reads for which `stop` holds, each with the level it is read at. What it has to wait for counts as
+/// read at another index.
 pub fn reads(
     program: &Program,
     stop: &dyn Fn(Id) -> bool,
@@ -146,10 +155,13 @@ pub fn reads(
     let below = match val.kind {
         Kind::Fold(fold, parts) if space == folded(fold, parts) && level == Level::Reduced => Level::Full,
         Kind::Fold(..) => Level::Other,
-        Kind::Contraction(..) | Kind::Gather { .. } | Kind::Window(..) => Level::Other,
+        Kind::Contraction(..) | Kind::Gather { .. } | Kind::Window(..) | Kind::Scan(..) | Kind::Kernel(..) => {
+            Level::Other
+        }
         _ => level,
     };
     let mut stack: Vec<(Id, Level)> = val.inputs.iter().map(|&input| (input, below)).collect();
+    stack.extend(val.after.map(|before| (before, Level::Other)));
     while let Some((id, level)) = stack.pop() {
         if !seen.insert((id, level)) {
             continue;
@@ -165,6 +177,7 @@ pub fn reads(
             _ => level,
         };
         stack.extend(val.inputs.iter().map(|&input| (input, level)));
+        stack.extend(val.after.map(|before| (before, Level::Other)));
     }
     found
 }
@@ -174,6 +187,8 @@ pub fn space(val: &Val) -> Space {
     match val.kind {
         Kind::Fold(fold, parts) => folded(fold, parts),
         Kind::Contraction(c, parts) => Space::Product(c, parts),
+        Kind::Scan(..) => Space::Loop,
+        Kind::Kernel(..) => Space::Kernel,
         _ => Space::Elements(val.numel),
     }
 }
@@ -204,25 +219,57 @@ pub fn level(program: &Program, member: Id, space: Space) -> Level {
     }
 }
 
-/// The distinct tensors of more than one element that the expression of a value loads.
-fn sources(program: &Program, stored: &[bool], id: Id) -> usize {
-    let (mut found, mut seen, mut stack) = (0, Numbers::default(), program.vals[id].inputs.clone());
+/// How the storage buffers that a kernel binds are counted.
+#[derive(Clone, Debug, Default)]
+pub struct Buffers {
+    /// As many as a kernel may bind.
+    pub cap: usize,
+    /// What lies in the one buffer of the state: its leaves, and what is written over them. Nothing, if every tensor is to
+    /// count as a buffer of its own.
+    pub(crate) state: Numbers<Id>,
+}
+
+/// Where a tensor lies, as far as that decides how many buffers a kernel binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    State,
+    Small,
+    Own(Id),
+}
+
+impl Buffers {
+    fn place(&self, program: &Program, id: Id) -> Place {
+        let given = matches!(program.vals[id].kind, Kind::Leaf(_));
+        match () {
+            () if self.state.contains(&id) => Place::State,
+            () if !self.state.is_empty() && !given && program.vals[id].bytes() <= SMALL => Place::Small,
+            () => Place::Own(id),
+        }
+    }
+}
+
+/// The distinct places of the tensors of more than one element that the expression of a value loads.
+fn sources(program: &Program, stored: &[bool], buffers: &Buffers, id: Id) -> usize {
+    let (mut found, mut seen, mut stack) = (BTreeSet::new(), Numbers::default(), program.vals[id].inputs.clone());
     while let Some(id) = stack.pop() {
         let val = &program.vals[id];
         if !seen.insert(id) {
             continue;
         }
         if stored[id] || matches!(val.kind, Kind::Leaf(_)) {
-            found += usize::from(val.numel > 1);
+            if val.numel > 1 {
+                found.insert(buffers.place(program, id));
+            }
         } else {
             stack.extend(&val.inputs);
         }
     }
-    found
+    found.len()
 }
 
-/// Which values are stored before any merging. `cap` is how many storage buffers a kernel may bind.
-fn stored(program: &Program, fuse: bool, cap: usize) -> Vec<bool> {
+/// Which values are stored before any merging.
+fn stored(program: &Program, fuse: bool, buffers: &Buffers) -> Vec<bool> {
+    let cap = buffers.cap;
     let vals = &program.vals;
     // Readers, seen through views; a view that spreads its source makes every reader recompute it many times.
     let mut readers = vec![0usize; vals.len()];
@@ -239,13 +286,17 @@ fn stored(program: &Program, fuse: bool, cap: usize) -> Vec<bool> {
                     readers[input] += readers[id];
                     spread[input] |= spread[id] || vals[id].numel > vals[input].numel;
                 }
-                Kind::Contraction(..) => {
+                Kind::Contraction(..) | Kind::Kernel(..) => {
                     readers[input] += 1;
                     let mut source = input;
                     while let Kind::View(_) | Kind::Window(..) = vals[source].kind {
                         source = vals[source].inputs[0];
                     }
                     wanted[source] = true;
+                }
+                Kind::Scan(..) => {
+                    readers[input] += 1;
+                    wanted[input] = true;
                 }
                 _ => readers[input] += 1,
             }
@@ -266,7 +317,7 @@ fn stored(program: &Program, fuse: bool, cap: usize) -> Vec<bool> {
             Kind::Scalar(_) => ((0, 0, false), false),
             Kind::Leaf(_) => ((0, 1, false), false),
             Kind::View(_) | Kind::Window(..) => (below, false),
-            Kind::Fold(..) | Kind::Contraction(..) => (below, true),
+            Kind::Fold(..) | Kind::Contraction(..) | Kind::Scan(..) | Kind::Kernel(..) => (below, true),
             Kind::Iota { .. } => ((1, 0, false), wanted[id] || !fuse),
             Kind::Map(_) | Kind::Gather { .. } => {
                 let heavy = matches!(&val.kind, Kind::Map(map) if map.heavy);
@@ -284,7 +335,7 @@ fn stored(program: &Program, fuse: bool, cap: usize) -> Vec<bool> {
         // What would load more tensors than can be bound, as a join of many or the sum of the derivatives of many slices
         // does, takes its largest operands from memory.
         if matches!(val.kind, Kind::Map(_)) && size.1 >= cap {
-            while sources(program, &stored, id) >= cap {
+            while sources(program, &stored, buffers, id) >= cap {
                 let mut largest = None;
                 for &input in &val.inputs {
                     let mut source = input;
@@ -292,7 +343,7 @@ fn stored(program: &Program, fuse: bool, cap: usize) -> Vec<bool> {
                         source = vals[source].inputs[0];
                     }
                     if matches!(vals[source].kind, Kind::Map(_)) && !stored[source] {
-                        largest = largest.max(Some((sources(program, &stored, source), source)));
+                        largest = largest.max(Some((sources(program, &stored, buffers, source), source)));
                     }
                 }
                 let Some((_, operand)) = largest else { break };
@@ -313,9 +364,9 @@ fn stored(program: &Program, fuse: bool, cap: usize) -> Vec<bool> {
     stored
 }
 
-/// Groups the program. `cap` is how many storage buffers a kernel may bind.
-pub fn fuse(program: &Program, fuse: bool, cap: usize) -> Fused {
-    let stored = stored(program, fuse, cap);
+/// Groups the program.
+pub fn fuse(program: &Program, fuse: bool, buffers: &Buffers) -> Fused {
+    let stored = stored(program, fuse, buffers);
     let count = program.vals.len();
     let mut work = Merger {
         program,
@@ -324,10 +375,26 @@ pub fn fuse(program: &Program, fuse: bool, cap: usize) -> Fused {
         of: vec![None; count],
         readers: vec![Vec::new(); count],
         root: vec![false; count],
-        cap,
+        buffers,
     };
     program.roots.iter().for_each(|&root| work.root[root] = true);
     for (id, val) in program.vals.iter().enumerate().filter(|(id, _)| stored[*id]) {
+        // The outputs of a loop or of an op's own kernel are computed together, and stand one behind the other.
+        if let Kind::Scan(..) | Kind::Kernel(..) = val.kind
+            && let Some(before) = id.checked_sub(1).filter(|&before| {
+                let same = |a: &Kind, b: &Kind| match (a, b) {
+                    (Kind::Scan(a, _), Kind::Scan(b, _)) => a == b,
+                    (Kind::Kernel(a, _), Kind::Kernel(b, _)) => a == b,
+                    _ => false,
+                };
+                same(&program.vals[before].kind, &val.kind) && program.vals[before].inputs == val.inputs
+            })
+            && let Some(draft) = work.of[before].and_then(|key| work.groups.get_mut(&key))
+        {
+            draft.members.push(id);
+            work.of[id] = work.of[before];
+            continue;
+        }
         let space = space(val);
         let level = if matches!(val.kind, Kind::Fold(..)) { Level::Reduced } else { Level::Full };
         let needs: BTreeSet<Id> =
@@ -358,7 +425,7 @@ struct Merger<'a> {
     /// For each stored value the members that read it.
     readers: Vec<Vec<Id>>,
     root: Vec<bool>,
-    cap: usize,
+    buffers: &'a Buffers,
 }
 
 impl Merger<'_> {
@@ -370,7 +437,7 @@ impl Merger<'_> {
             let space = match draft.space {
                 Space::Elements(n) => [n, 0, 0, 0, 0],
                 Space::Folded { outer, length, inner, parts } => [0, outer, length, inner, parts],
-                Space::Product(..) => continue,
+                Space::Product(..) | Space::Loop | Space::Kernel => continue,
             };
             by_space.entry(space).or_default().push(key);
         }
@@ -408,14 +475,19 @@ impl Merger<'_> {
 
     /// Everything a draft reads from memory: values of other groups and leaves of more than one element.
     fn leaves(&self, draft: &Draft) -> BTreeSet<Id> {
-        let mut found: BTreeSet<Id> = draft.needs.iter().copied().filter(|id| !draft.members.contains(id)).collect();
+        let mut found = BTreeSet::new();
         let mut seen = Numbers::default();
         let mut stack: Vec<Id> = draft.members.iter().flat_map(|&m| self.program.vals[m].inputs.clone()).collect();
         while let Some(id) = stack.pop() {
-            if self.stored[id] || !seen.insert(id) {
+            if !seen.insert(id) {
                 continue;
             }
             match self.program.vals[id].kind {
+                _ if self.stored[id] => {
+                    if draft.members.binary_search(&id).is_err() {
+                        found.insert(id);
+                    }
+                }
                 Kind::Leaf(_) => {
                     found.insert(id);
                 }
@@ -484,13 +556,20 @@ impl Merger<'_> {
         }
         let merged = Draft { space, members, needs };
         let inside: Numbers<Id> = merged.members.iter().copied().collect();
-        let written = merged.members.iter().filter(|&&m| self.read_outside(m, &inside)).count();
+        let writes: Vec<Id> = merged.members.iter().copied().filter(|&m| self.read_outside(m, &inside)).collect();
+        let written = writes.len();
         let leaves = self.leaves(&merged);
         // Numbers that are computed for the step alone lie together among the small temporaries: one buffer for all.
         let number = |&&id: &&Id| self.program.vals[id].numel == 1 && self.stored[id] && !self.root[id];
         let numbers = leaves.iter().filter(number).count();
         let read = leaves.len() - numbers.saturating_sub(1);
-        if read + written > self.cap {
+        let bound = if self.buffers.state.is_empty() {
+            read + written
+        } else {
+            let places = leaves.iter().chain(&writes).map(|&id| self.buffers.place(self.program, id));
+            places.collect::<BTreeSet<_>>().len()
+        };
+        if bound > self.buffers.cap {
             return false;
         }
         // A product repeats its epilogue for every element of a register tile: a bias, a mask and a residual pay, an
@@ -520,7 +599,9 @@ impl Merger<'_> {
             .enumerate()
             .map(|(index, draft)| {
                 draft.members.iter().for_each(|&m| group_of[m] = Some(index));
-                let outputs = draft.members.iter().copied().filter(|m| needed.contains(m)).collect();
+                // A kernel of an op's own writes all that it computes.
+                let wanted = |m: &Id| draft.space == Space::Kernel || needed.contains(m);
+                let outputs = draft.members.iter().copied().filter(wanted).collect();
                 Group { space: draft.space, members: draft.members, outputs }
             })
             .collect();

@@ -15,6 +15,7 @@ use super::fuse::{Fused, Level, Space};
 use super::pack::Wide;
 use super::program::{Id, Kind, Program, fold_stretch, product_stretch};
 use super::schedule::Job;
+use super::turns::{self, Turns, Way};
 use crate::error::Result;
 use crate::gpu::{Access, Range};
 use crate::graph::{Contraction, Slot};
@@ -39,6 +40,8 @@ pub enum Binding {
     Uniform(Vec<u32>),
     /// A range of a storage buffer.
     Storage(Range, Access),
+    /// The uniform that says which turn of a loop it is.
+    Turns,
 }
 
 /// Everything a kernel is written from.
@@ -56,6 +59,8 @@ pub struct Context<'a> {
     pub slots: &'a HashMap<Id, Slot>,
     /// The device it is for.
     pub target: &'a Target,
+    /// The loop that it is the body of, if it is one.
+    pub turns: Option<Turns<'a>>,
 }
 
 /// Threads of a workgroup in a region and in kernels of few threads.
@@ -106,6 +111,9 @@ impl Context<'_> {
                 if let Space::Product(c, parts) = space {
                     return self.product(*group, c, parts);
                 }
+                if space == Space::Kernel {
+                    return self.own(*group);
+                }
                 if is_cooperative(self.forms.groups[*group].space) {
                     return self.rows(*group);
                 }
@@ -140,6 +148,15 @@ impl Context<'_> {
                         writeln!(text, "for (var t = lane; t < {end}; t += {WIDTH}u) {{\n{body}}}").ok();
                     }
                 }
+                for (index, &(value, leaf)) in self.turns.iter().flat_map(|turns| turns.copies).enumerate() {
+                    let (from, to) = (unit.tensor(value), unit.tensor(leaf));
+                    unit.tensors[from].1.read = true;
+                    unit.tensors[to].1.write = true;
+                    let end = unit.param(self.program.vals[leaf].numel as u32);
+                    let barrier = if index == 0 { "storageBarrier();\n" } else { "" };
+                    let body = format!("w{to}(t, r{from}(t));");
+                    writeln!(text, "{barrier}for (var t = lane; t < {end}; t += {WIDTH}u) {{ {body} }}").ok();
+                }
                 self.assemble(unit, &groups, &text, WIDTH, 1, Thread::Lane)
             }
         }
@@ -158,7 +175,7 @@ impl Context<'_> {
             // What lies behind the last element of a tensor is padding.
             Space::Elements(n) => n >= 16 || self.wide.contains_key(&group),
             Space::Folded { inner, .. } => inner % 4 == 0 && inner > 0,
-            Space::Product(..) => false,
+            Space::Product(..) | Space::Loop | Space::Kernel => false,
         };
         let (own, form) = (self.fused.groups[group].space, self.forms.groups[group].space);
         if quads(form) && (quads(own) || matches!(own, Space::Elements(_))) { 4 } else { 1 }
@@ -182,6 +199,8 @@ impl Context<'_> {
             }
             Space::Product(c, parts) => self.serial_product(&mut e, group, c, parts, item),
             Space::Folded { .. } => self.thread_fold(&mut e, group, lanes, item),
+            // Kernels of loops are those of their bodies, and an op's own is no part of another.
+            Space::Loop | Space::Kernel => {}
         }
         (e.close(), self.items(group, lanes, self.fused))
     }
@@ -371,11 +390,22 @@ impl Context<'_> {
     ) -> Result<Kernel> {
         let mut bounds = Vec::new();
         let accessors = self.accessors(&mut unit, &mut bounds, true)?;
+        let inside = self.turns.is_some_and(|turns| turns.way == Way::Inside);
+        let body = if inside { turns::repeat(body) } else { body.to_string() };
         let mut source = uniform(0, &unit);
         let mut ranges = Vec::new();
         for (index, bound) in bounds.iter().enumerate() {
             source += &self.declare(bound, 1 + index, &bounds);
             ranges.push(self.range(bound)?);
+        }
+        let mut bindings = vec![Binding::Uniform(words(&unit))];
+        bindings.extend(self.with_access(ranges, &bounds));
+        if inside || unit.turns {
+            source += &turns::declare(bindings.len());
+            bindings.push(Binding::Turns);
+        }
+        if inside {
+            source += "var<private> turn: u32;\n";
         }
         source += &unit.globals;
         source += &helpers(&unit);
@@ -396,12 +426,7 @@ impl Context<'_> {
         .ok();
         let blocks = blocks.max(1);
         let x = blocks.min(65535);
-        Ok(Kernel {
-            label: self.label(groups),
-            source,
-            bindings: [Binding::Uniform(words(&unit))].into_iter().chain(self.with_access(ranges, &bounds)).collect(),
-            grid: [x as u32, blocks.div_ceil(x) as u32, 1],
-        })
+        Ok(Kernel { label: self.label(groups), source, bindings, grid: [x as u32, blocks.div_ceil(x) as u32, 1] })
     }
 
     pub(super) fn label(&self, groups: &[usize]) -> String {

@@ -15,13 +15,17 @@ pub mod gemm;
 mod gemm_text;
 mod index;
 pub(crate) mod kernel;
+pub mod loops;
+mod own;
 pub mod pack;
 pub mod place;
 mod product;
 pub mod program;
 pub mod recording;
+pub mod remat;
 mod rows;
 pub mod schedule;
+pub mod turns;
 
 /// What the compiler needs to know of a device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,14 +55,16 @@ impl Default for Options {
     }
 }
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use fuse::Fused;
+use fuse::{Buffers, Fused};
+use loops::Looped;
 use pack::{Pack, Wide};
 use place::Placement;
 use program::{Id, Kind, Program};
-use schedule::Schedule;
+use schedule::{Job, Schedule};
 
 /// What a program is compiled for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,6 +92,10 @@ pub struct Compiled {
     pub wide: HashMap<usize, Wide>,
     /// Leaves of the state that must lie one behind the other.
     pub layouts: Vec<Pack>,
+    /// All leaves of the state must lie in one buffer, or some kernel would bind too many.
+    pub together: bool,
+    /// The loops, by group.
+    pub loops: HashMap<usize, Arc<Looped>>,
     /// The order of dispatches.
     pub schedule: Schedule,
     /// Where temporaries live.
@@ -97,11 +107,37 @@ pub struct Compiled {
 /// Runs all passes.
 pub fn compile(program: Program, request: &Request, target: &Target, options: &Options) -> Result<Compiled> {
     let cap = target.bindings.min(16);
+    let apart = Buffers { cap, ..Buffers::default() };
+    let bytes = request.state.iter().map(|&id| program.vals[id].bytes().max(1).next_multiple_of(pack::ALIGN));
+    if options.fuse && !request.state.is_empty() && bytes.sum::<u64>() <= target.binding_bytes {
+        // The state can lie in one buffer. Where that lets a kernel touch more tensors than may be bound, it has to.
+        let replacing = request.replaces.iter().map(|&(_, value)| value);
+        let joint = Buffers { cap, state: request.state.iter().copied().chain(replacing).collect() };
+        let mut compiled = fused(program, request, target, options, &joint)?;
+        compiled.together = !compiled.binds_at_most(cap, false);
+        if !compiled.together || compiled.binds_at_most(cap, true) {
+            return Ok(compiled);
+        }
+        return fused(compiled.program, request, target, options, &apart);
+    }
+    fused(program, request, target, options, &apart)
+}
+
+/// Runs all passes, with one way of counting buffers.
+fn fused(
+    program: Program,
+    request: &Request,
+    target: &Target,
+    options: &Options,
+    buffers: &Buffers,
+) -> Result<Compiled> {
     let packing = options.fuse && !request.state.is_empty();
-    let fused = fuse::fuse(&program, options.fuse, cap);
+    let fused = fuse::fuse(&program, options.fuse, buffers);
+    within(&program, &fused, target)?;
     if packing {
         let mut packed = fused.clone();
-        let pinned: HashSet<Id> = request.results.iter().copied().collect();
+        let mut pinned: HashSet<Id> = request.results.iter().copied().collect();
+        pinned.extend(program.carried());
         let packs = pack::pack(&program, &mut packed, &request.state, &request.replaces, &pinned);
         let schedule = schedule::schedule(&program, &packed, &request.replaces, true, &packs.wide);
         // A packed kernel writes over all of its leaves or over none.
@@ -110,11 +146,11 @@ pub fn compile(program: Program, request: &Request, target: &Target, options: &O
             packed.groups[*group].outputs.iter().filter(replaced).all(|id| schedule.in_place.contains_key(id))
         };
         if packs.wide.keys().all(written) {
-            return finish(program, packed, packs, schedule, request, options).within(target);
+            return finish(program, packed, packs, schedule, request, target, options);
         }
     }
     let schedule = schedule::schedule(&program, &fused, &request.replaces, options.fuse, &HashMap::new());
-    finish(program, fused, pack::Packs::default(), schedule, request, options).within(target)
+    finish(program, fused, pack::Packs::default(), schedule, request, target, options)
 }
 
 fn finish(
@@ -123,8 +159,10 @@ fn finish(
     packs: pack::Packs,
     schedule: Schedule,
     request: &Request,
+    target: &Target,
     options: &Options,
-) -> Compiled {
+) -> Result<Compiled> {
+    let loops = loops::loops(&program, &fused, target, options)?;
     let (layouts, temporaries): (Vec<Pack>, Vec<Pack>) =
         packs.packs.into_iter().partition(|pack| request.state.contains(&pack[0]));
     let copies: Vec<(Id, Id)> = (request.replaces.iter())
@@ -142,13 +180,54 @@ fn finish(
             .map(|r| r.0)
             .collect()
     };
-    let lives = place::Lives { fixed: &fixed, kept: &kept, reads: &reads };
-    let placement = place::place(&program, &fused, &schedule, &temporaries, &lives, options.strategy);
+    let carried: Vec<(Id, Id)> =
+        loops.values().flat_map(|l| l.carried.iter().filter_map(|&(first, last)| Some((first, last?)))).collect();
+    let lives = place::Lives { fixed: &fixed, kept: &kept, carried: &carried, reads: &reads };
+    let limit = target.binding_bytes;
+    let placement = place::place(&program, &fused, &schedule, &temporaries, &lives, options.strategy, limit);
     let request = request.clone();
-    Compiled { wide: packs.wide, layouts, copies, placement, program, fused, forms: None, request, schedule }
+    let (wide, forms, together) = (packs.wide, None, false);
+    Ok(Compiled { wide, layouts, together, copies, placement, program, fused, forms, request, loops, schedule })
 }
 
 impl Compiled {
+    /// Whether no group alone binds more than `cap` buffers; `together` if the state lies in one. Inputs, results and
+    /// captured tensors count as a buffer each.
+    fn binds_at_most(&self, cap: usize, together: bool) -> bool {
+        let Compiled { program, fused, request, schedule, placement, wide, .. } = self;
+        let stop = |id: Id| fused.is_member(id) || matches!(program.vals[id].kind, Kind::Leaf(_));
+        let place = |id: Id| {
+            let id = schedule.in_place.get(&id).copied().unwrap_or(id);
+            match placement.ranges.get(&id) {
+                Some(range) => (0, range.buffer),
+                None if together && request.state.contains(&id) => (1, 0),
+                None => (2, id),
+            }
+        };
+        // A loop binds nothing itself: the kernels of its body do, for which every tensor counts.
+        let mut kernels = fused.groups.iter().enumerate().filter(|(_, group)| group.space != fuse::Space::Loop);
+        kernels.all(|(index, group)| {
+            // A group that stands for several runs as the first of them, over packs.
+            let first = wide.get(&index).map_or(group.members.len(), |wide| {
+                let last = wide.outputs.iter().max().copied().unwrap_or(0);
+                group.members.iter().position(|&member| member > last).unwrap_or(group.members.len())
+            });
+            let outputs = wide.get(&index).map_or(&group.outputs, |wide| &wide.outputs);
+            let mut places: BTreeSet<(usize, usize)> = outputs.iter().map(|&id| place(id)).collect();
+            for &member in &group.members[..first] {
+                let level = fuse::level(program, member, group.space);
+                let reads = fuse::reads(program, &stop, member, level, group.space).into_iter();
+                places.extend(reads.filter(|(id, _)| !group.members.contains(id)).map(|(id, _)| place(id)));
+            }
+            places.len() <= cap
+        })
+    }
+
+    /// Bytes of the buffers for temporaries: those of the placement, then those of the loops.
+    pub fn temporaries(&self) -> Vec<u64> {
+        [self.placement.buffers.clone(), loops::scratch(self).concat()].concat()
+    }
+
     /// The same kernels for the same graph with a smaller batch; `None` if that is not what `program` is. Nothing is
     /// decided anew, temporaries included, so that a last partial batch needs neither pipelines nor memory.
     pub fn smaller(&self, program: Program, request: &Request) -> Option<Compiled> {
@@ -164,6 +243,10 @@ impl Compiled {
         let stop = |id: Id| fused.group_of[id].is_some() || matches!(program.vals[id].kind, Kind::Leaf(_));
         let mut spaces = Vec::with_capacity(fused.groups.len());
         for (index, group) in fused.groups.iter().enumerate() {
+            if matches!(group.space, fuse::Space::Loop | fuse::Space::Kernel) {
+                spaces.push(group.space);
+                continue;
+            }
             // A group that stands for several has the members of all.
             if self.wide.contains_key(&index) {
                 if group.members.iter().any(|&m| program.vals[m].numel != self.program.vals[m].numel) {
@@ -202,8 +285,25 @@ impl Compiled {
         for (group, space) in fused.groups.iter_mut().zip(spaces) {
             group.space = space;
         }
+        let loops = loops::smaller(&program, &fused, &self.loops)?;
         let forms = self.forms.as_ref().unwrap_or(&self.fused).clone();
-        Some(Compiled { program, fused, forms: Some(forms), ..self.clone() })
+        Some(Compiled { program, fused, forms: Some(forms), loops, ..self.clone() })
+    }
+
+    /// The one workgroup that all of it is, if it is so small: its turns may then run within one dispatch.
+    pub fn workgroup(&self) -> Option<Job> {
+        if self.copies.iter().any(|&(_, leaf)| self.program.vals[leaf].numel > schedule::SMALL) {
+            return None;
+        }
+        match &self.schedule.jobs[..] {
+            [Job::Region(levels)] => Some(Job::Region(levels.clone())),
+            [Job::Single(group)] => {
+                let space = self.fused.groups[*group].space;
+                let work = self.wide.get(group).map_or_else(|| space.work(), |wide| wide.elements);
+                (work <= schedule::SMALL).then(|| Job::Region(vec![vec![*group]]))
+            }
+            _ => None,
+        }
     }
 
     /// Whether a program, as recorded, may be that of the same graph with a smaller batch.
@@ -211,25 +311,22 @@ impl Compiled {
         let vals = &self.program.vals;
         program.vals.len() <= vals.len() && vals.iter().zip(&program.vals).all(|(a, b)| a.is_like(b))
     }
+}
 
-    /// Itself, or an error where the device cannot hold or index what the kernels run over.
-    fn within(self, target: &Target) -> Result<Compiled> {
-        for group in &self.fused.groups {
-            let id = group.members[0];
-            let val = &self.program.vals[id];
-            let limit = |what: &str, need: u64, have: u64| {
-                let what = format!("{what} of {} ({})", val.name, val.place);
-                if need > have { Err(Error::Limit { what, need, have }) } else { Ok(()) }
-            };
-            // Indices are u32.
-            limit("the elements", group.space.full() as u64, u32::MAX.into())?;
-            group
-                .outputs
-                .iter()
-                .try_for_each(|&output| limit("the bytes", self.program.vals[output].bytes(), target.binding_bytes))?;
-        }
-        Ok(self)
+/// An error where the device cannot hold or index what the kernels run over.
+fn within(program: &Program, fused: &Fused, target: &Target) -> Result<()> {
+    for group in &fused.groups {
+        let val = &program.vals[group.members[0]];
+        let limit = |what: &str, need: u64, have: u64| {
+            let what = format!("{what} of {} ({})", val.name, val.place);
+            if need > have { Err(Error::Limit { what, need, have }) } else { Ok(()) }
+        };
+        // Indices are u32.
+        limit("the elements", group.space.full() as u64, u32::MAX.into())?;
+        let mut outputs = group.outputs.iter();
+        outputs.try_for_each(|&output| limit("the bytes", program.vals[output].bytes(), target.binding_bytes))?;
     }
+    Ok(())
 }
 
 #[cfg(all(test, feature = "reference", not(target_arch = "wasm32")))]

@@ -12,6 +12,7 @@ use super::gemm;
 use super::index::along;
 use super::kernel::{Binding, Context, Kernel, helpers, uniform, words};
 use super::program::{Kind, Matrix};
+use super::turns;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Shader;
@@ -98,7 +99,11 @@ impl Context<'_> {
                 declarations += &self.declare(bound, 1 + index, &bounds);
             }
         }
-        let declarations = format!("{declarations}{}{accessors}{}", uniform(1 + bounds.len(), &unit), helpers(&unit));
+        let mut declarations =
+            format!("{declarations}{}{accessors}{}", uniform(1 + bounds.len(), &unit), helpers(&unit));
+        if unit.turns {
+            declarations += &turns::declare(2 + bounds.len());
+        }
         // The result goes where the seam says; the shader's own output binding is not used.
         let text: String =
             text.lines().filter(|line| !line.contains("> c: array")).fold(String::new(), |t, l| t + l + "\n");
@@ -124,6 +129,7 @@ impl Context<'_> {
                 .into_iter()
                 .chain(self.with_access(ranges, &bounds))
                 .chain([Binding::Uniform(words(&unit))])
+                .chain(unit.turns.then_some(Binding::Turns))
                 .collect(),
             grid: chosen.grid,
         })

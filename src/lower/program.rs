@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use crate::dtype::DType;
 use crate::error::Place;
-use crate::graph::{Contraction, Fold, Map, Reduction, Tensor, Through, View, ViewOp, Windows};
+use crate::shape::Shape;
+use std::collections::HashSet;
+
+use crate::graph::{Contraction, Fold, Kernel, Map, Reduction, Scan, Tensor, Through, View, ViewOp, Windows};
 
 /// Index of a value in its program.
 pub type Id = usize;
@@ -34,6 +37,10 @@ pub enum Kind {
     Gather { length: usize, count: usize, inner: usize },
     /// A batched matrix product; or a single one along so many stretches of K, which are results of their own.
     Contraction(Contraction, usize),
+    /// One output of a loop over the inputs, the first of which are copies made for it to carry.
+    Scan(Scan, usize),
+    /// One output of a kernel that the op has brought.
+    Kernel(Kernel, usize),
 }
 
 /// Length of each of `parts` stretches of a fold; only the last may be shorter, or empty.
@@ -53,6 +60,8 @@ pub struct Val {
     pub kind: Kind,
     /// What it is computed from.
     pub inputs: Vec<Id>,
+    /// A value that must be computed before this one, although it is not computed from it.
+    pub after: Option<Id>,
     /// Element type.
     pub dtype: DType,
     /// Number of elements.
@@ -80,10 +89,16 @@ impl Val {
             | (Kind::Gather { .. }, Kind::Gather { .. }) => true,
             (Kind::Fold(a, parts), Kind::Fold(b, same)) => a.reduction == b.reduction && parts == same,
             (Kind::Contraction(_, parts), Kind::Contraction(_, same)) => parts == same,
+            (Kind::Scan(a, output), Kind::Scan(b, same)) => a.is_like(b) && output == same,
+            (Kind::Kernel(a, output), Kind::Kernel(b, same)) => a.is_like(b) && output == same,
             (Kind::Window(a, through), Kind::Window(b, same)) => a == b && through == same,
             (a, b) => a == b,
         };
-        kinds && self.inputs == other.inputs && self.dtype == other.dtype && other.numel <= self.numel
+        kinds
+            && self.inputs == other.inputs
+            && self.after == other.after
+            && self.dtype == other.dtype
+            && other.numel <= self.numel
     }
 }
 
@@ -96,6 +111,8 @@ pub struct Program {
     pub leaves: Vec<Tensor>,
     /// What the program is run for, one for each root.
     pub roots: Vec<Id>,
+    /// Leaves that lie at another place in each turn of a loop: only accessors find them there.
+    pub moving: HashSet<Id>,
 }
 
 /// How a matrix of a product lies in the tensor it is read from.
@@ -140,6 +157,9 @@ impl Program {
             Kind::Window(windows, Through::Cut) => (self.vals[seen].inputs[0], Some(windows)),
             _ => (seen, None),
         };
+        if self.moving.contains(&source) {
+            return None;
+        }
         // Neither a view, where a chain of them has no strided form, nor a constant lies in a buffer.
         if matches!(self.vals[source].kind, Kind::View(_) | Kind::Window(..) | Kind::Scalar(_)) {
             return None;
@@ -176,6 +196,33 @@ impl Program {
         Some(Matrix { source, offset, transposed, ld, batch_stride, outer, windows })
     }
 
+    /// How a value can be seen under a shape by a kernel that takes strides: the stored or given value, and a view of it;
+    /// `None` if it has to be copied. `four` where it is to be loaded by fours.
+    pub fn strided(&self, id: Id, shape: &Shape, four: bool) -> Option<(Id, View)> {
+        let val = &self.vals[id];
+        let (source, view) = match &val.kind {
+            Kind::View(view) => (val.inputs[0], view.then(&ViewOp::Reshape(shape.clone()))?),
+            _ if val.numel == shape.numel() => (id, View::whole(shape)),
+            _ => return None,
+        };
+        if matches!(self.vals[source].kind, Kind::Scalar(_) | Kind::View(_) | Kind::Window(..)) || view.inside.is_some()
+        {
+            return None;
+        }
+        if view.offset < 0 || view.strides.iter().any(|&stride| stride < 0) {
+            return None;
+        }
+        if four {
+            let (last, others) = view.strides.split_last()?;
+            let ragged = |n: isize| n % 4 != 0;
+            if *last != 1 || ragged(*shape.last()? as isize) || ragged(view.offset) || others.iter().any(|&s| ragged(s))
+            {
+                return None;
+            }
+        }
+        Some((source, view))
+    }
+
     /// How often each value is used, roots included.
     pub fn uses(&self) -> Vec<usize> {
         let mut uses = vec![0; self.vals.len()];
@@ -202,11 +249,43 @@ impl Program {
         self.copy_of(id, numel)
     }
 
+    /// The outputs of the loop, or of the op's own kernel, that a value is an output of: they stand one behind the other.
+    pub fn together(&self, id: Id) -> Option<std::ops::Range<Id>> {
+        let output = match self.vals[id].kind {
+            Kind::Scan(_, output) | Kind::Kernel(_, output) => output,
+            _ => return None,
+        };
+        let first = id.checked_sub(output)?;
+        let same = |(at, val): &(usize, &Val)| match (&self.vals[id].kind, &val.kind) {
+            (Kind::Scan(a, _), Kind::Scan(b, own)) => a == b && own == at,
+            (Kind::Kernel(a, _), Kind::Kernel(b, own)) => a == b && own == at,
+            _ => false,
+        };
+        let count = self.vals[first..].iter().enumerate().take_while(same).count();
+        Some(first..first + count)
+    }
+
+    /// Values that loops are given to carry, and overwrite.
+    pub fn carried(&self) -> impl Iterator<Item = Id> {
+        self.vals.iter().flat_map(|val| match &val.kind {
+            Kind::Scan(scan, _) => val.inputs[..scan.carries].to_vec(),
+            _ => Vec::new(),
+        })
+    }
+
+    /// Whether a value lies whole in a buffer, where a loop can find it.
+    pub fn is_whole(&self, id: Id, numel: usize) -> bool {
+        let val = &self.vals[id];
+        let held = !matches!(val.kind, Kind::Scalar(_) | Kind::View(_) | Kind::Window(..));
+        held && val.numel == numel && !self.moving.contains(&id)
+    }
+
     /// A stored copy of a value in `numel` elements, as many as it has; of a constant, as many as are asked for.
     pub fn copy_of(&mut self, source: Id, numel: usize) -> Id {
         let Val { dtype, place, .. } = self.vals[source].clone();
+        let (inputs, name) = (vec![source], "copy".into());
         let map = Map { text: "$0", helpers: "", heavy: false };
-        self.push(Val { kind: Kind::Map(map), inputs: vec![source], dtype, numel, name: "copy".into(), place })
+        self.push(Val { kind: Kind::Map(map), inputs, after: None, dtype, numel, name, place })
     }
 }
 

@@ -1,6 +1,6 @@
 //! A graph as recorded: which nodes it has, and the structural [`Signature`] that guards purity.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -232,8 +232,18 @@ impl Recording {
     /// Flattens to values. `stand_ins` are leaves even where they hold host data. Long sums are split as in `model`, if
     /// it is given.
     pub fn program(&self, stand_ins: &HashMap<u64, usize>, model: Option<&Program>) -> Result<Program> {
+        self.body(stand_ins, HashSet::new(), model)
+    }
+
+    /// The program of one turn of a loop, in which the values of some nodes lie at another place each time.
+    pub fn body(
+        &self,
+        stand_ins: &HashMap<u64, usize>,
+        moving: HashSet<u64>,
+        model: Option<&Program>,
+    ) -> Result<Program> {
         let model = model.map(|model| model.vals.iter().map(|val| val.kind.clone()).collect());
-        let mut builder = Builder { model, ..Builder::default() };
+        let mut builder = Builder { model, moving, ..Builder::default() };
         for node in &self.nodes {
             if stand_ins.contains_key(&node.number()) || node.is_end() {
                 for output in 0..node.outputs().len() {
@@ -242,17 +252,7 @@ impl Recording {
                 }
                 continue;
             }
-            let mut inputs = Vec::new();
-            let mut specs = Vec::new();
-            for input in node.inputs() {
-                let (input, output) = input.node()?;
-                inputs.push(builder.ids[&(input.number(), output)]);
-                specs.push(input.outputs()[output].clone());
-            }
-            for (output, lowering) in node.op().lower(&specs, node.outputs()).into_iter().enumerate() {
-                let id = builder.lowered(node, output, lowering, &inputs, &specs);
-                builder.ids.insert((node.number(), output), id);
-            }
+            builder.node(node)?;
         }
         builder.program.roots = self.roots.iter().map(|root| builder.ids[root]).collect();
         match builder.defect {

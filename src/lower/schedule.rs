@@ -1,9 +1,10 @@
 //! Orders the kernels, decides which results may overwrite the state they replace, and joins small kernels.
 //!
-//! Large kernels run as soon as their inputs exist, in recording order. Everything small waits until no large one can
-//! run; then all small kernels that are ready, and those they make ready, become one *region*: a single workgroup
+//! Large kernels run as soon as their inputs exist, in recording order, or if that lowers the peak of memory, the one
+//! first that frees most. Everything small waits until no large one can run; then all small kernels that are ready, and those they make ready, become one *region*: a single workgroup
 //! that runs them level by level with barriers in between. Kernels of middling size wait likewise and share a
-//! dispatch side by side. A tiny model is one region from end to end. Deliberately absent: reordering to save memory.
+//! dispatch side by side. A tiny model is one region from end to end. Deliberately absent: an order with
+//! more dispatches, whatever it saves.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -63,7 +64,7 @@ pub struct Schedule {
 }
 
 /// Work up to which a group may join a region: about what one workgroup does in the time a dispatch costs.
-const SMALL: usize = 4096;
+pub const SMALL: usize = 4096;
 /// Work up to which a group waits for siblings.
 const MIDDLING: usize = 1 << 20;
 /// Results up to which it does: on a CPU driver a branch that is not taken still costs its instructions, so what has
@@ -80,9 +81,67 @@ struct Graph<'a> {
     before: Vec<BTreeSet<usize>>,
     /// For each leaf the groups that read it, each with the levels it reads at.
     readers: HashMap<Id, Vec<(usize, BTreeSet<Level>)>>,
+    /// For each group the values of other groups, and its own, that it reads.
+    reads: Vec<BTreeSet<Id>>,
+    /// What is written over a leaf, and so takes no memory.
+    in_place: HashMap<Id, Id>,
 }
 
-impl Graph<'_> {
+impl<'a> Graph<'a> {
+    fn new(program: &'a Program, fused: &'a Fused) -> Graph<'a> {
+        let (before, readers, reads, in_place) = (Vec::new(), HashMap::new(), Vec::new(), HashMap::new());
+        Graph { program, fused, before, readers, reads, in_place }
+    }
+
+    /// For each stored value the groups that have yet to read it, and one more if it is read at the end.
+    fn unread(&self) -> HashMap<Id, usize> {
+        let mut unread = HashMap::new();
+        self.reads.iter().flatten().chain(&self.program.roots).for_each(|&id| *unread.entry(id).or_insert(0) += 1);
+        unread
+    }
+
+    /// Bytes that a group's results take.
+    fn takes(&self, group: usize) -> u64 {
+        let outputs = self.fused.groups[group].outputs.iter().filter(|id| !self.in_place.contains_key(id));
+        outputs.map(|&id| self.program.vals[id].bytes()).sum()
+    }
+
+    /// The values that are not needed any more once a group has run.
+    fn frees<'b>(&'b self, group: usize, unread: &'b HashMap<Id, usize>) -> impl Iterator<Item = Id> + 'b {
+        let own = &self.fused.groups[group].members;
+        self.reads[group].iter().copied().filter(move |id| unread.get(id) == Some(&1) && !own.contains(id))
+    }
+
+    fn freed(&self, group: usize, unread: &HashMap<Id, usize>) -> u64 {
+        let temporary = |id: &Id| !self.in_place.contains_key(id);
+        self.frees(group, unread).filter(temporary).map(|id| self.program.vals[id].bytes()).sum()
+    }
+
+    /// Most bytes of temporaries alive at once.
+    fn peak(&self, jobs: &[Job]) -> u64 {
+        let mut unread = self.unread();
+        let (mut alive, mut peak) = (0u64, 0);
+        for job in jobs {
+            let groups = job.groups();
+            alive += groups.iter().map(|&group| self.takes(group)).sum::<u64>();
+            peak = peak.max(alive);
+            for group in groups {
+                alive = alive.saturating_sub(self.freed(group, &unread));
+                self.read(group, &mut unread);
+            }
+        }
+        peak
+    }
+
+    /// Notes that a group has run.
+    fn read(&self, group: usize, unread: &mut HashMap<Id, usize>) {
+        for id in &self.reads[group] {
+            if let Some(count) = unread.get_mut(id) {
+                *count -= 1;
+            }
+        }
+    }
+
     /// How many values a group computes, recomputed ones included.
     fn values(&self, group: usize) -> usize {
         let members = &self.fused.groups[group].members;
@@ -115,6 +174,10 @@ impl Graph<'_> {
     /// and every other reader can run earlier.
     fn overwrites(&self, value: Id, leaf: Id) -> Option<(usize, Vec<usize>)> {
         let group = self.fused.group_of[value]?;
+        // What a loop carries is written before the loop runs, perhaps before others have read the leaf.
+        if matches!(self.program.vals[value].kind, Kind::Scan(..)) {
+            return None;
+        }
         let space = self.fused.groups[group].space;
         let at = level(self.program, value, space);
         let mut earlier = Vec::new();
@@ -141,35 +204,55 @@ pub fn schedule(
     fuse: bool,
     wide: &HashMap<usize, Wide>,
 ) -> Schedule {
-    let mut graph = Graph { program, fused, before: dependencies(program, fused), readers: HashMap::new() };
+    let mut graph = Graph { program, fused, before: dependencies(program, fused), ..Graph::new(program, fused) };
     for (index, group) in fused.groups.iter().enumerate() {
         let stop = |id: Id| fused.is_member(id) || matches!(program.vals[id].kind, Kind::Leaf(_));
-        let mut leaves: HashMap<Id, BTreeSet<Level>> = HashMap::new();
+        let (mut leaves, mut values): (HashMap<Id, BTreeSet<Level>>, _) = (HashMap::new(), BTreeSet::new());
         for &member in &group.members {
             for (id, at) in reads(program, &stop, member, level(program, member, group.space), group.space) {
-                if !fused.is_member(id) {
+                if fused.is_member(id) {
+                    values.insert(id);
+                } else {
                     leaves.entry(id).or_default().insert(at);
                 }
             }
         }
+        graph.reads.push(values);
         for (leaf, levels) in leaves {
             graph.readers.entry(leaf).or_default().push((index, levels));
         }
     }
-    let mut in_place = HashMap::new();
     for &(leaf, value) in replaces {
-        if in_place.contains_key(&value) {
+        if graph.in_place.contains_key(&value) {
             continue;
         }
         if let Some((group, earlier)) = graph.overwrites(value, leaf) {
             graph.before[group].extend(earlier);
-            in_place.insert(value, leaf);
+            graph.in_place.insert(value, leaf);
         }
     }
-    Schedule { jobs: order(&graph, fuse, wide), in_place }
+    let recorded = order(&graph, fuse, wide, Next::Recorded);
+    let freeing = if fuse { Some(order(&graph, fuse, wide, Next::Freeing)) } else { None };
+    let jobs = match freeing {
+        Some(freeing) if freeing.len() <= recorded.len() && graph.peak(&freeing) < graph.peak(&recorded) => freeing,
+        _ => recorded,
+    };
+    Schedule { jobs, in_place: graph.in_place }
 }
 
-fn order(graph: &Graph, fuse: bool, wide: &HashMap<usize, Wide>) -> Vec<Job> {
+/// Which of the large kernels that could run does so.
+#[derive(Clone, Copy, PartialEq)]
+enum Next {
+    /// The one recorded first.
+    Recorded,
+    /// The one that frees most memory, less what it takes.
+    Freeing,
+}
+
+/// Among so many ready kernels the one that frees most is looked for.
+const CHOICE: usize = 32;
+
+fn order(graph: &Graph, fuse: bool, wide: &HashMap<usize, Wide>, next: Next) -> Vec<Job> {
     let groups = &graph.fused.groups;
     let work = |group: usize| wide.get(&group).map_or_else(|| groups[group].space.work(), |wide| wide.elements);
     let small = |group: usize| fuse && work(group) <= SMALL;
@@ -201,8 +284,21 @@ fn order(graph: &Graph, fuse: bool, wide: &HashMap<usize, Wide>) -> Vec<Job> {
             }
         }
     };
+    let mut unread = if next == Next::Freeing { graph.unread() } else { HashMap::new() };
     loop {
-        if let Some((_, group)) = ready[0].pop_first() {
+        let first = match next {
+            Next::Recorded => ready[0].first().copied(),
+            // The first of equals, as recorded.
+            Next::Freeing => ready[0]
+                .iter()
+                .take(CHOICE)
+                .copied()
+                .min_by_key(|&(_, group)| graph.takes(group) as i128 - i128::from(graph.freed(group, &unread))),
+        };
+        if let Some(first) = first {
+            let group = first.1;
+            ready[0].remove(&first);
+            graph.read(group, &mut unread);
             jobs.push(Job::Single(group));
             finish(group, &mut waiting, &mut ready);
         } else if !ready[2].is_empty() {
@@ -210,6 +306,7 @@ fn order(graph: &Graph, fuse: bool, wide: &HashMap<usize, Wide>) -> Vec<Job> {
             while !ready[2].is_empty() && values < REGION {
                 let level: Vec<usize> = std::mem::take(&mut ready[2]).into_iter().map(|(_, group)| group).collect();
                 for &group in &level {
+                    graph.read(group, &mut unread);
                     values += graph.values(group);
                     finish(group, &mut waiting, &mut ready);
                 }
@@ -221,7 +318,10 @@ fn order(graph: &Graph, fuse: bool, wide: &HashMap<usize, Wide>) -> Vec<Job> {
             });
         } else if !ready[1].is_empty() {
             let level: Vec<usize> = std::mem::take(&mut ready[1]).into_iter().map(|(_, group)| group).collect();
-            level.iter().for_each(|&group| finish(group, &mut waiting, &mut ready));
+            level.iter().for_each(|&group| {
+                graph.read(group, &mut unread);
+                finish(group, &mut waiting, &mut ready);
+            });
             let (rows, mut threads): (Vec<usize>, Vec<usize>) =
                 level.into_iter().partition(|&group| super::kernel::is_cooperative(groups[group].space));
             jobs.extend(rows.into_iter().map(Job::Single));

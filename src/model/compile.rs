@@ -21,6 +21,7 @@ pub(super) struct Settings {
     pub metrics: Vec<(Metric, Watches)>,
     pub steps_per_execution: usize,
     pub run_eagerly: bool,
+    pub memory_budget: Option<u64>,
     pub debug_nans: bool,
     /// Whether `compile` was called.
     pub compiled: bool,
@@ -49,6 +50,7 @@ impl Default for Settings {
             metrics: vec![(Metric::from(Mean).named("loss"), Watches::Loss)],
             steps_per_execution: 1,
             run_eagerly: false,
+            memory_budget: None,
             debug_nans: false,
             compiled: false,
             generation: 0,
@@ -92,6 +94,7 @@ impl Settings {
             metrics,
             steps_per_execution: options.steps_per_execution,
             run_eagerly: options.run_eagerly,
+            memory_budget: options.memory_budget,
             debug_nans: options.debug_nans,
             compiled: true,
             generation,

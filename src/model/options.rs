@@ -23,11 +23,15 @@ pub struct Compile {
     pub metrics: Vec<MetricChoice>,
     /// Metrics weighted by sample or class weights.
     pub weighted_metrics: Vec<MetricChoice>,
-    /// Steps that are handed to the device in one submission; callbacks see every so many.
+    /// Steps that are handed to the device in one submission, those of a small model in one dispatch; callbacks see every so
+    /// many.
     pub steps_per_execution: usize,
     /// Call the steps for every batch instead of recording them once: inside a step tensors can then be read and
     /// printed, and `if` may look at them. Slow, for finding out what happens; numbers are the same.
     pub run_eagerly: bool,
+    /// Bytes that the intermediate results of a step may take on the device. Where they would take more, some are computed
+    /// again: see [`Step::memory_budget`](crate::step::Step::memory_budget).
+    pub memory_budget: Option<u64>,
     /// Look at logs and variables after every step of training and evaluation, and end with [`Error::NonFinite`] where
     /// the first NaN or infinity in them began: op, operands, layer and line; the model keeps the state of before that
     /// step. Every step is waited for. Natively only, and not together with `run_eagerly`.
@@ -76,6 +80,7 @@ impl Default for Compile {
             weighted_metrics: Vec::new(),
             steps_per_execution: 1,
             run_eagerly: false,
+            memory_budget: None,
             debug_nans: false,
         }
     }

@@ -73,8 +73,12 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    fn new(device: &Device) -> Steps {
-        let [train, test, predict] = [(); 3].map(|()| Step::new(device));
+    fn new(device: &Device, memory_budget: Option<u64>) -> Steps {
+        let mut train = Step::new(device);
+        if let Some(bytes) = memory_budget {
+            train = train.memory_budget(bytes);
+        }
+        let [test, predict] = [(); 2].map(|()| train.beside());
         Steps { train, test, predict, outputs: Vec::new(), named: None }
     }
 }
@@ -143,7 +147,8 @@ impl<'m> Loan<'m> {
 
     /// The state and the steps that map it.
     pub fn parts(&mut self, device: &Device) -> (&mut TrainState, &mut Steps) {
-        (&mut self.state, self.steps.get_or_insert_with(|| Steps::new(device)))
+        let budget = self.lenders.first().and_then(|(network, ..)| network.settings.memory_budget);
+        (&mut self.state, self.steps.get_or_insert_with(|| Steps::new(device, budget)))
     }
 }
 

@@ -7,6 +7,7 @@
 //! file's; a new file joins [`registry`].
 
 mod arithmetic;
+mod attention;
 mod conv;
 mod create;
 pub mod elementwise;
@@ -15,15 +16,18 @@ mod join;
 mod matmul;
 mod pool;
 mod reduce;
+mod scan;
 mod softmax;
 mod view;
 mod window;
 
 pub use arithmetic::Operand;
+pub use attention::{Attend, attention};
 pub use conv::Conv;
 pub use elementwise::{Elementwise, Gives, Row, Rule, Takes};
 pub use join::{concat, stack};
 pub use reduce::{Axes, Keep};
+pub use scan::{scan, scan_reversed};
 pub use window::{Padding, Window};
 
 use std::sync::Arc;
@@ -87,6 +91,8 @@ pub fn registry() -> Vec<Example> {
         pool::examples(),
         index::examples(),
         join::examples(),
+        attention::examples(),
+        scan::examples(),
         softmax::examples(),
         crate::random::examples(),
     ]

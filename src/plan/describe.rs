@@ -3,11 +3,12 @@
 //! Done when somebody asks for the plan, not when it is made: a step that nobody looks at does not pay for it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::Bound;
 use super::expression::{Names, Writer};
 use super::memory::Memory;
-use super::report::{Computed, Plan, Role, Stored};
+use super::report::{Computed, Line, Plan, Role, Stored};
 use super::traffic::Traffic;
 use crate::lower::Compiled;
 use crate::lower::program::{Id, Kind};
@@ -43,11 +44,27 @@ impl Bound {
         plan.memory = Memory { uniforms: self.uniforms, ..given.memory };
         let writer = Writer::new(&compiled.program, &given.names);
         let index = self.list(compiled, given, &writer, &mut plan.values);
-        for (line, job) in plan.lines.iter_mut().zip(&self.jobs) {
+        let of = |line: &mut Line, job: &Job, compiled: &Compiled, index: &HashMap<Id, usize>, writer: &Writer<'_>| {
             let traffic = Traffic::of(compiled, job);
             line.reads = traffic.reads.iter().filter_map(|id| index.get(id).copied()).collect();
             line.writes = traffic.writes.iter().filter_map(|id| index.get(id).copied()).collect();
-            line.computes = computes(compiled, job, &writer);
+            line.computes = computes(compiled, job, writer);
+        };
+        for (line, origin) in plan.lines.iter_mut().zip(&self.origins) {
+            match &origin.looped {
+                None => of(line, &origin.job, compiled, &index, &writer),
+                Some(looped) => {
+                    // What a loop is given goes by the names it has outside; a loop within another has no names there.
+                    let direct = compiled.loops.values().any(|own| Arc::ptr_eq(own, looped));
+                    let (mut names, mut inner) = (Names::default(), HashMap::new());
+                    for (id, outside) in looped.places.iter().filter(|_| direct) {
+                        names.names.insert(*id, writer.name(*outside));
+                        inner.extend(index.get(outside).map(|&at| (*id, at)));
+                    }
+                    let body = &looped.compiled;
+                    of(line, &origin.job, body, &inner, &Writer::new(&body.program, &names));
+                }
+            }
         }
         plan
     }

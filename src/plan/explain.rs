@@ -97,6 +97,8 @@ fn space(space: Space) -> String {
             let parts = if parts > 1 { format!(" in {parts} parts") } else { String::new() };
             format!("product {batch}{} x {} over {}{parts}", c.m, c.n, c.k)
         }
+        Space::Loop => "a loop".into(),
+        Space::Kernel => "a kernel of its own".into(),
     }
 }
 

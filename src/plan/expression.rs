@@ -214,6 +214,8 @@ fn shape(val: &Val, given: Option<&Spec>, shapes: &[Shape]) -> Shape {
             Some(longer(&[outer, *count, *inner]))
         }
         Kind::Iota { .. } => None,
+        Kind::Scan(scan, output) => scan.output(*output).map(|spec| spec.shape),
+        Kind::Kernel(..) => None,
     };
     found.filter(|shape| shape.numel() == val.numel).unwrap_or_else(|| longer(&[val.numel]))
 }

@@ -15,24 +15,26 @@ mod report;
 mod svg;
 mod trace;
 mod traffic;
+mod write;
 
 pub(crate) use describe::Given;
 pub use explain::Explanation;
 pub(crate) use explain::passes;
 pub use memory::Memory;
 pub use profile::{HostSpan, Profile};
-pub use report::{Computed, Line, Plan, Role, Stored};
+pub use report::{Computed, Line, Loop, Plan, Role, Stored};
 
 use std::collections::HashMap;
 
 use crate::error::Result;
-use crate::gpu::{Access, BindGroup, Buffer, Device, Encoder, Pipeline, Range, Wanted};
+use crate::gpu::{Access, BindGroup, Buffer, Device, Encoder, Pipeline, Range, Span, Wanted};
 use crate::graph::Slot;
-use crate::lower::kernel::{Binding, Context};
+use crate::lower::kernel::Binding;
 use crate::lower::program::Id;
-use crate::lower::schedule::Job;
-use crate::lower::{Compiled, Target};
+use crate::lower::{Compiled, Target, loops};
 use traffic::Traffic;
+pub(crate) use write::Replays;
+use write::{Act, Origin, Turned, Writer};
 
 /// Uniform ranges start at multiples of this many bytes, which every adapter accepts.
 const UNIFORM_ALIGN: usize = 256;
@@ -55,17 +57,22 @@ struct Item {
     pipeline: Pipeline,
     group: BindGroup,
     grid: [u32; 3],
+    /// Whether it asks which turn of a loop it is.
+    turns: bool,
 }
 
 /// A compiled program with its buffers, pipelines and bind groups.
 pub(crate) struct Bound {
     items: Vec<Item>,
-    copies: Vec<(Slot, Slot, u64)>,
-    /// Buffers that the bind groups refer to, kept alive: those of the plan's placement, then others.
+    acts: Vec<Act>,
+    /// Where in the table of turns the single ones begin.
+    singles: u32,
+    /// Buffers that the bind groups refer to, kept alive: those for temporaries, then others.
     buffers: Vec<Buffer>,
     temporaries: usize,
+    most: usize,
     /// What each dispatch is for.
-    jobs: Vec<Job>,
+    origins: Vec<Origin>,
     /// Where each value lies.
     slots: HashMap<Id, Slot>,
     /// Bytes of sizes and scalars.
@@ -75,20 +82,21 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    /// Binds a compiled program. `given` are the places of leaves and results; `temporaries` are buffers for the plan's
-    /// placement, if there are any already.
+    /// Binds a compiled program. `given` are the places of leaves and results; `temporaries` are the buffers that
+    /// [`Compiled::temporaries`] asks for. With `replays`, a plan that is one workgroup runs as many in one dispatch.
     pub fn new(
         device: &Device,
         compiled: &Compiled,
         given: &HashMap<Id, Slot>,
-        temporaries: &[Buffer],
+        temporaries: Vec<Buffer>,
+        replays: Option<Replays>,
     ) -> Result<Bound> {
         let mut slots = given.clone();
-        let mut buffers = temporaries.to_vec();
-        for &bytes in &compiled.placement.buffers[buffers.len().min(compiled.placement.buffers.len())..] {
-            buffers.push(device.alloc(bytes)?);
-        }
+        let mut buffers = temporaries;
         let own = buffers.len();
+        let mut rest = buffers.iter().skip(compiled.placement.buffers.len()).cloned();
+        let own_scratch =
+            loops::scratch(compiled).into_iter().map(|sizes| sizes.into_iter().zip(&mut rest).collect()).collect();
         for (&id, range) in &compiled.placement.ranges {
             slots.insert(id, Slot { buffer: buffers[range.buffer].clone(), offset: range.offset });
         }
@@ -98,21 +106,20 @@ impl Bound {
             }
         }
         let target = Target::of(device);
-        let context = Context {
-            program: &compiled.program,
-            fused: &compiled.fused,
-            forms: compiled.forms.as_ref().unwrap_or(&compiled.fused),
-            wide: &compiled.wide,
-            slots: &slots,
+        let mut writer = Writer {
+            device,
             target: &target,
+            replays,
+            kernels: Vec::new(),
+            origins: Vec::new(),
+            loops: Vec::new(),
+            scratch: own_scratch,
+            most: 1,
+            whole: Vec::new(),
+            turns: 0,
         };
-        let (mut jobs, mut kernels) = (Vec::new(), Vec::new());
-        for job in &compiled.schedule.jobs {
-            for (job, kernel) in context.kernels(job)? {
-                jobs.push(job);
-                kernels.push(kernel);
-            }
-        }
+        let acts = writer.program(compiled, &slots, None, 0)?;
+        let Writer { mut kernels, origins, loops, scratch, most, whole, turns, .. } = writer;
         // All sizes and scalars of the plan share one buffer, written once.
         let mut words: Vec<u32> = Vec::new();
         for kernel in &kernels {
@@ -122,6 +129,19 @@ impl Bound {
                     words.extend(own);
                 }
             }
+        }
+        // First and last turn, for each dispatch that there may be: so many from the beginning, then one at a time.
+        let table = (words.len() * 4).next_multiple_of(UNIFORM_ALIGN);
+        let mut entries: Vec<[u32; 2]> = Vec::new();
+        if kernels.iter().any(|kernel| kernel.bindings.iter().any(|binding| matches!(binding, Binding::Turns))) {
+            entries.extend((1..=most as u32).map(|turns| [0, turns]));
+            entries.extend(whole.iter().map(|&turns| [0, turns as u32]));
+            entries.extend((0..turns as u32).map(|turn| [turn, turn + 1]));
+        }
+        let singles = (most + whole.len()) as u32;
+        for entry in entries {
+            words.resize((words.len() * 4).next_multiple_of(UNIFORM_ALIGN) / 4, 0);
+            words.extend([entry[0], entry[1], 0, 0]);
         }
         let uniform = device.uniform(&words)?;
         let mut at = 0usize;
@@ -140,6 +160,10 @@ impl Bound {
                         accesses.push(access);
                         ranges.push(range);
                     }
+                    Binding::Turns => {
+                        accesses.push(Access::Turns);
+                        ranges.push(Range::new(&uniform, table as u64, 16));
+                    }
                 }
             }
             bindings.push((accesses, ranges));
@@ -150,47 +174,95 @@ impl Bound {
             .collect();
         let pipelines = device.compile(&wanted)?;
         let (mut items, mut lines) = (Vec::new(), Vec::new());
-        for (((job, kernel), (_, ranges)), pipeline) in jobs.iter().zip(kernels).zip(bindings).zip(pipelines) {
+        for (((origin, kernel), (accesses, ranges)), pipeline) in
+            origins.iter().zip(kernels).zip(bindings).zip(pipelines)
+        {
             let group = device.bind_group(&pipeline, &ranges);
-            items.push(Item { pipeline, group, grid: kernel.grid });
+            let turns = accesses.contains(&Access::Turns);
+            items.push(Item { pipeline, group, grid: kernel.grid, turns });
             buffers.extend(ranges.into_iter().map(|range| range.buffer));
-            let traffic = Traffic::of(compiled, job);
+            let traffic = Traffic::of(origin.compiled(compiled), &origin.job);
             let ((read, written), (label, grid, source)) =
-                (traffic.bytes(compiled), (kernel.label, kernel.grid, kernel.source));
-            let (flops, ops) = (traffic.flops, traffic.ops);
+                (traffic.bytes(origin.compiled(compiled)), (kernel.label, kernel.grid, kernel.source));
+            let [read, written, flops, ops] =
+                [read, written, traffic.flops, traffic.ops].map(|amount| amount * origin.turns);
             lines.push(Line { label, grid, read, written, flops, ops, source, ..Line::default() });
-        }
-        let mut copies = Vec::new();
-        for (value, leaf) in &compiled.copies {
-            if let (Some(from), Some(to)) = (slots.get(value), slots.get(leaf)) {
-                copies.push((from.clone(), to.clone(), compiled.program.vals[*value].bytes()));
-            }
         }
         device.check()?;
         let plan = Plan {
             lines,
-            copies: copies.len(),
+            loops,
+            copies: acts.iter().filter(|act| matches!(act, Act::Copy(..))).count(),
             in_place: compiled.schedule.in_place.len(),
-            temporaries: compiled.placement.buffers.iter().sum(),
+            temporaries: compiled
+                .placement
+                .buffers
+                .iter()
+                .chain(scratch.iter().flatten().map(|(bytes, _)| bytes))
+                .sum(),
             live: compiled.placement.live,
             ..Plan::default()
         };
+        buffers.extend(scratch.into_iter().flatten().map(|(_, buffer)| buffer));
         let uniforms = uniform.size();
-        Ok(Bound { items, copies, buffers, temporaries: own, jobs, slots, uniforms, plan })
+        Ok(Bound { items, acts, singles, buffers, temporaries: own, most, origins, slots, uniforms, plan })
     }
 
-    /// The buffers of its placement, for plans that never run at the same time.
-    pub fn temporaries(&self) -> Vec<Buffer> {
-        self.buffers[..self.temporaries].to_vec()
+    /// The buffers for temporaries.
+    pub fn temporaries(&self) -> &[Buffer] {
+        &self.buffers[..self.temporaries]
     }
 
-    /// Encodes one replay.
-    pub fn encode(&self, encoder: &mut Encoder) {
-        for item in &self.items {
-            encoder.dispatch(&item.pipeline, &item.group, item.grid);
+    /// How many replays may be encoded at once.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Encodes so many replays, one to [`most`](Bound::most).
+    pub fn encode(&self, encoder: &mut Encoder, replays: usize) {
+        self.act(&self.acts, encoder, replays, 0);
+    }
+
+    fn act(&self, acts: &[Act], encoder: &mut Encoder, replays: usize, turn: usize) {
+        for act in acts {
+            match act {
+                Act::Dispatch(item, turned) => {
+                    let item = &self.items[*item];
+                    let entry = match turned {
+                        Some(Turned::Replays) => replays as u32 - 1,
+                        Some(Turned::All(entry)) => (self.most + entry) as u32,
+                        None => self.singles + turn as u32,
+                    };
+                    let offset = item.turns.then_some(entry * UNIFORM_ALIGN as u32);
+                    encoder.dispatch_at(&item.pipeline, &item.group, offset, item.grid);
+                }
+                Act::Copy(from, to, bytes) => {
+                    encoder.copy(&from.buffer, from.offset, &to.buffer, to.offset, *bytes);
+                }
+                Act::Loop(count, acts) => (0..*count).for_each(|turn| self.act(acts, encoder, replays, turn)),
+            }
         }
-        for (from, to, bytes) in &self.copies {
-            encoder.copy(&from.buffer, from.offset, &to.buffer, to.offset, *bytes);
+    }
+
+    /// What was measured of a replay's dispatches, by the lines of the plan: the turns of a loop are one.
+    pub fn by_line(&self, spans: &[Span]) -> Vec<Span> {
+        fn walk(acts: &[Act], order: &mut Vec<usize>) {
+            for act in acts {
+                match act {
+                    Act::Dispatch(item, _) => order.push(*item),
+                    Act::Copy(..) => {}
+                    Act::Loop(count, acts) => (0..*count).for_each(|_| walk(acts, order)),
+                }
+            }
         }
+        let mut order = Vec::new();
+        walk(&self.acts, &mut order);
+        let mut lines: Vec<Option<Span>> = vec![None; self.items.len()];
+        for (line, span) in order.into_iter().zip(spans) {
+            let seconds = lines[line].map_or(0.0, |before| before.seconds) + span.seconds;
+            let start = lines[line].map_or(span.start, |before| before.start);
+            lines[line] = Some(Span { start, seconds });
+        }
+        lines.into_iter().map(Option::unwrap_or_default).collect()
     }
 }

@@ -25,7 +25,8 @@ pub struct HostSpan {
 pub struct Profile {
     /// The plan.
     pub plan: Plan,
-    /// When each dispatch ran, in order, by the device's clock.
+    /// When each dispatch ran, in order, by the device's clock; of one in a loop when its first turn began, and how long all
+    /// its turns took.
     pub spans: Vec<Span>,
     /// What the host did, by its own clock.
     pub host: Vec<HostSpan>,
@@ -44,8 +45,9 @@ impl Profile {
     pub fn share(&self, dispatch: usize) -> Option<f64> {
         let (line, span) = (self.plan.lines.get(dispatch)?, self.spans.get(dispatch)?);
         let ceilings = self.ceilings?;
-        let bytes = line.bytes() as f64 / ceilings.bytes_per_second;
-        let flops = (line.flops + line.ops) as f64 / ceilings.flops_per_second;
+        let turns = self.plan.turns(dispatch) as f64;
+        let bytes = turns * line.bytes() as f64 / ceilings.bytes_per_second;
+        let flops = turns * (line.flops + line.ops) as f64 / ceilings.flops_per_second;
         (span.seconds > 0.0).then(|| bytes.max(flops) / span.seconds)
     }
 }
@@ -53,15 +55,16 @@ impl Profile {
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.seconds();
-        write!(f, "{} dispatches in {:.3} ms", self.spans.len(), total * 1e3)?;
+        write!(f, "{} dispatches in {:.3} ms", self.plan.dispatches(), total * 1e3)?;
         match &self.ceilings {
             Some(ceilings) => writeln!(f, "; ceilings of the device: {ceilings}")?,
             None => writeln!(f)?,
         }
         writeln!(f, "{:>3}  {:>10}  {:>6}  {:>8}  {:>9}  {:>8}", "", "us", "time", "GB/s", "GFLOP/s", "roofline")?;
         for (index, (line, span)) in self.plan.lines.iter().zip(&self.spans).enumerate() {
+            let turns = self.plan.turns(index) as f64;
             let rate = |amount: u64, digits: usize| match amount > 0 && span.seconds > 0.0 {
-                true => format!("{:.digits$}", amount as f64 / span.seconds / 1e9),
+                true => format!("{:.digits$}", turns * amount as f64 / span.seconds / 1e9),
                 false => String::new(),
             };
             let share = self.share(index).map_or(String::new(), |share| format!("{:.0} %", 100.0 * share));

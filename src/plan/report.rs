@@ -3,6 +3,7 @@
 //! Deliberately absent: anything of a device. What is in here can be kept, compared and printed when the plan is gone.
 
 use std::fmt;
+use std::ops::Range;
 
 use super::memory::Memory;
 use crate::graph::Spec;
@@ -30,6 +31,15 @@ pub struct Line {
     pub reads: Vec<usize>,
     /// What it writes: indices into [`Plan::values`].
     pub writes: Vec<usize>,
+}
+
+/// Lines that run several times, in order, each time for another turn of a loop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loop {
+    /// Turns.
+    pub count: usize,
+    /// Which lines; a loop inside of this one has its own entry.
+    pub lines: Range<usize>,
 }
 
 impl Line {
@@ -117,6 +127,8 @@ pub struct Stored {
 pub struct Plan {
     /// The dispatches, in order.
     pub lines: Vec<Line>,
+    /// Loops over some of them, outer ones first. A loop that runs inside one dispatch is not among them.
+    pub loops: Vec<Loop>,
     /// Results copied over the state they replace at the end of each step.
     pub copies: usize,
     /// Results written straight over the state they replace.
@@ -133,7 +145,12 @@ pub struct Plan {
 impl Plan {
     /// Dispatches of one step.
     pub fn dispatches(&self) -> usize {
-        self.lines.len()
+        (0..self.lines.len()).map(|line| self.turns(line)).sum()
+    }
+
+    /// How often one line runs in a step.
+    pub fn turns(&self, line: usize) -> usize {
+        self.loops.iter().filter(|l| l.lines.contains(&line)).map(|l| l.count).product()
     }
 
     /// The memory that the step takes while it is replayed. [`Step::memory`](crate::step::Step::memory) tells before
@@ -157,13 +174,16 @@ impl fmt::Display for Plan {
         writeln!(
             f,
             "plan: {} dispatches, {} copies, {} of the state updated in place, temporaries {} (live at most {})",
-            self.lines.len(),
+            self.dispatches(),
             self.copies,
             self.in_place,
             human(self.temporaries),
             human(self.live)
         )?;
         for (index, line) in self.lines.iter().enumerate() {
+            for l in self.loops.iter().filter(|l| l.lines.start == index) {
+                writeln!(f, "     {:>8}  lines {index} to {}", format!("{} times", l.count), l.lines.end - 1)?;
+            }
             let [x, y, z] = line.grid;
             let grid = if z > 1 { format!("{x}x{y}x{z}") } else { format!("{x}x{y}") };
             let flops = if line.flops > 0 { format!("{:.1} MFLOP", line.flops as f64 / 1e6) } else { String::new() };

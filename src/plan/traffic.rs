@@ -59,6 +59,8 @@ impl Traffic {
                 Kind::Contraction(c, _) => {
                     self.flops += 2 * [c.batch, c.m, c.n, c.k].map(|size| size as u64).iter().product::<u64>();
                 }
+                // Of several outputs the first counts.
+                Kind::Kernel(ref kernel, 0) => self.flops += kernel.flops,
                 Kind::Map(_) if &*val.name != "copy" => self.ops += times,
                 Kind::Fold(..) => self.ops += times,
                 _ => {}

@@ -5,7 +5,7 @@
 use web_time::Instant;
 
 use super::Step;
-use super::entry::Entry;
+use super::entry::{Entry, stride};
 use super::logs::{Logs, RING};
 use super::record::record;
 use crate::error::{Error, Result};
@@ -48,14 +48,16 @@ impl Entry {
     /// The memory that the step takes; what sizes and scalars take is estimated.
     pub fn memory(&self) -> Memory {
         let sum = |specs: &[Spec]| specs.iter().map(|spec| aligned(spec.bytes())).sum::<u64>();
+        let steps = self.room_steps().max(1) as u64;
+        let inputs: u64 = self.batch.iter().map(|spec| aligned(stride(spec) * steps)).sum();
         let captured = self.captured.iter().filter_map(|(_, tensor)| tensor.spec().cloned()).collect::<Vec<_>>();
-        let logs = self.given[1].len() as u64 * ALIGN * (RING + 1);
+        let logs = self.given[1].len() as u64 * ALIGN * (RING + steps);
         Memory {
             state: sum(&self.state),
-            inputs: if self.batch.is_empty() { ALIGN } else { sum(&self.batch) },
+            inputs: inputs.max(ALIGN),
             captured: sum(&captured),
             logs,
-            temporaries: self.compiled.placement.buffers.iter().map(|&bytes| aligned(bytes)).sum(),
+            temporaries: self.compiled.temporaries().into_iter().map(aligned).sum(),
             uniforms: self.compiled.schedule.jobs.len() as u64 * ALIGN,
             staging: staged(&self.uploads[0], &self.uploads[1]),
         }
@@ -157,7 +159,7 @@ impl Step {
             return Ok(entry.plan().map_or_else(|| entry.memory(), |plan| *plan.memory()));
         }
         let recorded = record(&self.device, &self.options, state, batch, &f)?;
-        let mut entry = Entry::new(&self.device, tag, recorded, None, &self.options)?;
+        let mut entry = Entry::new(&self.device, tag, recorded, None, &self.options, self.budget)?;
         entry.will_upload(state, batch);
         Ok(entry.memory())
     }
@@ -211,6 +213,10 @@ impl Step {
         let submission = encoder.submit()?;
         note("submit");
         let spans = submission.spans().await?;
+        let spans = match self.entries.last().and_then(|entry| entry.bound.as_ref()) {
+            Some(bound) => bound.by_line(&spans),
+            None => spans,
+        };
         let ceilings = match self.device.ceilings().await {
             // A device that is full is no reason to lose the times.
             Err(Error::OutOfMemory { .. }) => None,

@@ -6,16 +6,19 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use super::logs::{Logs, Ring};
+use super::memory::Memory;
 use super::record::{Recorded, specs};
 use super::transfer::{Transfer, fill, same_device};
 use crate::error::Result;
-use crate::gpu::{Buffer, Device, Encoder};
+use crate::gpu::{Device, Encoder};
 use crate::graph::{Slot, Spec, Tensor, Tree, Value};
-use crate::lower::pack::offsets;
+use crate::lower::pack::{ALIGN, offsets};
 use crate::lower::program::{Id, Kind, Program, Val};
 use crate::lower::recording::Signature;
+use crate::lower::remat::compile_within;
+use crate::lower::turns::Stride;
 use crate::lower::{Compiled, Options, Request, Target, compile};
-use crate::plan::{Bound, Plan};
+use crate::plan::{Bound, Plan, Replays};
 
 /// One recorded and compiled form of a step.
 pub(super) struct Entry {
@@ -33,13 +36,11 @@ pub(super) struct Entry {
     pub(super) overwritten: Vec<bool>,
     /// The values of batch and logs, in order.
     pub(super) given: [Vec<Id>; 2],
-    inputs: Vec<(Id, Slot)>,
     pub(super) captured: Vec<(Id, Tensor)>,
     pub(super) names: Vec<String>,
-    pub(super) logs: Vec<(Id, Slot)>,
     ring: Option<Arc<Ring>>,
-    /// Memory for temporaries, where it is shared with another plan; plans run one after the other.
-    temporaries: Vec<Buffer>,
+    /// Where batches and logs lie.
+    room: Option<Room>,
     /// The plan, once it is bound to where everything lies.
     pub bound: Option<Bound>,
     /// Where state and captured tensors lay when it was bound.
@@ -50,8 +51,27 @@ pub(super) struct Entry {
     pub(super) uploads: [Vec<u64>; 2],
     /// What there is to say of the plan, once somebody has asked.
     pub(super) described: OnceLock<Plan>,
-    /// Runs so far.
-    pub runs: u64,
+    /// Runs so far, each of one step or several.
+    runs: u64,
+    /// Steps so far.
+    steps: u64,
+}
+
+/// Steps that one dispatch runs at most: enough that launching it costs nothing, too few for any watchdog.
+const TOGETHER: usize = 256;
+
+/// Where the batches and logs of the steps of one dispatch lie: for each leaf those of all steps one behind the other.
+struct Room {
+    /// Steps there is room for.
+    steps: usize,
+    inputs: Vec<Slot>,
+    logs: Option<Slot>,
+    strides: HashMap<Id, Stride>,
+}
+
+/// Bytes from the batch of one step to that of the next: four elements may be read at once.
+pub(super) fn stride(spec: &Spec) -> u64 {
+    spec.bytes().next_multiple_of(16)
 }
 
 /// Whether the leaves of a tree have these specs.
@@ -96,6 +116,7 @@ impl Entry {
         recorded: Recorded,
         model: Option<&Entry>,
         options: &Options,
+        budget: Option<u64>,
     ) -> Result<Entry> {
         let Recorded { signature, recording, stand_ins, state, batch, names, outputs } = recorded;
         let (state_specs, batch_specs) = (specs(&state)?, specs(&batch)?);
@@ -127,6 +148,7 @@ impl Entry {
             let id = program.push(Val {
                 kind: Kind::Leaf(program.leaves.len() - 1),
                 inputs: vec![],
+                after: None,
                 dtype: spec.dtype,
                 numel: spec.shape.numel(),
                 name: "state".into(),
@@ -167,7 +189,7 @@ impl Entry {
                 }
             }
         }
-        let captured = (program.vals.iter().enumerate())
+        let captured: Vec<(Id, Tensor)> = (program.vals.iter().enumerate())
             .filter_map(|(id, val)| match val.kind {
                 Kind::Leaf(leaf) if !leaves.contains(&id) && !inputs.contains(&id) => {
                     Some((id, program.leaves[leaf].clone()))
@@ -178,11 +200,22 @@ impl Entry {
         // The leaves were stand-ins of this recording; holding on to them would hold the recorded graph.
         program.leaves.clear();
         let alike = model.and_then(|model| model.compiled.smaller(program.clone(), &request));
-        let shared = alike.as_ref().and(model).and_then(|model| model.bound.as_ref()).map(Bound::temporaries);
-        let compiled = match alike {
-            Some(compiled) => compiled,
-            None => compile(program, &request, &Target::of(device), options)?,
+        let (target, mut moved) = (Target::of(device), HashMap::new());
+        let compiled = match (alike, budget) {
+            (Some(compiled), _) => compiled,
+            (None, None) => compile(program, &request, &target, options)?,
+            (None, Some(budget)) => {
+                let (compiled, places) = compile_within(program, &request, &target, options, budget)?;
+                moved = places;
+                compiled
+            }
         };
+        // Where values are computed again, others have other numbers.
+        let now = |id: Id| moved.get(&id).copied().unwrap_or(id);
+        leaves.iter_mut().for_each(|id| *id = now(*id));
+        let inputs: Vec<Id> = inputs.into_iter().map(now).collect();
+        let captured = captured.into_iter().map(|(id, tensor)| (now(id), tensor)).collect();
+        let logged: Vec<Id> = logged.into_iter().map(now).collect();
         let index: HashMap<Id, usize> = leaves.iter().enumerate().map(|(index, &id)| (id, index)).collect();
         let place = |pack: &Vec<Id>| pack.iter().filter_map(|id| index.get(id).copied()).collect();
         let layouts = compiled.layouts.iter().map(place).collect();
@@ -196,45 +229,31 @@ impl Entry {
             leaves,
             overwritten,
             given: [inputs, logged],
-            inputs: Vec::new(),
             captured,
             names,
-            logs: Vec::new(),
             ring: None,
+            room: None,
             bound: None,
-            temporaries: shared.unwrap_or_default(),
             places: Vec::new(),
             labels: Arc::default(),
             uploads: Default::default(),
             described: OnceLock::new(),
             runs: 0,
+            steps: 0,
         })
     }
 
-    /// Makes room for batch and logs.
-    fn allocate(&mut self, device: &Device) -> Result<()> {
-        let [inputs, logged] = &self.given;
-        let (starts, bytes) = offsets(self.batch.iter().map(Spec::bytes));
-        let buffer = device.alloc(bytes)?;
-        let slot = |offset: u64| Slot { buffer: buffer.clone(), offset };
-        let ring = if logged.is_empty() { None } else { Some(Arc::new(Ring::new(device, logged.len())?)) };
-        let place = |ring: &Arc<Ring>| logged.iter().enumerate().map(|(at, &id)| (id, ring.slot(at))).collect();
-        self.inputs = inputs.iter().copied().zip(starts.into_iter().map(slot)).collect();
-        (self.logs, self.ring) = (ring.as_ref().map(place).unwrap_or_default(), ring);
-        Ok(())
-    }
-
     /// Brings the state to where the plan wants it and binds the plan to where everything lies. Whatever has to move
-    /// is moved by a submission of its own, so that the state is complete at any moment.
-    pub fn settle<S: Tree>(&mut self, device: &Device, state: &mut S) -> Result<()> {
+    /// is moved by a submission of its own, so that the state is complete at any moment. There will be room for so many
+    /// steps, as far as one dispatch runs them.
+    pub fn settle<S: Tree>(&mut self, device: &Device, state: &mut S, memory: &Memory, steps: usize) -> Result<()> {
+        self.make_room(device, steps)?;
         if self.is_shared(state) {
             drop_clones(device, state, &self.overwritten)?;
         }
+        self.let_go_of_outgrown(memory);
         if self.bound.is_some() && self.is_settled(state) {
             return Ok(());
-        }
-        if self.bound.is_none() {
-            self.allocate(device)?;
         }
         let tensors = state.leaves();
         let mut slots = Vec::with_capacity(tensors.len());
@@ -242,7 +261,11 @@ impl Entry {
             let (node, output) = tensor.node()?;
             slots.push(node.value(output).device);
         }
-        if !laid_out(&slots, &self.layouts, &self.state) {
+        let apart = || {
+            let buffers = slots.iter().flatten().map(|slot| slot.buffer.id());
+            self.compiled.together && buffers.collect::<HashSet<_>>().len() > 1
+        };
+        if !laid_out(&slots, &self.layouts, &self.state) || apart() {
             slots = lay_out(device, &tensors, &self.layouts, &self.state)?;
         }
         let mut given = HashMap::new();
@@ -264,12 +287,62 @@ impl Entry {
         }
         transfer.submit()?;
         if self.bound.is_none() || self.places != places {
-            given.extend(self.inputs.iter().chain(&self.logs).cloned());
-            self.bound = Some(Bound::new(device, &self.compiled, &given, &self.temporaries)?);
+            let Some(room) = &self.room else { return Ok(()) };
+            let [inputs, logged] = &self.given;
+            given.extend(inputs.iter().copied().zip(room.inputs.iter().cloned()));
+            given.extend(logged.iter().copied().zip(self.log_slots()));
+            let replays = Replays { strides: &room.strides, most: room.steps };
+            // What it was bound to before is free for it.
+            self.bound = None;
+            let temporaries = memory.take(device, &self.compiled.temporaries())?;
+            self.bound = Some(Bound::new(device, &self.compiled, &given, temporaries, Some(replays))?);
             self.described = OnceLock::new();
             self.places = places;
         }
         Ok(())
+    }
+
+    /// Drops the bound plan where the memory it shares with others has been replaced by a larger one.
+    pub fn let_go_of_outgrown(&mut self, memory: &Memory) {
+        self.bound = self.bound.take().filter(|bound| memory.holds(bound.temporaries()));
+    }
+
+    /// Makes room for the batches and logs of so many steps, if one dispatch can run them and there is not enough.
+    fn make_room(&mut self, device: &Device, steps: usize) -> Result<()> {
+        let within = self.bound.as_ref().is_none_or(|bound| bound.most() > 1 || self.room_steps() == 1);
+        let wanted = if within && self.compiled.workgroup().is_some() { steps.min(TOGETHER) } else { 1 };
+        if self.room.is_some() && self.room_steps() >= wanted {
+            return Ok(());
+        }
+        let [ids, logged] = &self.given;
+        if self.ring.is_none() && !logged.is_empty() {
+            self.ring = Some(Arc::new(Ring::new(device, logged.len())?));
+        }
+        let (starts, bytes) = offsets(self.batch.iter().map(|spec| stride(spec) * wanted as u64));
+        let buffer = device.alloc(bytes)?;
+        let inputs = starts.into_iter().map(|offset| Slot { buffer: buffer.clone(), offset }).collect();
+        let mut strides = HashMap::new();
+        let words = self.batch.iter().map(|spec| stride(spec) as usize / 4);
+        strides.extend(ids.iter().copied().zip(words.map(|words| Stride::forward(words, wanted))));
+        let logs = match &self.ring {
+            Some(ring) => Some(Slot { buffer: device.alloc(ring.entry() * wanted as u64)?, offset: 0 }),
+            None => None,
+        };
+        let words = self.ring.as_ref().map_or(0, |ring| ring.entry() as usize / 4);
+        strides.extend(logged.iter().map(|&id| (id, Stride::forward(words, wanted))));
+        self.room = Some(Room { steps: wanted, inputs, logs, strides });
+        self.bound = None;
+        Ok(())
+    }
+
+    /// Where a dispatch leaves the logs of its first step.
+    pub(super) fn log_slots(&self) -> Vec<Slot> {
+        let Some(all) = self.room.as_ref().and_then(|room| room.logs.as_ref()) else { return Vec::new() };
+        (0..self.names.len() as u64).map(|at| Slot { offset: all.offset + at * ALIGN, ..all.clone() }).collect()
+    }
+
+    pub(super) fn room_steps(&self) -> usize {
+        self.room.as_ref().map_or(0, |room| room.steps)
     }
 
     /// Whether everything lies where the plan was bound to.
@@ -295,22 +368,33 @@ impl Entry {
         shared
     }
 
-    /// Encodes one replay for a batch.
-    pub fn encode(&mut self, encoder: &mut Encoder, batch: &impl Tree) -> Result<()> {
-        let (mut inputs, mut filled) = (self.inputs.iter(), Ok(()));
-        batch.visit(&mut |tensor| {
-            if let (Ok(()), Some((_, slot))) = (&filled, inputs.next()) {
-                filled = fill(encoder, tensor, slot);
+    /// Encodes one replay for each batch, as many as possible in one dispatch.
+    pub fn encode<B: Tree>(&mut self, encoder: &mut Encoder, batches: &[B]) -> Result<()> {
+        let (Some(bound), Some(room)) = (&self.bound, &self.room) else { return Ok(()) };
+        for together in batches.chunks(bound.most()) {
+            let leaves: Vec<Vec<Tensor>> = together.iter().map(Tree::leaves).collect();
+            for (at, (slot, spec)) in room.inputs.iter().zip(&self.batch).enumerate() {
+                let column: Vec<&Tensor> = leaves.iter().map(|leaves| &leaves[at]).collect();
+                fill(encoder, &column, slot, stride(spec))?;
             }
-        });
-        filled?;
-        if let Some(bound) = &self.bound {
-            bound.encode(encoder);
-        }
-        if let Some(ring) = &self.ring {
-            ring.push(encoder);
+            bound.encode(encoder, together.len());
+            if let (Some(ring), Some(logs)) = (&self.ring, &room.logs) {
+                ring.push(encoder, logs, together.len() as u64);
+            }
         }
         Ok(())
+    }
+
+    /// Whether a run of so many steps is one at which purity is checked: the second, the third, and one in every hundred
+    /// steps.
+    pub fn is_check_due(&self, steps: usize) -> bool {
+        matches!(self.runs, 1 | 2) || self.steps % 100 + steps as u64 >= 100
+    }
+
+    /// Notes a run of so many steps.
+    pub fn ran(&mut self, steps: usize) {
+        self.runs += 1;
+        self.steps += steps as u64;
     }
 
     /// The logs of the latest run.

@@ -27,8 +27,6 @@ pub const RING: u64 = 512;
 /// The device memory that logs are copied to after each step.
 #[derive(Debug)]
 pub(super) struct Ring {
-    /// Where the plan writes the logs of the current step.
-    current: Buffer,
     buffer: Buffer,
     entry: u64,
     written: AtomicU64,
@@ -37,19 +35,25 @@ pub(super) struct Ring {
 impl Ring {
     pub fn new(device: &Device, logs: usize) -> Result<Ring> {
         let entry = logs as u64 * ALIGN;
-        let (current, buffer) = (device.alloc(entry)?, device.alloc(entry * RING)?);
-        Ok(Ring { current, buffer, entry, written: AtomicU64::new(0) })
+        Ok(Ring { buffer: device.alloc(entry * RING)?, entry, written: AtomicU64::new(0) })
     }
 
-    /// Where the plan writes a log.
-    pub fn slot(&self, index: usize) -> Slot {
-        Slot { buffer: self.current.clone(), offset: index as u64 * ALIGN }
+    /// Bytes that the logs of one step take.
+    pub fn entry(&self) -> u64 {
+        self.entry
     }
 
-    /// Copies what the plan wrote to the next place of the ring.
-    pub fn push(&self, encoder: &mut Encoder) {
-        let sequence = self.written.fetch_add(1, Ordering::Relaxed);
-        encoder.copy(&self.current, 0, &self.buffer, (sequence % RING) * self.entry, self.entry);
+    /// Copies the logs of so many steps, which lie one behind the other from `slot` on, to the next places of the ring.
+    pub fn push(&self, encoder: &mut Encoder, slot: &Slot, steps: u64) {
+        let first = self.written.fetch_add(steps, Ordering::Relaxed);
+        let mut done = 0;
+        while done < steps {
+            let place = (first + done) % RING;
+            let together = (steps - done).min(RING - place);
+            let (from, to) = (slot.offset + done * self.entry, place * self.entry);
+            encoder.copy(&slot.buffer, from, &self.buffer, to, together * self.entry);
+            done += together;
+        }
     }
 
     /// The logs of the latest step.

@@ -11,6 +11,7 @@ mod entry;
 #[cfg(not(target_arch = "wasm32"))]
 mod finite;
 mod logs;
+mod memory;
 #[cfg(not(target_arch = "wasm32"))]
 mod nans;
 mod record;
@@ -28,8 +29,9 @@ use crate::gpu::{Device, Encoder};
 use crate::graph::{Tensor, Tree, Value};
 use crate::lower::Options;
 use crate::plan::Plan;
-use crate::read::evaluate;
+use crate::read::{evaluate, seen_on_device};
 use entry::Entry;
+use memory::Memory;
 use record::record;
 
 /// When a step is recorded again to check that it is pure.
@@ -37,7 +39,7 @@ use record::record;
 pub enum Purity {
     /// At every run: debug builds.
     Always,
-    /// At the second and third run and at every hundredth: release builds.
+    /// At the second and third run and then once in every hundred steps: release builds.
     Sometimes,
 }
 
@@ -50,6 +52,10 @@ pub struct Step {
     options: Options,
     purity: Purity,
     entries: Vec<Entry>,
+    /// Bytes that the temporaries of a plan may take.
+    budget: Option<u64>,
+    /// The temporaries of all plans.
+    memory: Memory,
     /// What the leaves of the state are called.
     labels: Arc<[String]>,
     debug_nans: bool,
@@ -64,12 +70,32 @@ impl Step {
     /// A step with compiler options.
     pub fn with(device: &Device, options: Options) -> Step {
         let purity = if cfg!(debug_assertions) { Purity::Always } else { Purity::Sometimes };
-        Step { device: device.clone(), options, purity, entries: Vec::new(), labels: Arc::default(), debug_nans: false }
+        let (labels, memory) = (Arc::default(), Memory::new());
+        let (device, entries, budget, debug_nans) = (device.clone(), Vec::new(), None, false);
+        Step { device, options, purity, entries, budget, memory, labels, debug_nans }
+    }
+
+    /// A further step, with nothing recorded yet, whose plans share the memory for temporaries with this one's: that of a
+    /// model's training, evaluation and prediction, say. Together they take what the largest plan needs.
+    pub fn beside(&self) -> Step {
+        let further = Step::with(&self.device, self.options.clone());
+        let (purity, budget, memory) = (self.purity, self.budget, self.memory.clone());
+        Step { purity, budget, memory, labels: self.labels.clone(), debug_nans: self.debug_nans, ..further }
     }
 
     /// Sets when purity is checked.
     pub fn purity(mut self, purity: Purity) -> Step {
         self.purity = purity;
+        self
+    }
+
+    /// Bounds the memory for temporaries: where a plan would take more bytes, it computes values again rather than keep
+    /// them from the forward to the backward pass, the cheapest first. Results are the same but for the rounding of
+    /// kernels that fuse otherwise. Plans made before keep what they take. Bounding takes time at the first run, since
+    /// the step is compiled several times. Running a step that cannot do with so little is [`Error::Limit`], which says
+    /// how few bytes were reached.
+    pub fn memory_budget(mut self, bytes: u64) -> Step {
+        self.budget = Some(bytes);
         self
     }
 
@@ -94,6 +120,7 @@ impl Step {
     /// Forgets all plans, so that the next run records anew: for deliberate changes of the function.
     pub fn clear(&mut self) {
         self.entries.clear();
+        self.memory.clear();
     }
 
     /// The plan of the latest run.
@@ -113,8 +140,9 @@ impl Step {
         self.run_tagged(0, state, std::slice::from_ref(batch), f)
     }
 
-    /// Runs the function once for each batch, all in one submission. The batches must be alike. Returns the logs of
-    /// the last. `tag` separates forms of the function that are meant to differ (modes, a model's generation).
+    /// Runs the function once for each batch, all in one submission; a step so small that its plan is one workgroup loops
+    /// over them inside one dispatch. The batches must be alike; rows cut out of a tensor that lies on the device are
+    /// copied from there, neighbours at once. Returns the logs of the last. `tag` separates forms of the function that are meant to differ (modes, a model's generation).
     pub fn run_tagged<S: Tree, B: Tree>(
         &mut self,
         tag: u64,
@@ -150,10 +178,7 @@ impl Step {
         self.evaluate(state, batches)?;
         match self.entries.iter().position(|entry| entry.is_for(tag, state, first)) {
             Some(at) => {
-                let due = match self.purity {
-                    Purity::Always => true,
-                    Purity::Sometimes => matches!(self.entries[at].runs, 1 | 2) || self.entries[at].runs % 100 == 99,
-                };
+                let due = self.purity == Purity::Always || self.entries[at].is_check_due(batches.len());
                 if due {
                     let recorded = record(&self.device, &self.options, state, first, &f)?;
                     if let Some((why, place)) = self.entries[at].signature.difference(&recorded.signature) {
@@ -166,7 +191,7 @@ impl Step {
             None => {
                 let recorded = record(&self.device, &self.options, state, first, &f)?;
                 let model = self.entries.iter().find(|entry| entry.is_larger(tag, &recorded));
-                let mut entry = Entry::new(&self.device, tag, recorded, model, &self.options)?;
+                let mut entry = Entry::new(&self.device, tag, recorded, model, &self.options, self.budget)?;
                 entry.will_upload(state, first);
                 entry.labels = self.labels.clone();
                 if self.entries.len() == PLANS {
@@ -179,14 +204,18 @@ impl Step {
         if !batches[1..].iter().all(|batch| entry.takes(batch)) {
             return Err(Error::State { what: "batches that run in one submission must be alike".into() });
         }
-        entry.settle(&self.device, state)
+        entry.settle(&self.device, state, &self.memory, batches.len())?;
+        // Where the memory grew, the other plans do not keep what they had before.
+        let older = self.entries.len() - 1;
+        self.entries[..older].iter_mut().for_each(|entry| entry.let_go_of_outgrown(&self.memory));
+        Ok(())
     }
 
     /// Computes what state and batches hold as graphs; an error if any of it lies on another device.
     fn evaluate<S: Tree, B: Tree>(&self, state: &S, batches: &[B]) -> Result<()> {
         let mut pending = Vec::new();
         let mut failed = None;
-        let mut look = |tensor: &Tensor| match tensor.node() {
+        let mut look = |tensor: &Tensor, copied: bool| match tensor.node() {
             Ok((node, output)) => match node.value(output) {
                 // Before anything moves, and whether or not the host remembers the value too: that depends on its size.
                 Value { device: Some(slot), .. } if slot.buffer.device() != self.device => {
@@ -194,12 +223,14 @@ impl Step {
                     failed.get_or_insert(Error::Device { what, place: Some(node.place().clone()) });
                 }
                 value if value.is_known() => {}
+                // Rows of a data set on this device are copied from where they lie.
+                _ if copied && seen_on_device(tensor).is_some_and(|slot| slot.buffer.device() == self.device) => {}
                 _ => pending.push(tensor.clone()),
             },
             Err(error) => failed = failed.take().or(Some(error)),
         };
-        state.visit(&mut look);
-        batches.iter().for_each(|batch| batch.visit(&mut look));
+        state.visit(&mut |tensor| look(tensor, false));
+        batches.iter().for_each(|batch| batch.visit(&mut |tensor| look(tensor, true)));
         match failed {
             Some(error) => Err(error),
             None => evaluate(&self.device, &pending, &self.options).map(drop),
@@ -209,8 +240,8 @@ impl Step {
     /// Encodes one replay of the last entry for each batch.
     fn encode<B: Tree>(&mut self, encoder: &mut Encoder, batches: &[B]) -> Result<Logs> {
         let Some(entry) = self.entries.last_mut() else { return Ok(Logs::default()) };
-        batches.iter().try_for_each(|batch| entry.encode(encoder, batch))?;
-        entry.runs += 1;
+        entry.encode(encoder, batches)?;
+        entry.ran(batches.len());
         Ok(entry.logs())
     }
 }

@@ -125,8 +125,8 @@ impl Entry {
             slots.push((slot, tensor.shape().numel()));
             outputs.push((at, format!("the state's {}", self.label(at))));
         }
-        for (at, ((_, slot), name)) in self.logs.iter().zip(&self.names).enumerate() {
-            slots.push((slot.clone(), 1));
+        for (at, (slot, name)) in self.log_slots().into_iter().zip(&self.names).enumerate() {
+            slots.push((slot, 1));
             outputs.push((self.state.len() + at, format!("the log {name}")));
         }
         let found = non_finite(device, &slots).await?;

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Device, Encoder};
 use crate::graph::{Node, Slot, Tensor, Value};
 use crate::lower::Options;
-use crate::read::evaluate;
+use crate::read::{evaluate, seen_on_device};
 
 /// Host data up to this many elements is kept when it is uploaded, since reading it back costs nothing then.
 const KEPT: usize = 1 << 14;
@@ -59,7 +59,7 @@ impl Transfer {
 
     /// Uploads or copies the value of a tensor to a place.
     pub fn fill(&mut self, tensor: &Tensor, slot: &Slot) -> Result<()> {
-        fill(self.encoder(), tensor, slot)
+        fill(self.encoder(), &[tensor], slot, 0)
     }
 
     /// Copies `bytes` bytes.
@@ -86,19 +86,57 @@ impl Transfer {
     }
 }
 
-/// Uploads or copies the value of a tensor to a place.
-pub(super) fn fill(encoder: &mut Encoder, tensor: &Tensor, slot: &Slot) -> Result<()> {
-    let (node, output) = tensor.node()?;
-    let value = node.value(output);
-    if let Some(bits) = value.host {
-        encoder.upload(bytemuck::cast_slice(&bits), &slot.buffer, slot.offset)
-    } else if let Some(from) = value.device {
+/// Uploads or copies the values of like tensors to places `stride` bytes apart: what comes from the host in one upload,
+/// what lies one behind the other on the device in one copy.
+pub(super) fn fill(encoder: &mut Encoder, tensors: &[&Tensor], slot: &Slot, stride: u64) -> Result<()> {
+    let mut at = 0;
+    while let Some(tensor) = tensors.get(at) {
+        let (node, output) = tensor.node()?;
+        let (bytes, value) = (node.outputs()[output].bytes(), node.value(output));
+        let offset = slot.offset + at as u64 * stride;
+        let begin = at;
+        at += 1;
+        if let Some(bits) = value.host {
+            let mut rows = vec![bits];
+            while let Some((node, output)) = tensors.get(at).map(|tensor| tensor.node()).transpose()?
+                && let Some(bits) = node.value(output).host
+            {
+                rows.push(bits);
+                at += 1;
+            }
+            let whole = (at - begin - 1) as u64 * stride + bytes;
+            encoder.upload_with(whole as usize, &slot.buffer, offset, |mut room| {
+                for (row, bits) in rows.iter().enumerate() {
+                    let (start, end) = (row * stride as usize, row * stride as usize + bytes as usize);
+                    room.slice(start..end).copy_from_slice(bytemuck::cast_slice(bits));
+                    if row + 1 < rows.len() {
+                        room.slice(end..start + stride as usize).fill(0);
+                    }
+                }
+            })?;
+            continue;
+        }
+        let lies = |tensor: &Tensor| -> Result<Option<Slot>> {
+            let (node, output) = tensor.node()?;
+            let Value { host, device, .. } = node.value(output);
+            Ok(if host.is_some() { None } else { device.or_else(|| seen_on_device(tensor)) })
+        };
+        let Some(from) = lies(tensor)? else {
+            return Err(Error::ReadInsideStep { op: node.op().name().into(), place: node.place().clone() });
+        };
         same_device(&from, &slot.buffer.device())?;
-        encoder.copy(&from.buffer, from.offset, &slot.buffer, slot.offset, node.outputs()[output].bytes());
-        Ok(())
-    } else {
-        Err(Error::ReadInsideStep { op: node.op().name().into(), place: node.place().clone() })
+        let mut end = from.offset + bytes;
+        while bytes == stride
+            && let Some(next) = tensors.get(at).map(|tensor| lies(tensor)).transpose()?.flatten()
+            && next.buffer == from.buffer
+            && next.offset == end
+        {
+            end += bytes;
+            at += 1;
+        }
+        encoder.copy(&from.buffer, from.offset, &slot.buffer, offset, end - from.offset);
     }
+    Ok(())
 }
 
 /// An error where a tensor lies on another device.

@@ -5,6 +5,7 @@
 #![allow(dead_code)] // each test file uses its part
 
 pub mod training;
+pub mod translate;
 
 use wengert::dtype::DType;
 use wengert::gpu::Device;

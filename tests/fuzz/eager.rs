@@ -83,6 +83,12 @@ fn run(device: &Device, roots: &[Root], options: &Options) -> Result<Vec<Vec<f64
     let wanted = interpret(&tensors, &Given::new()).map_err(|error| error.to_string())?;
     let drawn = Graph::of(&tensors).map_err(|error| error.to_string())?.to_string();
     let plan = evaluate(device, &tensors, options).map_err(|error| format!("{error}\n{drawn}"))?;
+    if let Some(plan) = plan.as_ref().filter(|plan| plan.temporaries * 100 > plan.live * 110) {
+        return Err(format!(
+            "temporaries take {} bytes, and {} are alive at most\n{drawn}",
+            plan.temporaries, plan.live
+        ));
+    }
     let mut results = Vec::new();
     for (at, (root, wanted)) in roots.iter().zip(&wanted).enumerate() {
         let got = read(&root.tensor, device).map_err(|error| error.to_string())?;

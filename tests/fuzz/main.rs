@@ -1,8 +1,8 @@
 //! Random programs hold the compiler to the f64 interpreter, each result within the error that the program itself allows.
 //!
 //! Graphs are evaluated fused, unfused, in whole buffers and in an arena (`eager`); steps run over a state that is
-//! updated in place, with full and smaller batches (`steps`). `WENGERT_FUZZ=20000` runs as many of each instead of a few
-//! hundred, `WENGERT_FUZZ_SEED=17` that one alone, both as many from there on.
+//! updated in place, with full and smaller batches (`steps`). `WENGERT_FUZZ=20000` runs as many of each instead of two
+//! thousand in all, `WENGERT_FUZZ_SEED=17` that one alone, both as many from there on.
 
 #![cfg(all(feature = "reference", not(target_arch = "wasm32")))]
 
@@ -14,46 +14,62 @@ mod graphs;
 mod steps;
 mod structured;
 
+use std::collections::BTreeSet;
+
+use common::translate::{for_browser, translate_all};
 use eager::What;
-use wengert::gpu::Device;
+use wengert::gpu::{Device, DeviceOptions};
 
 /// A device keeps every pipeline that it made, so it is left behind after so many programs.
-const PROGRAMS: u64 = 50;
+const PROGRAMS: usize = 50;
 
-/// Runs `default` seeds, or as many as the environment says.
-fn fuzz(default: u64, check: impl Fn(&Device, u64) -> Result<(), String>) {
+/// Kernels that Chromium is shown of each test.
+const SHOWN: usize = 1000;
+
+/// Runs `default` seeds, or as many as the environment says. Every other device is a portable one. What was compiled is
+/// translated for other machines as well.
+fn fuzz(name: &str, default: u64, check: impl Fn(&Device, u64) -> Result<(), String>) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let (count, first) = (number("WENGERT_FUZZ"), number("WENGERT_FUZZ_SEED"));
     let start = first.unwrap_or(0);
     let all = start..start + count.unwrap_or(if first.is_some() { 1 } else { default });
-    let mut failures = Vec::new();
-    let mut device = Device::blocking().unwrap();
-    for seed in all.clone() {
-        if (seed - start) % PROGRAMS == PROGRAMS - 1 {
-            device = Device::blocking().unwrap();
+    let (mut failures, mut shown) = (Vec::new(), BTreeSet::new());
+    let seeds: Vec<u64> = all.clone().collect();
+    for (turn, seeds) in seeds.chunks(PROGRAMS).enumerate() {
+        let portable = turn % 2 == 1;
+        let options = DeviceOptions { portable, ..DeviceOptions::default() };
+        let device = pollster::block_on(Device::with(options)).unwrap();
+        for &seed in seeds {
+            if let Err(text) = check(&device, seed) {
+                eprintln!("{text}\n");
+                failures.push((seed, portable));
+            }
         }
-        if let Err(text) = check(&device, seed) {
-            eprintln!("{text}\n");
-            failures.push(seed);
+        let mut texts = BTreeSet::new();
+        translate_all(&device, &mut texts);
+        if portable && shown.len() < SHOWN {
+            shown.extend(texts);
         }
-        if failures.len() == 5 {
+        if failures.len() >= 5 {
             break;
         }
     }
-    assert!(failures.is_empty(), "of {all:?} these fail: {failures:?}; one alone with WENGERT_FUZZ_SEED");
+    for_browser(name, &shown);
+    let how = "one alone with WENGERT_FUZZ_SEED, and WENGERT_PORTABLE=1 where it says true";
+    assert!(failures.is_empty(), "of {all:?} these fail: {failures:?}; {how}");
 }
 
 #[test]
 fn random_graphs_agree_with_the_interpreter_however_they_are_compiled() {
-    fuzz(80, |device, seed| eager::check(device, What::Values, seed));
+    fuzz("graphs", 1200, |device, seed| eager::check(device, What::Values, seed));
 }
 
 #[test]
 fn so_do_their_derivatives() {
-    fuzz(20, |device, seed| eager::check(device, What::Derivatives, seed));
+    fuzz("derivatives", 300, |device, seed| eager::check(device, What::Derivatives, seed));
 }
 
 #[test]
 fn random_steps_agree_with_the_interpreter_whatever_batches_came_before() {
-    fuzz(40, steps::check);
+    fuzz("steps", 500, steps::check);
 }

@@ -11,6 +11,7 @@ mod fit;
 mod freezing;
 mod gan;
 mod guide;
+mod learning;
 mod levels;
 mod networks;
 mod outputs;

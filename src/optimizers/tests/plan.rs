@@ -63,22 +63,9 @@ fn with_all_options(optimizer: Optimizer) -> Optimizer {
         .ema(Ema { momentum: 0.9, overwrite_frequency: Some(4) })
 }
 
-/// Kernels are fused as if every tensor had a binding of its own, so where few may be bound an update with many options
-/// takes several dispatches (SwiftShader). The values are held by the parity tests everywhere.
-fn binds_few(device: &Device) -> bool {
-    let most = device.limits().max_storage_buffers_per_shader_stage;
-    if most < 16 {
-        println!("skipped: the device binds {most} storage buffers, and these updates touch up to 16 tensors");
-    }
-    most < 16
-}
-
 #[test]
 fn an_update_is_one_dispatch_for_every_rule_and_option() {
     let (device, network) = (Device::blocking().unwrap(), network(2));
-    if binds_few(&device) {
-        return;
-    }
     let gradients = plan(&device, &network, None).dispatches();
     for rule in rules() {
         for optimizer in [rule.clone(), with_all_options(rule)] {
@@ -94,9 +81,6 @@ fn an_update_is_one_dispatch_for_every_rule_and_option() {
 #[test]
 fn an_update_of_many_parameters_is_one_dispatch() {
     let (device, network) = (Device::blocking().unwrap(), network(12));
-    if binds_few(&device) {
-        return;
-    }
     let gradients = plan(&device, &network, None).dispatches();
     for rule in [rules()[1].clone(), rules()[2].clone()] {
         for optimizer in [rule.clone(), with_all_options(rule)] {
@@ -109,9 +93,6 @@ fn an_update_of_many_parameters_is_one_dispatch() {
 #[test]
 fn norms_take_a_sum_for_each_large_gradient() {
     let (device, network) = (Device::blocking().unwrap(), network(2));
-    if binds_few(&device) {
-        return;
-    }
     let gradients = plan(&device, &network, None).dispatches();
     let of = |optimizer: Optimizer| plan(&device, &network, Some(optimizer));
     let adam = || Optimizer::from(Adam::default());

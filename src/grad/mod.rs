@@ -1,8 +1,12 @@
-//! Reverse-mode differentiation: [`value_and_grad`] and [`grad`].
+//! Reverse-mode differentiation: [`value_and_grad`], [`grad`], and [`checkpoint`], which trades time for memory.
 //!
 //! Floor 2. The function is recorded, then its tape is walked backwards, and each op's own rule appends more nodes. So
 //! a derivative is a graph like any other: it fuses, and it can be differentiated again. Deliberately absent: a flag
 //! on tensors, a second kind of tensor, and any rule; rules live with their ops.
+
+mod checkpoint;
+
+pub use checkpoint::checkpoint;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -43,7 +47,8 @@ pub fn value_and_grad<W: Tree, A>(f: impl FnOnce(&W) -> Result<(Tensor, A)>, at:
         let why = "the loss must be one number; take its mean or sum".into();
         return Err(Error::Shape { op: "value_and_grad".into(), inputs: vec![spec.shape.clone()], why, place });
     }
-    let mut gradients = backward(&loss, &arguments)?.into_iter();
+    let seed = Tensor::ones(loss.shape());
+    let mut gradients = pull(&[(loss.clone(), seed)], &arguments)?.into_iter();
     let mut failed = None;
     let gradients = at.map(&mut |leaf| {
         let gradient = gradients.next().flatten().unwrap_or_else(|| {
@@ -97,12 +102,17 @@ pub fn custom_vjp(
     Tensor::apply(Custom(Arc::new(vjp)), &operands)
 }
 
-/// Cotangents of `arguments`, `None` where the loss does not depend on one.
-fn backward(loss: &Tensor, arguments: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
+/// Nodes of their own for tensors that a derivative is taken by: what else is computed from them is not on the path.
+pub(crate) fn arguments(tensors: &[&Tensor]) -> Vec<Tensor> {
+    tensors.iter().map(|tensor| Tensor::apply(Argument, &[tensor])).collect()
+}
+
+/// Cotangents of `arguments` from those of some tensors; `None` where these do not depend on one.
+pub(crate) fn pull(seeds: &[(Tensor, Tensor)], arguments: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
     let mut ends: HashSet<u64> = HashSet::new();
     for argument in arguments {
         let (node, _) = argument.node()?;
-        if node.outputs()[0].dtype != DType::F32 {
+        if argument.dtype() != DType::F32 {
             let (op, why) = ("value_and_grad".into(), "only f32 has derivatives".into());
             let place = node.place().clone();
             return Err(Error::DType { op, inputs: vec![node.outputs()[0].dtype], why, place });
@@ -112,7 +122,10 @@ fn backward(loss: &Tensor, arguments: &[Tensor]) -> Result<Vec<Option<Tensor>>> 
     // What is older than the first argument cannot depend on one.
     let oldest = ends.iter().copied().min().unwrap_or(u64::MAX);
     let mut nodes: HashMap<u64, (Arc<Node>, Vec<Tensor>)> = HashMap::new();
-    let mut stack = vec![loss.node()?.0.clone()];
+    let mut stack = Vec::new();
+    for (seeded, _) in seeds {
+        stack.push(seeded.node()?.0.clone());
+    }
     while let Some(node) = stack.pop() {
         if node.number() < oldest || nodes.contains_key(&node.number()) {
             continue;
@@ -135,11 +148,11 @@ fn backward(loss: &Tensor, arguments: &[Tensor]) -> Result<Vec<Option<Tensor>>> 
         }
     }
     let mut cotangents: HashMap<u64, Vec<Option<Tensor>>> = HashMap::new();
-    let (last, output) = loss.node()?;
-    if on_path.contains(&last.number()) {
-        let mut own = vec![None; last.outputs().len()];
-        own[output] = Some(Tensor::ones(loss.shape()));
-        cotangents.insert(last.number(), own);
+    for (seeded, cotangent) in seeds {
+        let (node, output) = seeded.node()?;
+        if on_path.contains(&node.number()) {
+            add(&mut cotangents, node, output, cotangent.clone());
+        }
     }
     for (node, inputs) in tape.iter().rev().filter(|(node, _)| !ends.contains(&node.number())) {
         let Some(mut own) = cotangents.remove(&node.number()) else { continue };
@@ -178,18 +191,23 @@ fn backward(loss: &Tensor, arguments: &[Tensor]) -> Result<Vec<Option<Tensor>>> 
                     (format!("derivative of {}", node.op().name()), "it is not of its operand's shape".into());
                 return Err(Error::Shape { op, inputs, why, place: node.place().clone() });
             }
-            let sums = cotangents.entry(from.number()).or_insert_with(|| vec![None; from.outputs().len()]);
-            sums[output] = Some(match sums[output].take() {
-                Some(sum) => sum + cotangent,
-                None => cotangent,
-            });
+            add(&mut cotangents, from, output, cotangent);
         }
     }
     let cotangent = |argument: &Tensor| {
-        let (node, _) = argument.node()?;
-        Ok(cotangents.get(&node.number()).and_then(|own| own[0].clone()))
+        let (node, output) = argument.node()?;
+        Ok(cotangents.get(&node.number()).and_then(|own| own[output].clone()))
     };
     arguments.iter().map(cotangent).collect()
+}
+
+/// Adds to the cotangent of one output of a node.
+fn add(cotangents: &mut HashMap<u64, Vec<Option<Tensor>>>, node: &Node, output: usize, cotangent: Tensor) {
+    let sums = cotangents.entry(node.number()).or_insert_with(|| vec![None; node.outputs().len()]);
+    sums[output] = Some(match sums[output].take() {
+        Some(sum) => sum + cotangent,
+        None => cotangent,
+    });
 }
 
 thread_local! {
