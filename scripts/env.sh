@@ -2,6 +2,9 @@
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# Where cargo builds, and where the scripts leave pages, pictures and logs.
+target=${CARGO_TARGET_DIR:-target}
+
 # Data sets too large for the repository. Tests and examples that want them skip, saying so, where the folder is absent.
 if [[ -z ${WENGERT_DATA:-} && -d ../shared/data ]]; then
   WENGERT_DATA=$(cd ../shared/data && pwd)
@@ -10,8 +13,10 @@ fi
 
 # Where it is unset, as in most containers, Mesa complains about it on every start.
 if [[ -z ${XDG_RUNTIME_DIR:-} ]]; then
-  mkdir -p -m 700 target/runtime
-  export XDG_RUNTIME_DIR=$PWD/target/runtime
+  mkdir -p "$target"
+  mkdir -p -m 700 "$target/runtime"
+  XDG_RUNTIME_DIR=$(cd "$target/runtime" && pwd)
+  export XDG_RUNTIME_DIR
 fi
 
 # The examples that are also web pages, run in headless Chromium. The first is the smallest proof of the chain.

@@ -94,5 +94,5 @@ impl<T: Registered> From<T> for Choice<T> {
 
 /// A name as it is compared: `MeanSquaredError`, `mean_squared_error` and `MSE` differ in case and underscores only.
 pub(crate) fn plain(name: &str) -> String {
-    name.chars().filter(|&c| c != '_').flat_map(char::to_lowercase).collect()
+    name.chars().filter(|&c| c != '_').map(|c| c.to_ascii_lowercase()).collect()
 }

@@ -74,6 +74,7 @@ pub mod prelude;
 pub mod random;
 pub mod read;
 pub mod shape;
+mod sort;
 pub mod step;
 pub mod threads;
 

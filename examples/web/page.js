@@ -230,6 +230,13 @@ $('clear').onclick = () => pad.clear();
 
 // ---- data of one's own
 
+/** The bytes of a file, unpacked if it is gzipped. */
+async function bytes(file) {
+  const [first, second] = new Uint8Array(await file.slice(0, 2).arrayBuffer());
+  const plain = first === 0x1f && second === 0x8b ? file.stream().pipeThrough(new DecompressionStream('gzip')) : file.stream();
+  return new Uint8Array(await new Response(plain).arrayBuffer());
+}
+
 async function take(files) {
   if ($('start').disabled) {
     $('dataset').textContent = 'Stop the training first; then drop the files again.';
@@ -244,7 +251,11 @@ async function take(files) {
     return;
   }
   const read = [train, labels, ...(test.every(Boolean) ? test : [])];
-  send('images', ...await Promise.all(read.map(async file => new Uint8Array(await file.arrayBuffer()))));
+  try {
+    send('images', ...await Promise.all(read.map(bytes)));
+  } catch (error) {
+    $('dataset').textContent = `These files could not be read: ${error?.message ?? error}`;
+  }
 }
 
 $('files').onchange = event => take(event.target.files);

@@ -87,7 +87,7 @@ impl Trainer {
         self.send(Message::Restore(settings_of(settings), file));
     }
 
-    /// Trains on IDX files from now on, gzipped or not, instead of drawn digits; without test files the last sixth of
+    /// Trains on IDX files from now on, not gzipped, instead of drawn digits; without test files the last sixth of
     /// the training images is kept for testing.
     pub fn images(&self, train: Vec<u8>, train_labels: Vec<u8>, test: Option<Vec<u8>>, test_labels: Option<Vec<u8>>) {
         let test = test.zip(test_labels).map(|(images, labels)| [images, labels]);

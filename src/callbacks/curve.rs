@@ -73,7 +73,7 @@ struct Series<'a> {
 impl<'a> Series<'a> {
     fn new(name: &'a str, values: &'a [f64]) -> Series<'a> {
         let base = name.strip_prefix("val_").unwrap_or(name);
-        let lower = base.to_lowercase();
+        let lower = base.to_ascii_lowercase();
         let kind = if ["loss", "error", "mae", "mse"].iter().any(|part| lower.contains(part)) {
             Kind::Loss
         } else if lower == "lr" || lower.contains("learning_rate") {

@@ -4,10 +4,6 @@
 //! than unsigned bytes, which no published data set of the family has. Source: the page of the MNIST database
 //! (yann.lecun.com/exdb/mnist), section "the IDX file format".
 
-use std::io::Read;
-
-use flate2::read::MultiGzDecoder;
-
 use crate::error::{Error, Result};
 
 /// The header's mark of unsigned bytes.
@@ -23,15 +19,16 @@ pub struct Idx {
     pub data: Vec<u8>,
 }
 
-/// Reads an IDX file, gzipped or plain: its first bytes tell.
+/// Reads an IDX file, gzipped or plain: its first bytes tell. In a browser only plain ones: it has `DecompressionStream`,
+/// and a second decoder would be among the largest parts of a page.
 ///
 /// # Errors
 /// [`Error::Format`] if it is not one, if it holds something else than unsigned bytes, if its length is not what the
 /// header says, or if the compressed stream is damaged.
 pub fn parse(file: &[u8]) -> Result<Idx> {
-    let mut unpacked = Vec::new();
+    let unpacked;
     let bytes = if file.starts_with(&GZIP) {
-        MultiGzDecoder::new(file).read_to_end(&mut unpacked).map_err(|e| malformed(format!("gzip: {e}")))?;
+        unpacked = unpack(file)?;
         unpacked.as_slice()
     } else {
         file
@@ -53,6 +50,20 @@ pub fn parse(file: &[u8]) -> Result<Idx> {
         return Err(malformed(format!("its header says {shape:?} bytes, {} follow", data.len())));
     }
     Ok(Idx { shape, data: data.to_vec() })
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn unpack(file: &[u8]) -> Result<Vec<u8>> {
+    use std::io::Read;
+    let mut unpacked = Vec::new();
+    let read = flate2::read::MultiGzDecoder::new(file).read_to_end(&mut unpacked);
+    read.map_err(|why| malformed(format!("gzip: {why}")))?;
+    Ok(unpacked)
+}
+
+#[cfg(target_arch = "wasm32")]
+fn unpack(_: &[u8]) -> Result<Vec<u8>> {
+    Err(malformed("it is gzipped; on a page, unpack it first: new DecompressionStream('gzip')".into()))
 }
 
 fn malformed(why: String) -> Error {

@@ -74,8 +74,8 @@ pub(super) fn choose(infos: &[wgpu::AdapterInfo], wanted: Option<&str>, power: w
     if let Some(index) = wanted.parse().ok().filter(|index| *index < infos.len()) {
         return Ok(index);
     }
-    let wanted_lower = wanted.to_lowercase();
-    let fits = |info: &wgpu::AdapterInfo| describe(info).to_lowercase().contains(&wanted_lower);
+    let wanted_lower = wanted.to_ascii_lowercase();
+    let fits = |info: &wgpu::AdapterInfo| describe(info).to_ascii_lowercase().contains(&wanted_lower);
     let best = infos.iter().enumerate().filter(|(_, info)| fits(info)).min_by_key(|(_, info)| rank(info, power));
     best.map(|(index, _)| index).ok_or_else(|| none(if wanted.is_empty() { "any adapter" } else { wanted }))
 }

@@ -13,6 +13,7 @@ use super::compile::Wanted;
 use super::stats::add;
 use super::{Device, Opaque, lock};
 use crate::error::{Error, Result};
+use crate::sort::sort;
 
 /// How a kernel uses the buffer at one binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -129,7 +130,7 @@ impl Device {
     /// The WGSL of every kernel compiled so far, for those who look at it, check it or translate it.
     pub fn shaders(&self) -> Vec<Arc<str>> {
         let mut texts: Vec<_> = lock(&self.inner().pipelines).by_text.keys().map(|(text, _)| text.clone()).collect();
-        texts.sort_unstable();
+        sort(&mut texts);
         texts.dedup();
         texts
     }

@@ -12,6 +12,7 @@ use super::pull;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Derivative, Lowering, Misfit, Primitive, Spec, Tensor, nowhere};
+use crate::sort::sort_by_key;
 
 /// A function of several tensors.
 type Function = dyn Fn(&[Tensor]) -> Result<Vec<Tensor>> + Send + Sync;
@@ -76,7 +77,7 @@ fn captured(start: u64, inputs: &[Tensor], outputs: &[Tensor]) -> Result<Vec<Ten
     }
     // In recording order, whatever the walk's.
     let number = |tensor: &Tensor| tensor.node().map(|(node, output)| (node.number(), output)).unwrap_or_default();
-    found.sort_unstable_by_key(number);
+    sort_by_key(&mut found, number);
     Ok(found)
 }
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Derivative, Node, OnBehalf, Taping, Tensor, Tree, here};
+use crate::sort::sort_by_key;
 
 /// The value of `f` at `at`, what it returns beside, and the gradient: `((loss, aux), gradients)`.
 ///
@@ -137,7 +138,7 @@ pub(crate) fn pull(seeds: &[(Tensor, Tensor)], arguments: &[Tensor]) -> Result<V
         nodes.insert(node.number(), (node, inputs));
     }
     let mut tape: Vec<(Arc<Node>, Vec<Tensor>)> = nodes.into_values().collect();
-    tape.sort_unstable_by_key(|(node, _)| node.number());
+    sort_by_key(&mut tape, |(node, _)| node.number());
     let mut on_path = ends.clone();
     for (node, inputs) in &tape {
         let reaches = |input: &Tensor| {

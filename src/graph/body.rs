@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::node::{Node, OnBehalf, Spec, Tensor, nowhere};
 use super::primitive::Primitive;
 use crate::error::{Place, Result};
+use crate::sort::sort_by_key;
 
 /// One application of an op. Operands are outputs of inputs, constants and lines, counted in this order.
 struct Line {
@@ -82,7 +83,7 @@ impl Body {
             }
         }
         let mut nodes: Vec<Arc<Node>> = own.into_values().collect();
-        nodes.sort_unstable_by_key(|node| node.number());
+        sort_by_key(&mut nodes, |node| node.number());
         let first = specs.len() + constants.len();
         let order: HashMap<u64, usize> = nodes.iter().zip(first..).map(|(node, at)| (node.number(), at)).collect();
         let locate = |tensor: &Tensor| -> Result<(usize, usize)> {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::node::{Node, Tensor};
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::sort::sort_by_key;
 
 /// The nodes that `roots` are computed from, in recording order.
 pub fn collect(roots: &[Tensor]) -> Result<Vec<Arc<Node>>> {
@@ -26,7 +27,7 @@ pub fn collect(roots: &[Tensor]) -> Result<Vec<Arc<Node>>> {
         }
     }
     let mut nodes: Vec<_> = seen.into_values().collect();
-    nodes.sort_by_key(|node| node.number());
+    sort_by_key(&mut nodes, |node| node.number());
     Ok(nodes)
 }
 

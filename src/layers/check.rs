@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::{Context, Layer};
 use crate::error::{Error, Result};
 use crate::graph::{Spec, Tensor, here};
+use crate::sort::sort;
 
 /// Inputs that a layer cannot take.
 pub(super) fn misfit(layer: &str, inputs: &[Spec], why: impl Into<String>) -> Error {
@@ -38,7 +39,7 @@ pub(super) fn axes(layer: &str, inputs: &[Spec], axes: &[i32]) -> Result<Vec<usi
             Some(at) => resolved.push(at),
         }
     }
-    resolved.sort_unstable();
+    sort(&mut resolved);
     resolved.dedup();
     match resolved.is_empty() {
         true => Err(invalid(layer, "at least one axis is needed")),
@@ -49,7 +50,7 @@ pub(super) fn axes(layer: &str, inputs: &[Spec], axes: &[i32]) -> Result<Vec<usi
 /// The same axes in a call, where what does not fit was refused before.
 pub(super) fn resolved(x: &Tensor, axes: &[i32]) -> Vec<usize> {
     let mut resolved: Vec<usize> = axes.iter().filter_map(|&axis| x.shape().axis(axis as isize)).collect();
-    resolved.sort_unstable();
+    sort(&mut resolved);
     resolved.dedup();
     resolved
 }

@@ -14,6 +14,7 @@ use crate::error::{Error, Place, Result};
 use crate::graph::{Scope, Spec, Tensor, here};
 use crate::random::threefry;
 use crate::shape::Shape;
+use crate::sort::sort_by_key;
 
 /// One layer and where its variables lie.
 #[derive(Clone)]
@@ -128,7 +129,7 @@ fn reach(inputs: &[Symbolic], outputs: &[Symbolic]) -> Result<Vec<Symbolic>> {
         }
         calls.push(x);
     }
-    calls.sort_by_key(|x| x.0.number);
+    sort_by_key(&mut calls, |x| x.0.number);
     Ok(calls)
 }
 

@@ -6,6 +6,7 @@ use super::check::{invalid, misfit, rank};
 use super::{Context, Layer, Variable};
 use crate::error::{Error, Result};
 use crate::graph::{Spec, Tensor, here};
+use crate::sort::sort;
 
 /// `[batch, ..]` to `[batch, product of the others]`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,7 +88,7 @@ impl Layer for Permute {
 
     fn variables(&self, inputs: &[Spec]) -> Result<Vec<Variable>> {
         let mut sorted = self.dims.clone();
-        sorted.sort_unstable();
+        sort(&mut sorted);
         if !sorted.iter().copied().eq(1..=self.dims.len()) {
             let what = format!("{:?} does not name each of 1 to {} once", self.dims, self.dims.len());
             return Err(invalid(self.kind(), what));

@@ -38,7 +38,12 @@ impl Sequential {
     #[track_caller]
     #[allow(clippy::should_implement_trait)] // The field's word; nothing is summed.
     pub fn add(self, layer: impl Into<LayerRef>) -> Sequential {
-        let output = layer.into().on(&self.output);
+        self.append(layer.into())
+    }
+
+    #[track_caller]
+    fn append(self, layer: LayerRef) -> Sequential {
+        let output = layer.on(&self.output);
         Sequential { output, ..self }
     }
 

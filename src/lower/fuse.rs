@@ -13,6 +13,7 @@ use super::place::SMALL;
 use super::program::{Id, Kind, Program, Val};
 use crate::graph::numbers::Numbers;
 use crate::graph::{Contraction, Fold, View};
+use crate::sort::sort;
 
 /// What the threads of a group run over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -539,7 +540,7 @@ impl Merger<'_> {
             }
         }
         let mut members: Vec<Id> = a.members.iter().chain(&b.members).copied().collect();
-        members.sort_unstable();
+        sort(&mut members);
         let mut needs = BTreeSet::new();
         let level_of = |id: Id| level(self.program, id, space);
         for &member in &members {

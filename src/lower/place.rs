@@ -8,6 +8,7 @@
 //! apart. Lifetimes are inclusive in dispatches: an output never lands on an input of its own dispatch. Deliberately
 //! absent: state, inputs and results, whose places are given from outside.
 
+use crate::sort::{sort, sort_by_key};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::fuse::Fused;
@@ -243,7 +244,7 @@ fn blocks(program: &Program, fused: &Fused, schedule: &Schedule, packs: &[Pack],
     let whole = |pack: &&Pack| pack.iter().all(|id| fused.group_of[*id].is_some() && !fixed(*id));
     let mut blocks: Vec<Block> = packs.iter().filter(whole).map(|pack| block(pack)).collect();
     let mut rest: Vec<Id> = fused.groups.iter().flat_map(|group| group.outputs.iter().copied()).collect();
-    rest.sort_unstable();
+    sort(&mut rest);
     blocks.extend(rest.into_iter().map(|id| block(&[id])));
     blocks.retain(|block| !block.parts.is_empty());
     blocks
@@ -267,7 +268,7 @@ fn most_alive<'a>(blocks: impl Iterator<Item = &'a Block>) -> u64 {
 fn smallest(blocks: &[Block], which: &[usize], rules: &[Rule]) -> Attempt {
     let sorted = |key: &dyn Fn(&Block) -> (u64, u64)| {
         let mut order = which.to_vec();
-        order.sort_by_key(|&block| (key(&blocks[block]), blocks[block].parts[0].id));
+        sort_by_key(&mut order, |&block| (key(&blocks[block]), blocks[block].parts[0].id));
         order
     };
     let by_size = sorted(&|b| (u64::MAX - b.bytes, b.first() as u64));
@@ -361,7 +362,7 @@ fn lowest<'a>(block: &Block, placed: impl Iterator<Item = (&'a Block, u64)>) -> 
             }
         }
     }
-    taken.iter_mut().for_each(|taken| taken.sort_unstable());
+    taken.iter_mut().for_each(|taken| sort(taken));
     let mut offset = 0;
     loop {
         let before = offset;

@@ -10,6 +10,7 @@ use super::program::Program;
 use crate::error::{Place, Result};
 use crate::graph::numbers::{ByNumber, Numbers};
 use crate::graph::{Lowering, Node, Primitive, Spec, Tensor};
+use crate::sort::sort_by_key;
 
 /// The structure of a graph, comparable between recordings: one hash a node, in order.
 #[derive(Clone, Debug, Default)]
@@ -111,7 +112,7 @@ impl Recording {
         }
         // What is nearly in order is sorted in one pass.
         found.reverse();
-        found.sort_unstable_by_key(|(number, _)| *number);
+        sort_by_key(&mut found, |(number, _)| *number);
         let nodes = found.into_iter().map(|(_, node)| node).collect();
         Ok(Recording { nodes, roots: ends })
     }

@@ -12,6 +12,7 @@ use super::fuse;
 use super::program::{Id, Kind, Program};
 use super::{Compiled, Options, Request, Target, compile};
 use crate::error::{Error, Result};
+use crate::sort::{sort, sort_by, sort_by_key};
 
 /// Values given copies in one round at most, and attempts that lower nothing in a row before it is given up.
 const ROUND: usize = 16;
@@ -161,7 +162,7 @@ fn candidates(compiled: &Compiled, refused: &HashSet<Id>) -> Vec<Candidate> {
     }
     let peak = peak.1;
     let mut order: Vec<Id> = lives.keys().copied().collect();
-    order.sort_unstable();
+    sort(&mut order);
     let mut found: Vec<(f64, Candidate)> = Vec::new();
     for &value in &order {
         let life = &lives[&value];
@@ -184,7 +185,7 @@ fn candidates(compiled: &Compiled, refused: &HashSet<Id>) -> Vec<Candidate> {
         let gain = program.vals[value].bytes() as f64 / work.max(1) as f64;
         found.push((gain, Candidate { value, readers, cone, after }));
     }
-    found.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.value.cmp(&a.1.value)));
+    sort_by(&mut found, |a, b| b.0.total_cmp(&a.0).then(b.1.value.cmp(&a.1.value)));
     found.into_iter().map(|found| found.1).collect()
 }
 
@@ -273,7 +274,7 @@ fn again(
         all.push(val);
     }
     let mut order: Vec<Id> = (0..all.len()).collect();
-    order.sort_by_key(|&id| match copies.get(id.wrapping_sub(total)) {
+    sort_by_key(&mut order, |&id| match copies.get(id.wrapping_sub(total)) {
         None => (id, 1, 0),
         Some(&from) if cone.contains(&from) => (place, 0, from),
         Some(&from) if from < place => (place, 0, total + from),

@@ -9,7 +9,7 @@ use super::source::{Feed, Source};
 use super::state::lock;
 use super::work::{Work, ready_to_train};
 use super::{History, Model, Scores, resume};
-use crate::callbacks::{Callback, ProgressBar, Run, Style};
+use crate::callbacks::{Callback, Hook, ProgressBar, Run, Style};
 use crate::data::{Batch, Batches, Data, Shuffle};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -24,11 +24,20 @@ const TOGETHER: usize = 64;
 const TOGETHER_BYTES: u64 = 16 << 20;
 
 /// Calls one hook of all callbacks, in their order.
+async fn all(
+    callbacks: &mut [&mut dyn Callback],
+    run: &mut Run<'_>,
+    hook: for<'a, 'r> fn(&'a mut dyn Callback, &'a mut Run<'r>) -> Hook<'a>,
+) -> Result<()> {
+    for callback in callbacks {
+        hook(&mut **callback, run).await?;
+    }
+    Ok(())
+}
+
 macro_rules! each {
     ($callbacks:expr, $hook:ident, $run:expr) => {
-        for callback in $callbacks.iter_mut() {
-            callback.$hook(&mut $run).await?;
-        }
+        all(&mut $callbacks[..], &mut $run, |callback, run| callback.$hook(run)).await?
     };
 }
 

@@ -8,8 +8,10 @@
 
 mod checkpoint;
 mod compile;
+pub(crate) mod crc;
 mod fit;
 mod functional;
+mod header;
 mod history;
 mod options;
 mod outputs;

@@ -6,12 +6,10 @@
 
 use std::collections::HashMap;
 
-use safetensors::tensor::TensorView;
-
 use super::checkpoint::shortened;
 use super::functional::Functional;
 use super::state::at_home;
-use super::tensors::{self, File, describe};
+use super::tensors::{self, File, View};
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::graph::{Spec, Tensor, nowhere};
@@ -76,7 +74,7 @@ pub struct LoadWeights<'a> {
 struct Found<'f> {
     /// Its name in the file.
     name: &'f str,
-    view: TensorView<'f>,
+    view: View<'f>,
     /// Whether it is `[out, in, ..window]` and the variable `[..window, in, out]`.
     turned: bool,
 }
@@ -99,7 +97,7 @@ impl Functional {
         let read = read_all(&device, &values).await?;
         let spec = |tensor: &Tensor| Spec::new(tensor.shape(), tensor.dtype());
         let all: Vec<_> = names.into_iter().zip(values.iter().map(spec)).zip(read).map(flat).collect();
-        tensors::write(&all, None)
+        Ok(tensors::write(&all, None))
     }
 
     /// Sets the variables that `file` has by name; see [`set_weights_with`](Functional::set_weights_with).
@@ -119,13 +117,13 @@ impl Functional {
         let variables = self.variables()?;
         let known: HashMap<&str, usize> = variables.iter().enumerate().map(|(at, (name, _))| (&**name, at)).collect();
         let (mut found, mut loaded) = (HashMap::new(), Loaded::default());
-        for name in file.names() {
+        for view in file.tensors() {
+            let name = view.name();
             let renamed = match options.rename {
                 Some(rename) => rename(name),
                 None => Some(name.to_string()),
             };
             let Some(renamed) = renamed else { continue };
-            let view = file.tensors.tensor(name).map_err(|why| state(why.to_string()))?;
             let Some((at, turned)) = partner(&renamed, view.shape().len(), options.layout, &known) else {
                 loaded.unused.push(name.into());
                 continue;
@@ -144,7 +142,7 @@ impl Functional {
             let bits = Some(()).filter(|()| tensor.shape() == spec.shape.dims());
             let Some(bits) = bits.and_then(|()| tensors::converted(&tensor.view, spec.dtype)) else {
                 let own = if tensor.name == name { String::new() } else { format!(" as {}", tensor.name) };
-                loaded.mismatched.push(format!("{name} is {spec}, the file has {}{own}", describe(&tensor.view)));
+                loaded.mismatched.push(format!("{name} is {spec}, the file has {}{own}", tensor.view.describe()));
                 continue;
             };
             let bits = if tensor.turned { turned(&bits, tensor.view.shape()) } else { bits };

@@ -12,6 +12,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Derivative, Fold, Lowering, Misfit, Primitive, Reduction, Spec, Tensor};
 use crate::shape::Shape;
+use crate::sort::sort;
 
 /// Which axes to reduce: `..` for all, one `i32`, an array of them (negative ones count from the end), or any of these
 /// within [`Keep`].
@@ -59,7 +60,7 @@ impl<const N: usize> Axes for [i32; N] {
 impl Axes for &[i32] {
     fn resolve(&self, shape: &Shape) -> Option<Vec<usize>> {
         let mut axes: Vec<usize> = self.iter().map(|&axis| shape.axis(axis as isize)).collect::<Option<_>>()?;
-        axes.sort_unstable();
+        sort(&mut axes);
         axes.dedup();
         Some(axes)
     }

@@ -11,6 +11,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Derivative, Lowering, Misfit, Primitive, Spec, Tensor, ViewOp, here};
 use crate::shape::Shape;
+use crate::sort::sort;
 
 impl Tensor {
     #[track_caller]
@@ -187,7 +188,7 @@ impl Primitive for Viewed {
             }
             ViewOp::Permute(axes) => {
                 let mut sorted = axes.clone();
-                sorted.sort_unstable();
+                sort(&mut sorted);
                 if sorted != (0..source.rank()).collect::<Vec<_>>() {
                     return fail(format!("{axes:?} does not name each axis once"));
                 }

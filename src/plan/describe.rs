@@ -13,6 +13,7 @@ use super::traffic::Traffic;
 use crate::lower::Compiled;
 use crate::lower::program::{Id, Kind};
 use crate::lower::schedule::Job;
+use crate::sort::sort;
 
 /// What is known of the values that come from outside.
 #[derive(Clone, Debug, Default)]
@@ -80,7 +81,7 @@ impl Bound {
         let mut buffers: Vec<u64> = Vec::new();
         let mut index = HashMap::new();
         let mut temporaries: Vec<Id> = compiled.placement.ranges.keys().copied().collect();
-        temporaries.sort_unstable();
+        sort(&mut temporaries);
         let temporaries = temporaries.into_iter().map(|id| (id, Role::Temporary));
         for (id, role) in given.roles.iter().copied().chain(temporaries) {
             let Some(slot) = self.slots.get(&id).filter(|_| !index.contains_key(&id)) else { continue };

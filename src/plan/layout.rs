@@ -4,6 +4,7 @@
 //! passes rows takes a narrow place in each; rows are ordered by the mean of the neighbours' places, and then pushed
 //! towards them. Deliberately absent: the fewest crossings; a plan has a dozen boxes.
 
+use crate::sort::sort_by;
 use std::collections::HashMap;
 
 /// Between boxes of a row, and between rows.
@@ -78,7 +79,7 @@ pub(super) fn layout(sizes: &[(f64, f64)], edges: &[(usize, usize)]) -> Layout {
             let targets: HashMap<usize, f64> = order[row].iter().map(|&at| (at, wanted(&cells, at))).collect();
             // The order is settled halfway; then only distances change.
             if round < ROUNDS / 2 {
-                order[row].sort_by(|a, b| targets[a].total_cmp(&targets[b]));
+                sort_by(&mut order[row], |a, b| targets[a].total_cmp(&targets[b]));
             }
             settle(&mut cells, &order[row], &targets);
         }

@@ -255,9 +255,13 @@ impl Entry {
         if self.bound.is_some() && self.is_settled(state) {
             return Ok(());
         }
-        let tensors = state.leaves();
+        self.bind(device, &state.leaves(), memory)
+    }
+
+    /// Binds the plan to where the state lies, or will lie from now on.
+    fn bind(&mut self, device: &Device, tensors: &[Tensor], memory: &Memory) -> Result<()> {
         let mut slots = Vec::with_capacity(tensors.len());
-        for tensor in &tensors {
+        for tensor in tensors {
             let (node, output) = tensor.node()?;
             slots.push(node.value(output).device);
         }
@@ -266,7 +270,7 @@ impl Entry {
             self.compiled.together && buffers.collect::<HashSet<_>>().len() > 1
         };
         if !laid_out(&slots, &self.layouts, &self.state) || apart() {
-            slots = lay_out(device, &tensors, &self.layouts, &self.state)?;
+            slots = lay_out(device, tensors, &self.layouts, &self.state)?;
         }
         let mut given = HashMap::new();
         let mut places = Vec::new();

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
 use crate::gpu::{Buffer, Device, Opaque};
+use crate::sort::sort_by_key;
 
 /// Buffers for temporaries, largest first; a clone is the same memory.
 #[derive(Clone)]
@@ -28,7 +29,7 @@ impl Memory {
     pub fn take(&self, device: &Device, sizes: &[u64]) -> Result<Vec<Buffer>> {
         let mut held = self.lock();
         let mut order: Vec<usize> = (0..sizes.len()).collect();
-        order.sort_by_key(|&index| std::cmp::Reverse(sizes[index]));
+        sort_by_key(&mut order, |&index| std::cmp::Reverse(sizes[index]));
         let mut taken = vec![None; sizes.len()];
         // Both are in falling order, so the buffers stay in order when one grows.
         for (rank, index) in order.into_iter().enumerate() {

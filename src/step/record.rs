@@ -57,8 +57,22 @@ pub(super) fn record<S: Tree, B: Tree>(
     let taping = Taping::start();
     let (logs, new) = f(recorded_state, &recorded_batch)?;
     drop(taping);
-    let mut outputs = new.leaves();
-    let (was, is) = (specs(&old)?, specs(&outputs)?);
+    let leaves = Leaves { stand_ins, state: old, batch: inputs, new: new.leaves() };
+    finish(device, options, start, leaves, logs)
+}
+
+/// What the types of state and batch are needed for no more.
+struct Leaves {
+    stand_ins: HashMap<u64, usize>,
+    state: Vec<Tensor>,
+    batch: Vec<Tensor>,
+    new: Vec<Tensor>,
+}
+
+/// Checks what was returned, and takes in what was recorded since the node of number `start`.
+fn finish(device: &Device, options: &Options, start: u64, leaves: Leaves, logs: Logs) -> Result<Recorded> {
+    let Leaves { stand_ins, state, batch, new: mut outputs } = leaves;
+    let (was, is) = (specs(&state)?, specs(&outputs)?);
     if was.len() != is.len() {
         let what = format!("the step got {} tensors of state and returned {}", was.len(), is.len());
         return Err(Error::State { what });
@@ -87,7 +101,7 @@ pub(super) fn record<S: Tree, B: Tree>(
         recording = Recording::of(&outputs)?;
     }
     let signature = recording.signature(&stand_ins);
-    Ok(Recorded { signature, recording, stand_ins, state: old, batch: inputs, outputs, names })
+    Ok(Recorded { signature, recording, stand_ins, state, batch, outputs, names })
 }
 
 /// Shapes and dtypes, or the error of a poisoned one.

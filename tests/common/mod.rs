@@ -4,7 +4,9 @@
 
 #![allow(dead_code)] // each test file uses its part
 
+#[cfg(not(target_arch = "wasm32"))]
 pub mod training;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod translate;
 
 use wengert::dtype::DType;
@@ -89,10 +91,16 @@ pub fn blank(shape: &Shape, dtype: DType, device: &Device) -> Tensor {
 }
 
 /// The elements as f64, computed on `device`.
-pub fn read(tensor: &Tensor, device: &Device) -> wengert::error::Result<Vec<f64>> {
+pub async fn read_async(tensor: &Tensor, device: &Device) -> wengert::error::Result<Vec<f64>> {
     Ok(match tensor.dtype() {
-        DType::F32 => tensor.to_vec_on::<f32>(device)?.into_iter().map(f64::from).collect(),
-        DType::I32 => tensor.to_vec_on::<i32>(device)?.into_iter().map(f64::from).collect(),
-        DType::U32 | DType::Bool => tensor.to_vec_on::<u32>(device)?.into_iter().map(f64::from).collect(),
+        DType::F32 => tensor.read_on::<f32>(device).await?.into_iter().map(f64::from).collect(),
+        DType::I32 => tensor.read_on::<i32>(device).await?.into_iter().map(f64::from).collect(),
+        DType::U32 | DType::Bool => tensor.read_on::<u32>(device).await?.into_iter().map(f64::from).collect(),
     })
+}
+
+/// The same, waiting.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn read(tensor: &Tensor, device: &Device) -> wengert::error::Result<Vec<f64>> {
+    pollster::block_on(read_async(tensor, device))
 }

@@ -466,10 +466,10 @@ fn files_that_are_none_are_named_by_what_is_wrong() {
     let mut damaged = file.clone();
     *damaged.last_mut().unwrap() ^= 4;
     assert!(why(&damaged).contains("damaged: the check sum"));
-    let at = file.windows(9).position(|text| text == b"format\\t1").unwrap() + 8;
+    let at = file.windows(9).position(|text| text == b"format\\t2").unwrap() + 8;
     let mut later = file.clone();
     later[at] = b'7';
-    assert!(why(&later).contains("has format 7, this version reads format 1"), "{}", why(&later));
+    assert!(why(&later).contains("has format 7, this version reads format 2"), "{}", why(&later));
     // Whatever the bytes are, they are read or refused.
     let header = 8 + u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
     let mut target = dropped(1);

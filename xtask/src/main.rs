@@ -1,11 +1,11 @@
-//! The project's build chores. One so far:
+//! The project's build chores for browsers. Two so far:
 //!
-//!     cargo run -p xtask -- web <example> [--page <html>]
+//!     cargo run -p xtask -- web <example> [--features <features>]
+//!     cargo run -p xtask -- js
 //!
-//! builds an example for the browser and writes target/web/<example>/: <example>.js with its types, <example>_bg.wasm and
+//! The first builds an example and writes target/web/<example>/: <example>.js with its types, <example>_bg.wasm and
 //! the page. An example that is a folder with an index.html is a page of its own: all its files but the Rust ones are
-//! copied. Any other gets index.html, a copy of the page named, else of tests/web/index.html, with EXAMPLE replaced by the
-//! example's name.
+//! copied. Any other gets index.html, a copy of tests/web/index.html with EXAMPLE replaced by the example's name. The second builds packages/js and writes target/js/, ready for `npm publish`.
 //!
 //! It uses wasm-bindgen's own library in place of its command-line tool, so that Cargo.lock keeps the two halves of
 //! wasm-bindgen in step and nobody has to install anything.
@@ -22,9 +22,10 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match words[..] {
-        ["web", example] => web(example, None),
-        ["web", example, "--page", page] => web(example, Some(Path::new(page))),
-        _ => Err("usage: cargo run -p xtask -- web <example> [--page <html>]".into()),
+        ["web", example] => web(example, ""),
+        ["web", example, "--features", features] => web(example, features),
+        ["js"] => js(),
+        _ => Err("usage: cargo run -p xtask -- web <example> [--features <features>] | js".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,39 +36,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn web(example: &str, page: Option<&Path>) -> Result<()> {
-    let folder = root().join("examples").join(example);
-    let site_of_its_own = page.is_none() && folder.join("index.html").exists();
-    let usual = root().join("tests/web/index.html");
-    let page = page.unwrap_or(&usual);
-    let page = std::fs::read_to_string(page).map_err(|error| format!("{}: {error}", page.display()))?;
+fn web(example: &str, features: &str) -> Result<()> {
+    let root = root()?;
+    let folder = root.join("examples").join(example);
+    let page = root.join("tests/web/index.html");
+    let page = std::fs::read_to_string(&page).map_err(|error| format!("{}: {error}", page.display()))?;
 
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
-    let built = Command::new(cargo)
-        .current_dir(root())
-        .args(["build", "--target", TARGET, "--profile", PROFILE, "--no-default-features", "--example", example])
-        .arg("--target-dir")
-        .arg(&target)
-        .status()?;
-    if !built.success() {
-        return Err(format!("cargo could not build example {example} for {TARGET}").into());
-    }
-
+    let target = target(&root);
     let site = target.join("web").join(example);
-    std::fs::create_dir_all(&site)?;
-    wasm_bindgen_cli_support::Bindgen::new()
-        .input_path(target.join(TARGET).join(PROFILE).join("examples").join(format!("{example}.wasm")))
-        .out_name(example)
-        .web(true)?
-        // Otherwise init() without an argument does not know where its own wasm lies.
-        .omit_default_module_path(false)
-        // A quarter of a megabyte of function names; the glue has its own.
-        .remove_name_section(true)
-        .remove_producers_section(true)
-        .typescript(true)
-        .generate(&site)?;
-    if site_of_its_own {
+    build(&root, &["--no-default-features", "--features", features, "--example", example])?;
+    bindings(&target.join(TARGET).join(PROFILE).join(format!("examples/{example}.wasm")), example, &site)?;
+    if folder.join("index.html").exists() {
         for file in std::fs::read_dir(folder)? {
             let path = file?.path();
             if let (Some(name), true) = (path.file_name(), path.extension().is_none_or(|kind| kind != "rs")) {
@@ -77,13 +56,59 @@ fn web(example: &str, page: Option<&Path>) -> Result<()> {
     } else {
         std::fs::write(site.join("index.html"), page.replace("EXAMPLE", example))?;
     }
-
-    let size = std::fs::metadata(site.join(format!("{example}_bg.wasm")))?.len();
-    println!("{}: {} KB of wasm", site.display(), size / 1000);
     Ok(())
 }
 
-fn root() -> PathBuf {
-    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-    xtask.parent().expect("xtask/ lies directly under the root of the repository").to_path_buf()
+fn js() -> Result<()> {
+    let root = root()?;
+    let target = target(&root);
+    let (source, package) = (root.join("packages/js"), target.join("js"));
+    build(&root, &["-p", "wengert-js"])?;
+    bindings(&target.join(TARGET).join(PROFILE).join("wengert_js.wasm"), "wengert", &package)?;
+    for name in ["package.json", "README.md"] {
+        std::fs::copy(source.join(name), package.join(name))?;
+    }
+    Ok(())
+}
+
+/// Has cargo build for browsers what `what` names.
+fn build(root: &Path, what: &[&str]) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(root).args(["build", "--target", TARGET, "--profile", PROFILE]).args(what);
+    command.arg("--target-dir").arg(target(root));
+    if command.status()?.success() {
+        Ok(())
+    } else {
+        Err(format!("cargo could not build {what:?} for {TARGET}").into())
+    }
+}
+
+/// Writes `name`.js, its types and `name`_bg.wasm.
+fn bindings(wasm: &Path, name: &str, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    wasm_bindgen_cli_support::Bindgen::new()
+        .input_path(wasm)
+        .out_name(name)
+        .web(true)?
+        // Otherwise init() without an argument does not know where its own wasm lies.
+        .omit_default_module_path(false)
+        // A quarter of a megabyte of function names; the glue has its own.
+        .remove_name_section(true)
+        .remove_producers_section(true)
+        .typescript(true)
+        .generate(folder)?;
+    let size = std::fs::metadata(folder.join(format!("{name}_bg.wasm")))?.len();
+    println!("{}: {} KB of wasm", folder.display(), size / 1000);
+    Ok(())
+}
+
+fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder))
+}
+
+/// Where `cargo run` found this package, which is not always where it was built: a build folder may be a copy.
+fn root() -> Result<PathBuf> {
+    let xtask = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").ok_or("start me by cargo run -p xtask")?);
+    Ok(xtask.parent().ok_or("xtask/ lies directly under the root of the repository")?.to_path_buf())
 }

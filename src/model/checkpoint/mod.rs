@@ -9,12 +9,14 @@
 mod text;
 mod whole;
 
+use super::crc::{Crc, ISO};
 use super::tensors::{self, File};
 use super::{History, Scores};
 use crate::callbacks::CallbackState;
 use crate::error::{Error, Result};
 use crate::graph::{Spec, Tensor};
 use crate::read::{AskedAll, ask_all};
+use crate::sort::sort_by;
 use text::Facts;
 pub(super) use whole::shortened;
 
@@ -125,7 +127,7 @@ impl Checkpoint {
             let named = |(name, tensor): &(String, Tensor)| (format!("callbacks/{index}/{name}"), tensor.clone());
             all.extend(callback.tensors.iter().map(named));
         }
-        all.sort_by(|a, b| a.0.cmp(&b.0));
+        sort_by(&mut all, |a, b| a.0.cmp(&b.0));
         if let Some(pair) = all.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(Error::State { what: format!("two variables are called {}", pair[0].0) });
         }
@@ -148,16 +150,16 @@ impl Checkpoint {
     fn parse(bytes: &[u8], what: &str) -> Result<Checkpoint> {
         let error = |why: String| Error::Format { what: what.into(), why };
         let file = File::read(bytes, what)?;
-        let Some(text) = file.metadata.get(KEY) else {
+        let Some(text) = file.metadata(KEY) else {
             let why = "it is a safetensors file, but no checkpoint of a training; weights are loaded by load_weights";
             return Err(error(why.into()));
         };
         let Facts { progress, mut callbacks, crc } = Facts::parse(text).map_err(error)?;
-        let (mut tensors, mut sum) = (Vec::new(), flate2::Crc::new());
-        for name in file.names() {
-            let view = file.tensors.tensor(name).map_err(|why| error(why.to_string()))?;
+        let (mut tensors, mut sum) = (Vec::new(), Crc::new(ISO));
+        for view in file.tensors() {
+            let name = view.name();
             let Some(tensor) = tensors::exact(&view) else {
-                return Err(error(format!("{name} is {}, which no variable is", tensors::describe(&view))));
+                return Err(error(format!("{name} is {}, which no variable is", view.describe())));
             };
             sum.update(view.data());
             let Some((index, own)) = name.strip_prefix("callbacks/").and_then(|rest| rest.split_once('/')) else {
@@ -240,6 +242,6 @@ impl Arrived {
         let tensors = self.names.into_iter().zip(self.specs).zip(self.bits);
         let all: Vec<_> = tensors.map(|((name, spec), bits)| (name, spec, bits)).collect();
         self.facts.crc = tensors::crc(&all);
-        tensors::write(&all, Some((KEY, self.facts.to_text())))
+        Ok(tensors::write(&all, Some((KEY, self.facts.to_text()))))
     }
 }

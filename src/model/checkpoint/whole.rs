@@ -15,6 +15,7 @@ use crate::model::Model;
 use crate::model::functional::Functional;
 use crate::model::state::{Store, at_home, fit_metrics};
 use crate::model::work::Work;
+use crate::sort::sort;
 use crate::step::{assign_all, part_from_holders};
 
 impl<M: Model + ?Sized> Work<'_, M> {
@@ -58,7 +59,7 @@ impl<M: Model + ?Sized> Work<'_, M> {
             values.push(own);
         }
         let mut unexpected: Vec<&str> = given.into_keys().collect();
-        unexpected.sort_unstable();
+        sort(&mut unexpected);
         wrong.extend(unexpected.into_iter().map(|name| format!("the model has no {name}")));
         if !wrong.is_empty() {
             let what = format!("the checkpoint is of another model or compile: {}", shortened(&wrong));

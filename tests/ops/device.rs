@@ -1,18 +1,16 @@
-//! Every op, found through the registry: its derivatives in f64 against central differences, and its values on the
-//! device against its f64 reference, alone and in company. A new op is tested by being in the registry.
+//! Ops on a device against their f64 references, and against known answers where a table of examples cannot say it.
+//!
+//! Everything is async and takes its device, so that the same checks run natively and in a browser (`tests/web/ops.rs`).
+//! Deliberately absent: derivatives against differences, which need no device.
 
-#![cfg(all(feature = "reference", not(target_arch = "wasm32")))]
+use std::collections::BTreeMap;
 
-mod common;
-
-use std::collections::{BTreeMap, BTreeSet};
-
-use common::{Random, blank, bool_if, read};
+use super::common::{Random, blank, bool_if, read_async};
 use wengert::dtype::DType;
 use wengert::error::{Error, Result};
 use wengert::gpu::Device;
 use wengert::grad::grad;
-use wengert::graph::display::{Graph, collect};
+use wengert::graph::display::collect;
 use wengert::graph::interpret::{Array, Given, interpret};
 use wengert::graph::{Lowering, Reduction, Spec, Tensor};
 use wengert::ops::{Example, Keep, concat, registry, stack};
@@ -20,106 +18,17 @@ use wengert::random::{self, threefry};
 use wengert::shape::Shape;
 use wengert::step::{Logs, Step};
 
-// ---- derivatives, in f64 ----
-
-/// Operands of an example, one random leaf each.
-fn operands(example: &Example, random: &mut Random) -> Vec<Tensor> {
-    let leaf = |s: &wengert::ops::Sample| bool_if(&random.leaf(&s.shape, s.dtype, s.domain, false), s.dtype);
-    example.inputs.iter().map(leaf).collect()
-}
-
 /// The inner product of a tensor with fixed random numbers: a loss that every element enters in its own way.
-fn weighed(tensor: &Tensor, seed: u64) -> Tensor {
+pub fn weighed(tensor: &Tensor, seed: u64) -> Tensor {
     let upstream = Random::new(seed).leaf(&tensor.shape(), DType::F32, (-1.0, 1.0), false);
     (tensor.cast(DType::F32) * upstream).sum(..)
 }
 
 /// `at` with the float operands replaced, in order, by `floats`.
-fn with_floats(at: &[Tensor], floats: &[Tensor]) -> Vec<Tensor> {
+pub fn with_floats(at: &[Tensor], floats: &[Tensor]) -> Vec<Tensor> {
     let mut floats = floats.iter();
     at.iter().map(|t| if t.dtype() == DType::F32 { floats.next().unwrap_or(t) } else { t }.clone()).collect()
 }
-
-/// What `stop_gradient` means: its value is held while the operands move.
-fn held(loss: &Tensor) -> Given {
-    let stops: Vec<_> =
-        collect(std::slice::from_ref(loss)).unwrap().into_iter().filter(|n| n.op().name() == "stop_gradient").collect();
-    let inputs: Vec<Tensor> = stops.iter().flat_map(|node| node.inputs()).collect();
-    let values = interpret(&inputs, &Given::new()).unwrap();
-    stops.iter().zip(values).map(|(node, value)| ((node.number(), 0), value)).collect()
-}
-
-/// Compares the gradient of `loss` by `floats` with central differences at some elements of each.
-fn against_differences(name: &str, loss: &Tensor, floats: &[Tensor], gradient: &[Tensor]) {
-    let analytic = interpret(gradient, &Given::new()).unwrap();
-    let mut given = held(loss);
-    for ((leaf, gradient), at) in floats.iter().zip(&analytic).zip(0u64..) {
-        assert_eq!(leaf.shape(), gradient.shape, "{name}: the gradient of operand {at} has another shape");
-        let (node, output) = leaf.node().unwrap();
-        let base = interpret(std::slice::from_ref(leaf), &Given::new()).unwrap().remove(0);
-        let n = base.data.len();
-        let mut random = Random::new(7 + at);
-        let sample: BTreeSet<usize> =
-            if n <= 12 { (0..n).collect() } else { (0..12).map(|_| random.below(n)).collect() };
-        for element in sample {
-            // Truncation grows with the square of the distance, cancellation with its inverse: both are near 1e-10.
-            let distance = 1e-5 * base.data[element].abs().max(0.1);
-            let mut value = |by: f64| {
-                let mut moved = base.clone();
-                moved.data[element] += by;
-                given.insert((node.number(), output), moved);
-                interpret(std::slice::from_ref(loss), &given).unwrap()[0].data[0]
-            };
-            let difference = (value(distance) - value(-distance)) / (2.0 * distance);
-            let tolerance = 1e-6 * (1.0 + difference.abs());
-            let got = gradient.data[element];
-            assert!(
-                (got - difference).abs() <= tolerance,
-                "{name}: derivative by element {element} of operand {at} is {got}, differences say {difference}\n{}",
-                Graph::of(std::slice::from_ref(loss)).unwrap()
-            );
-        }
-        given.insert((node.number(), output), base);
-    }
-}
-
-#[test]
-fn derivatives_agree_with_central_differences() {
-    let registry = registry();
-    let (mut checked, mut refused, mut without_floats) = (0, BTreeSet::new(), Vec::new());
-    for (example, seed) in registry.iter().zip(1u64..) {
-        let name = &example.name;
-        let at = operands(example, &mut Random::new(seed));
-        let floats: Vec<Tensor> = at.iter().filter(|t| t.dtype() == DType::F32).cloned().collect();
-        if floats.is_empty() {
-            without_floats.push(name.as_str());
-            continue;
-        }
-        let loss = |w: &Vec<Tensor>| Ok(weighed(&(example.apply)(&with_floats(&at, w)), seed));
-        let first = match grad(loss, &floats) {
-            Ok(gradient) => gradient,
-            Err(Error::NotDifferentiable { op, .. }) => {
-                refused.insert(op);
-                continue;
-            }
-            Err(error) => panic!("{name}: {error}"),
-        };
-        against_differences(name, &loss(&floats).unwrap(), &floats, &first);
-        // The derivative is a graph like any other: differentiate it once more.
-        let slope = |gradient: &[Tensor]| {
-            gradient.iter().zip(100u64..).map(|(g, seed)| weighed(g, seed)).reduce(|a, b| a + b).unwrap()
-        };
-        let second =
-            grad(|w: &Vec<Tensor>| Ok(slope(&grad(loss, w)?)), &floats).unwrap_or_else(|e| panic!("{name}: {e}"));
-        against_differences(&format!("{name}, second order"), &slope(&first), &floats, &second);
-        checked += 1;
-    }
-    println!("{checked} examples differentiated twice; without a float operand: {without_floats:?}");
-    // Whoever adds an op without a derivative writes its name here, and why in its documentation.
-    assert_eq!(refused.iter().map(String::as_str).collect::<Vec<_>>(), ["prod"]);
-}
-
-// ---- values, on the device ----
 
 /// How an operand lies in its leaf.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -326,7 +235,7 @@ impl Wanted {
 }
 
 /// Evaluates many tensors in one plan of a step whose state they become.
-fn in_a_step(
+async fn in_a_step(
     device: &Device,
     leaves: &Vec<Tensor>,
     outputs: &[Spec],
@@ -334,12 +243,14 @@ fn in_a_step(
 ) -> Result<Vec<Vec<f64>>> {
     let mut state: Vec<Tensor> = outputs.iter().map(|spec| blank(&spec.shape, spec.dtype, device)).collect();
     Step::new(device).run(&mut state, leaves, |_, leaves: &Vec<Tensor>| Ok((Logs::default(), f(leaves)?)))?;
-    state.iter().map(|tensor| read(tensor, device)).collect()
+    let mut values = Vec::new();
+    for tensor in &state {
+        values.push(read_async(tensor, device).await?);
+    }
+    Ok(values)
 }
 
-#[test]
-fn values_on_the_device_agree_with_the_reference() {
-    let device = Device::blocking().unwrap();
+pub async fn values_agree_with_the_reference(device: &Device) -> usize {
     let mut wrong: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut compared = 0;
     for (example, seed) in registry().iter().zip(1u64..) {
@@ -372,12 +283,14 @@ fn values_on_the_device_agree_with_the_reference() {
             wrong.entry(example.name.clone()).or_default().extend(wanted.check(how, got));
         };
         let specs: Vec<Spec> = wanted.iter().map(|wanted| wanted.spec.clone()).collect();
-        let got = in_a_step(&device, &leaves, &specs, all).unwrap_or_else(|error| panic!("{}: {error}", example.name));
+        let got = in_a_step(device, &leaves, &specs, all).await;
+        let got = got.unwrap_or_else(|error| panic!("{}: {error}", example.name));
         for (wanted, got) in wanted.iter().zip(&got) {
             note(wanted, "in a step", got);
         }
         for case in &cases {
-            let got = read(&case.alone(&case.leaves), &device).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+            let got = read_async(&case.alone(&case.leaves), device).await;
+            let got = got.unwrap_or_else(|error| panic!("{}: {error}", case.name));
             let wanted = wanted.iter().find(|wanted| wanted.what == case.name).unwrap();
             note(wanted, "read eagerly", &got);
         }
@@ -385,6 +298,7 @@ fn values_on_the_device_agree_with_the_reference() {
     wrong.retain(|_, messages| !messages.is_empty());
     let shown: Vec<&str> = wrong.values().flatten().map(String::as_str).collect();
     assert!(shown.is_empty(), "{} of {compared} results are wrong:\n{}", shown.len(), shown.join("\n"));
+    compared
 }
 
 // ---- what the table cannot say: NaN, infinity, and random bits ----
@@ -396,9 +310,7 @@ fn same(got: &[f64], want: &[f64]) {
     assert!(got.len() == want.len() && got.iter().zip(want).all(equal), "{got:?}\n{want:?}");
 }
 
-#[test]
-fn nan_and_infinity_pass_where_the_documentation_says_so() {
-    let device = Device::blocking().unwrap();
+pub async fn nan_and_infinity_pass(device: &Device) {
     let (nan, inf, max) = (f32::NAN, f32::INFINITY, f32::MAX);
     // Seven and eight elements: one lane at a time, and four.
     for n in [7, 8] {
@@ -434,16 +346,16 @@ fn nan_and_infinity_pass_where_the_documentation_says_so() {
         ];
         let mut got: Vec<Vec<f64>> =
             outputs.iter().map(|t| interpret(std::slice::from_ref(t), &Given::new()).unwrap().remove(0).data).collect();
-        got.extend(outputs.iter().map(|t| read(t, &device).unwrap()));
+        for tensor in &outputs {
+            got.push(read_async(tensor, device).await.unwrap());
+        }
         for (got, wanted) in got.iter().zip(wanted.iter().chain(&wanted)) {
             same(got, &wanted[..n]);
         }
     }
 }
 
-#[test]
-fn folds_pass_nan_and_argmax_finds_it() {
-    let device = Device::blocking().unwrap();
+pub async fn folds_pass_nan(device: &Device) {
     // Rows that fit one thread, one workgroup, and neither; read by rows and by columns.
     for (rows, columns) in [(3, 5), (5, 64), (3, 1000), (2, 9001)] {
         let mut data = Random::new(5).floats(rows * columns, (-3.0, 3.0), false);
@@ -460,45 +372,41 @@ fn folds_pass_nan_and_argmax_finds_it() {
                 std::iter::once(first).chain((1..rows).map(f)).collect()
             };
             let largest = |r: usize| row(r).fold(f64::MIN, f64::max);
-            same(&read(&max, &device).unwrap(), &of(f64::NAN, &largest));
-            same(&read(&min, &device).unwrap(), &of(f64::NAN, &|r| row(r).fold(f64::MAX, f64::min)));
+            same(&read_async(&max, device).await.unwrap(), &of(f64::NAN, &largest));
+            same(&read_async(&min, device).await.unwrap(), &of(f64::NAN, &|r| row(r).fold(f64::MAX, f64::min)));
             let position = |r: usize| row(r).position(|v| v == largest(r)).unwrap() as f64;
-            same(&read(&argmax, &device).unwrap(), &of(at as f64, &position));
+            same(&read_async(&argmax, device).await.unwrap(), &of(at as f64, &position));
         }
     }
 }
 
-#[test]
-fn random_numbers_are_those_of_the_host_bit_for_bit() {
-    let device = Device::blocking().unwrap();
+pub async fn random_numbers_are_those_of_the_host(device: &Device) {
     let seed = 0xdead_beef_0123_4567;
     let (key, host) = (random::key(seed), threefry::key(seed));
     for n in [1, 7, 64, 100_003] {
         let bits: Vec<u32> = (0..n).map(|i| threefry::bits(host, i)).collect();
-        assert_eq!(random::bits(&key, [n as usize]).to_vec_on::<u32>(&device).unwrap(), bits);
+        assert_eq!(random::bits(&key, [n as usize]).read_on::<u32>(device).await.unwrap(), bits);
         let uniform: Vec<u32> = bits.iter().map(|&b| threefry::unit(b).to_bits()).collect();
-        let got = random::uniform(&key, [n as usize]).to_vec_on::<f32>(&device).unwrap();
+        let got = random::uniform(&key, [n as usize]).read_on::<f32>(device).await.unwrap();
         assert_eq!(got.iter().map(|u| u.to_bits()).collect::<Vec<_>>(), uniform);
-        let coins = random::bernoulli(&key, 0.25, [n as usize]).to_vec_on::<u32>(&device).unwrap();
+        let coins = random::bernoulli(&key, 0.25, [n as usize]).read_on::<u32>(device).await.unwrap();
         assert!(coins.iter().zip(&bits).all(|(&coin, &b)| coin == u32::from(threefry::unit(b) < 0.25)));
     }
     // The index of an element counts row-major, whatever the shape, and only what is read is computed.
     let last = random::bits(&key, [1 << 14, 1 << 15]).slice(0, (1 << 14) - 1..).slice(1, (1 << 15) - 9..);
     let wanted: Vec<u32> = ((1 << 29) - 9..1 << 29).map(|i| threefry::bits(host, i)).collect();
-    assert_eq!(last.to_vec_on::<u32>(&device).unwrap(), wanted);
+    assert_eq!(last.read_on::<u32>(device).await.unwrap(), wanted);
     // Keys of keys, by numbers of the host and of the device, the largest included.
     for data in [0, 1, 77, u32::MAX] {
         let child = threefry::fold_in(host, data);
-        assert_eq!(random::fold_in(&key, f64::from(data)).to_vec_on::<u32>(&device).unwrap(), child);
+        assert_eq!(random::fold_in(&key, f64::from(data)).read_on::<u32>(device).await.unwrap(), child);
         let grandchild = random::fold_in(&random::fold_in(&key, Tensor::scalar(data)), 5.0);
-        assert_eq!(grandchild.to_vec_on::<u32>(&device).unwrap(), threefry::fold_in(child, 5));
+        assert_eq!(grandchild.read_on::<u32>(device).await.unwrap(), threefry::fold_in(child, 5));
     }
 }
 
 /// The reference of a view goes through the same strides as the compiler, so both are held against answers by hand.
-#[test]
-fn views_and_joins_give_the_answers_of_numpy() {
-    let device = Device::blocking().unwrap();
+pub async fn views_and_joins_give_the_answers_of_numpy(device: &Device) {
     let x = Tensor::new(&[0f32, 1.0, 2.0, 3.0, 4.0, 5.0], [2, 3]);
     let y = Tensor::new(&[6f32, 7.0, 8.0], [3]);
     let at = Tensor::new(&[2i32, 0, 9, -1], [2, 2]);
@@ -537,6 +445,6 @@ fn views_and_joins_give_the_answers_of_numpy() {
     for (number, (tensor, shape, wanted)) in cases.iter().enumerate() {
         assert_eq!(tensor.shape().dims(), *shape, "{number}");
         same(&interpret(std::slice::from_ref(tensor), &Given::new()).unwrap()[0].data, wanted);
-        same(&read(tensor, &device).unwrap(), wanted);
+        same(&read_async(tensor, device).await.unwrap(), wanted);
     }
 }
