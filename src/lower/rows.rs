@@ -12,9 +12,6 @@ use super::program::{Id, Kind, fold_stretch};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
-/// Lines of a pass up to which its steps are written out rather than looped over.
-const UNROLLED: usize = 400;
-
 impl Context<'_> {
     /// A workgroup for each row. The row's loads stay in registers while it is short enough.
     pub(super) fn rows(&self, group: usize) -> Result<Kernel> {
@@ -93,31 +90,20 @@ impl Context<'_> {
                 e.line("}");
             }
             let body = e.close();
-            // Written out where it is short: drivers do not unroll loops that wgpu bounds, and an array that is indexed by
-            // a variable lies in memory.
-            if steps <= 8 && steps * body.lines().count() <= UNROLLED {
-                (0..steps).for_each(|j| e.line(&format!("{{\nconst j = {j}u;\n{body}}}")));
-            } else {
-                e.line(&format!("for (var j = 0u; j < {bound}; j++) {{\n{body}}}"));
-            }
-            // A barrier with nothing behind it costs as much as any other.
-            if !now.is_empty() {
-                self.share(&mut e, now, &sums, lanes, width, subgroup, &reduced);
-            }
+            e.line(&format!("for (var j = 0u; j < {bound}; j++) {{\n{body}}}"));
+            self.share(&mut e, now, &sums, lanes, width, subgroup, &reduced);
         }
+        e.line("if (owned && lane == 0u) {");
         // Reduced values were computed by every lane alike; one stores them.
         let kept = e.keep.take();
         let mut tail = Vec::new();
         for &id in outputs.iter().filter(|&&id| self.level(id, space) == Level::Reduced) {
             tail.push((id, e.value(id, &reduced, 1)));
         }
-        if !tail.is_empty() {
-            e.line("if (owned && lane == 0u) {");
-            for (id, value) in tail {
-                e.store(id, &reduced, 1, &value);
-            }
-            e.line("}");
+        for (id, value) in tail {
+            e.store(id, &reduced, 1, &value);
         }
+        e.line("}");
         if let Some(keep) = kept {
             text.push_str(&keep.declarations);
         }
