@@ -74,7 +74,9 @@ fn figures_are_written_for_people_and_programs() {
             let error = running.check().await.unwrap();
             let timing = running.time(0.02).await.unwrap();
             assert!(timing.n >= 10 && timing.wall > 0.0, "{timing:?}");
-            assert_eq!((timing.dispatches, timing.flops), (1.0, 2 * 32 * 32));
+            // Runs of a plan of one workgroup share a dispatch.
+            assert!(timing.dispatches > 0.0 && timing.dispatches <= 1.0, "{timing:?}");
+            assert_eq!(timing.flops, 2 * 32 * 32);
             rows.push(Row::new(&case, VARIANTS[0].name, timing, error, ceilings));
         }
         let (line, json) = (rows[0].line(), rows[0].json());

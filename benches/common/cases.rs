@@ -6,7 +6,7 @@
 //! at sizes that are small, odd, one or nothing, and over views. Deliberately absent: WGSL, and anything about devices.
 
 use wengert::graph::interpret::{Array, Given, interpret};
-use wengert::ops::{Conv, Window};
+use wengert::ops::{Attend, Conv, Window, attention};
 use wengert::prelude::*;
 use wengert::random::threefry;
 
@@ -259,6 +259,20 @@ fn pool(name: &str, [n, side, channels]: [usize; 3], back: bool) -> Result<Case>
     }
 }
 
+/// Causal attention of `[batch, steps, heads, length]`, or its three gradients.
+fn attend(name: &str, shape: [usize; 4], back: bool) -> Result<Case> {
+    let f = |x: &[Tensor]| attention(&x[0], &x[1], &x[2], &Attend { causal: true, ..Attend::default() });
+    let mut inputs: Vec<Tensor> = (1..=3).map(|seed| uniform(seed, &shape)).collect();
+    let terms = shape[1] + shape[3];
+    match back {
+        false => Case::new(name, inputs, terms, move |x| Ok(vec![f(x)])),
+        true => {
+            inputs.push(uniform(4, &shape));
+            Case::new(name, inputs, terms, backward(f))
+        }
+    }
+}
+
 /// An array written with its axes in another order.
 fn transpose(name: &str, shape: &[usize], order: &'static [usize]) -> Result<Case> {
     Case::new(name, vec![uniform(1, shape)], 0, move |x| Ok(vec![x[0].permute(order)]))
@@ -313,6 +327,8 @@ pub fn timed() -> Vec<Entry> {
         ("softmax_1024_backward", |name| softmax(name, 1024, 1024, true)),
         ("layernorm_1024", |name| layer_norm(name, 1024, 1024, false)),
         ("layernorm_1024_backward", |name| layer_norm(name, 1024, 1024, true)),
+        ("attention_16x64", |name| attend(name, [16, 64, 4, 32], false)),
+        ("attention_16x64_backward", |name| attend(name, [16, 64, 4, 32], true)),
         ("adam_670k", |name| adam(name, &MLP)),
         ("conv1_forward", |name| conv(name, Pass::Forward, [64, 28, 1, 32])),
         ("conv1_kernel", |name| conv(name, Pass::Kernel, [64, 28, 1, 32])),
@@ -363,6 +379,13 @@ pub fn sweep() -> Result<Vec<Case>> {
         }
     }
     cases.push(adam("adam", &[&[33, 7], &[7], &[1], &[128, 3], &[0]])?);
+    for shape in [[0, 3, 2, 4], [1, 1, 1, 1], [2, 7, 3, 5], [1, 70, 2, 8]] {
+        for back in [false, true] {
+            let name = format!("attention {shape:?}{}", if back { " backward" } else { "" });
+            cases.push(attend(&name, shape, back)?);
+            cases.push(attend(&name, shape, back)?.on_views()?);
+        }
+    }
     for pass in [Pass::Forward, Pass::Image, Pass::Kernel] {
         for size in [[1, 3, 1, 1], [2, 7, 3, 5], [3, 9, 4, 8]] {
             let of = ["forward", "image", "kernel"][pass as usize];

@@ -21,9 +21,9 @@ pub struct Row {
     pub ceilings: Ceilings,
 }
 
-/// The head of the table that [`Row::line`] fills.
+/// The head of the table that [`Row::line`] fills. The last column is the largest error as a share of what is allowed.
 pub const HEAD: &str =
-    "case                     variant    gpu ms   wall ms   GFLOP/s     GB/s  of roof  bound      error";
+    "case                     variant    gpu ms   wall ms   GFLOP/s     GB/s  of roof  limit  error/bound";
 
 impl Row {
     pub fn new(case: &Case, variant: &'static str, timing: Timing, error: f64, ceilings: Ceilings) -> Row {
@@ -48,7 +48,7 @@ impl Row {
         let (memory, arithmetic) = self.shares();
         let gpu = self.timing.gpu.map_or("-".into(), |ms| format!("{ms:.3}"));
         format!(
-            "{:<24} {:<8} {gpu:>8} {:>9.3} {:>9.1} {:>8.2} {:>8.3}  {:<6} {:>9.1e}",
+            "{:<24} {:<8} {gpu:>8} {:>9.3} {:>9.1} {:>8.2} {:>8.3}  {:<6} {:>11.2}",
             self.case,
             self.variant,
             self.timing.wall,
