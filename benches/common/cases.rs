@@ -213,8 +213,8 @@ fn adam(name: &str, shapes: &[&[usize]]) -> Result<Case> {
     // Gradient, parameter and two moments are read, all but the first written.
     let bytes = 7 * inputs.iter().filter_map(Tensor::spec).map(Spec::bytes).sum::<u64>();
     let apply = move |state: &[Tensor], inputs: &[Tensor]| {
-        let (parameters, variables) = (state[..count].to_vec(), state[count..].to_vec());
-        let (parameters, variables) = optimizer.stateless_apply(&variables, &inputs.to_vec(), &parameters)?;
+        let (parameters, variables, gradients) = (state[..count].to_vec(), state[count..].to_vec(), inputs.to_vec());
+        let (parameters, variables) = optimizer.stateless_apply(&variables, &gradients, &parameters)?;
         Ok(parameters.into_iter().chain(variables).collect())
     };
     Ok(Case { name: name.into(), state, inputs, apply: Box::new(apply), bytes, terms: 1, sampled: None })

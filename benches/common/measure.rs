@@ -118,8 +118,8 @@ impl<'c> Running<'c> {
             let bound = self.case.bound(scale);
             for (index, want) in expected {
                 let error = (got[index] - want).abs();
-                // Not `error > bound`: a NaN must not pass.
-                if !(error <= bound) {
+                // A NaN must not pass.
+                if error.is_nan() || error > bound {
                     let name = &self.case.name;
                     let why = format!("{name}: element {index} of result {at}: {} for {want}", got[index]);
                     return Err(Error::Validation { why });
