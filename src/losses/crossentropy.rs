@@ -65,7 +65,8 @@ losses! {
 }
 
 /// `-log(p[y])`, for targets that are class numbers: integers (f32 ones are cast) `[batch, ..]` or `[batch, .., 1]`
-/// beside predictions `[batch, .., classes]`. A number that is no class gives 0, as in Keras.
+/// beside predictions `[batch, .., classes]`. A number that is no class gives NaN and no derivative, as in optax and in
+/// Keras on TensorFlow: silence would hide labels that count from 1. Numbers without meaning have `ignore_class`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SparseCategoricalCrossentropy {
     /// Predictions are logits, not probabilities.
@@ -96,6 +97,9 @@ impl SparseCategoricalCrossentropy {
         let class = Tensor::iota(y_pred.shape(), y_pred.rank() - 1).cast(DType::I32).eq(labels.unsqueeze(-1));
         // Selected, not multiplied: a class that was masked out may have the logarithm -inf.
         let values = -class.select(log_p, 0.0).sum(-1);
+        // Looked for along the row, where the kernel is anyway: comparing the label itself would cost a dispatch.
+        let found = class.cast(DType::F32).sum(-1).gt(0.0);
+        let values = found.select(values, f64::NAN);
         counts.map_or_else(|| values.clone(), |counts| counts.select(&values, 0.0))
     }
 }

@@ -101,8 +101,13 @@ fn categorical_crossentropies_agree() {
         close(&sparse.values(&labels, &x), &expected);
         close(&SparseCategoricalCrossentropy::default().values(&labels, &x.softmax(-1)), &expected);
     }
-    // A number that is no class costs nothing, negative ones included.
-    close(&sparse.values(&t(&[-1., 7.], [2]), &x), &[0., 0.]);
+    // A number that is no class, negative ones included, is no loss of zero. Other rows are as they were.
+    let unclear = values(&sparse.values(&t(&[-1., 0.], [2]), &x));
+    assert!(unclear[0].is_nan() && (unclear[1] - expected[1]).abs() < 1e-6, "{unclear:?}");
+    assert!(values(&sparse.values(&t(&[3., 7.], [2]), &x)).iter().all(|value| value.is_nan()));
+    let gradient = grad(|x| Ok(sparse.values(&Tensor::new(&[3i32, 0], [2]), x).sum(..)), &x).unwrap();
+    let gradient = values(&gradient);
+    assert!(gradient[..3] == [0.0; 3] && gradient[3..].iter().all(|g| g.abs() > 1e-3), "{gradient:?}");
     let smooth = CategoricalCrossentropy { from_logits: true, label_smoothing: 0.3 };
     let all = [row([1., 2., 3.], 0), row([1., 2., 3.], 1), row([1., 2., 3.], 2)];
     close(

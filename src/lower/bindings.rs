@@ -28,7 +28,7 @@ pub(super) struct Bound {
 }
 
 impl Context<'_> {
-    fn slot(&self, id: Id) -> Result<&Slot> {
+    pub(super) fn slot(&self, id: Id) -> Result<&Slot> {
         let missing = || Error::Validation { why: format!("{} has no place", self.program.vals[id].name) };
         self.slots.get(&id).ok_or_else(missing)
     }
@@ -45,14 +45,20 @@ impl Context<'_> {
             let written = touch.write || touch.write4;
             let (start, end) = (slot.offset, slot.offset + self.extent(*id));
             let dtype = self.program.vals[*id].dtype;
-            let found = bounds.iter().position(|bound| {
-                if bound.declared {
-                    return bound.ids.contains(id) && !written;
-                }
+            let beside = |bound: &Bound| {
+                !bound.declared && self.slots.get(&bound.ids[0]).is_some_and(|s| s.buffer.id() == slot.buffer.id())
+            };
+            // No binding grows into another of the buffer, which may be larger than a binding.
+            let grows = |at: usize| {
+                let (from, to) = (bounds[at].start.min(start), bounds[at].end.max(end));
+                let meets = |other: &Bound| beside(other) && from < other.end && other.start < to;
+                to - from <= self.target.binding_bytes
+                    && !bounds.iter().enumerate().any(|(other, bound)| other != at && meets(bound))
+            };
+            let found = bounds.iter().enumerate().position(|(at, bound)| match bound.declared {
+                true => bound.ids.contains(id) && !written,
                 // What a result is written over shares its binding in any case: two of one range may not be writable.
-                (share || (start < bound.end && bound.start < end))
-                    && self.slots.get(&bound.ids[0]).is_some_and(|s| s.buffer.id() == slot.buffer.id())
-                    && bound.end.max(end) - bound.start.min(start) <= self.target.binding_bytes
+                false => beside(bound) && (share || (start < bound.end && bound.start < end)) && grows(at),
             });
             let at = match found {
                 Some(at) => at,

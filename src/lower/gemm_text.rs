@@ -50,18 +50,19 @@ macro_rules! put {
     ($s:expr, $($arg:tt)*) => {{ let _ = write!($s, $($arg)*); }};
 }
 
+/// The body of the load seam of an operand in variable `x`, whose row stride and first element are the components `ld`
+/// and `first` of `s`; `first` may be any text that adds to it.
+pub(super) fn load(x: &str, v4: bool, ld: &str, first: &str) -> String {
+    let at = format!("s.{first} + i * s.{ld} + j");
+    match v4 {
+        true => format!("return vec4<A>({x}[({at}) >> 2u]);"),
+        false => format!("let o = {at}; return vec4<A>(A({x}[o]), A({x}[o + 1u]), A({x}[o + 2u]), A({x}[o + 3u]));"),
+    }
+}
+
 /// Bindings and default seams.
 fn header(l: &Layout, what: &str) -> String {
     let ty = |v4| if v4 { "vec4<S>" } else { "S" };
-    let load = |x: &str, v4: bool, ld: &str, first: &str| {
-        let at = format!("s.{first} + i * s.{ld} + j");
-        match v4 {
-            true => format!("return vec4<A>({x}[({at}) >> 2u]);"),
-            false => {
-                format!("let o = {at}; return vec4<A>(A({x}[o]), A({x}[o + 1u]), A({x}[o + 2u]), A({x}[o + 3u]));")
-            }
-        }
-    };
     let mut s = format!(
         "// C[z, m, n] = sum over k of A[z, m, k] B[z, k, n]. {what}\n\
          // Stored as S, accumulated in A: S alone may become f16, and then the text needs `enable f16;` on top.\n\

@@ -39,8 +39,9 @@ fn size(unit: &mut Unit, value: usize, fixed: bool) -> String {
     if fixed { format!("{value}u") } else { unit.param(value as u32) }
 }
 
-/// `whole / by % rest`.
+/// `whole / by % rest`. An axis without elements has none to find, but its division must be valid text.
 fn part(unit: &mut Unit, whole: &str, by: usize, rest: Option<usize>, fixed: bool) -> String {
+    let (by, rest) = (by.max(1), rest.map(|length| length.max(1)));
     let quotient = if by == 1 { whole.to_string() } else { format!("({whole} / {})", size(unit, by, fixed)) };
     match rest {
         Some(length) => format!("({quotient} % {})", size(unit, length, fixed)),

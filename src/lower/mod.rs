@@ -183,7 +183,8 @@ fn finish(
     };
     let carried: Vec<(Id, Id)> =
         loops.values().flat_map(|l| l.carried.iter().filter_map(|&(first, last)| Some((first, last?)))).collect();
-    let lives = place::Lives { fixed: &fixed, kept: &kept, carried: &carried, reads: &reads };
+    let inside = |group: usize| loops.get(&group).map_or(0, |looped| looped.compiled.placement.live);
+    let lives = place::Lives { fixed: &fixed, kept: &kept, carried: &carried, reads: &reads, inside: &inside };
     let limit = target.binding_bytes;
     let placement = place::place(&program, &fused, &schedule, &temporaries, &lives, options.strategy, limit);
     let request = request.clone();
@@ -316,6 +317,14 @@ impl Compiled {
 
 /// An error where the device cannot hold or index what the kernels run over.
 fn within(program: &Program, fused: &Fused, target: &Target) -> Result<()> {
+    for val in &program.vals {
+        let leaves = val.inputs.iter().map(|&input| &program.vals[input]);
+        let largest = leaves.filter(|leaf| matches!(leaf.kind, Kind::Leaf(_))).map(|leaf| leaf.bytes()).max();
+        if let Some(need) = largest.filter(|&bytes| bytes > target.binding_bytes) {
+            let what = format!("the bytes of an operand of {} ({})", val.name, val.place);
+            return Err(Error::Limit { what, need, have: target.binding_bytes });
+        }
+    }
     for group in &fused.groups {
         let val = &program.vals[group.members[0]];
         let limit = |what: &str, need: u64, have: u64| {

@@ -10,6 +10,9 @@ use super::kernel::{Context, Kernel, Thread};
 use super::program::Kind;
 use crate::error::{Error, Result};
 
+/// Workgroups that any device takes in one dimension.
+const DIMENSION: u32 = 65535;
+
 impl Context<'_> {
     /// Writes the kernel of a group whose op has brought it.
     pub(super) fn own(&self, group: usize) -> Result<Kernel> {
@@ -63,9 +66,27 @@ impl Context<'_> {
         unit.globals = format!("{given}{text}\n");
         // Zero that no driver sees through, see `assemble`: a loop's bound must not be a word of the uniform alone.
         unit.globals += "var<private> unseen: u32;\n";
-        let body = "unseen = zero;\nrun(group, lane);\n";
-        let mut written = self.assemble(unit, &[group], body, kernel.width, 1, Thread::Lane)?;
-        written.grid = kernel.workgroups.map(|n| n.max(1));
+        let asked = kernel.workgroups.map(|n| n.max(1));
+        let all: u64 = asked.iter().map(|&n| u64::from(n)).product();
+        let (mut grid, mut run) = (asked, "run(group, lane);".to_string());
+        if asked.iter().any(|&n| n > DIMENSION) {
+            // Workgroups are numbered, and find their place in the grid that was asked for. Surplus ones run nothing, all
+            // of their lanes alike.
+            let most = u64::from(DIMENSION);
+            if all > most * most {
+                let what = format!("the workgroups of {} ({})", val.name, val.place);
+                return Err(Error::Limit { what, need: all, have: most * most });
+            }
+            grid = [DIMENSION, all.div_ceil(most) as u32, 1];
+            let [x, y, all] = [asked[0], asked[1], all as u32].map(|n| unit.param(n));
+            run = format!(
+                "let at = group.y * groups.x + group.x;\nlet row = at / {x};\n\
+                 if (at < {all}) {{ run(vec3<u32>(at % {x}, row % {y}, row / {y}), lane); }}"
+            );
+        }
+        let body = format!("unseen = zero;\n{run}\n");
+        let mut written = self.assemble(unit, &[group], &body, kernel.width, 1, Thread::Lane)?;
+        written.grid = grid;
         Ok(written)
     }
 }

@@ -41,7 +41,7 @@ pub struct Placement {
     pub buffers: Vec<u64>,
     /// Temporary to range.
     pub ranges: HashMap<Id, Range>,
-    /// Largest sum of bytes alive at once: what no placement can go below.
+    /// Largest sum of bytes alive at once, those inside a loop included: what no placement can go below.
     pub live: u64,
 }
 
@@ -117,6 +117,8 @@ pub struct Lives<'a> {
     pub carried: &'a [(Id, Id)],
     /// The values that a group reads.
     pub reads: &'a dyn Fn(usize) -> Vec<Id>,
+    /// Bytes alive at most inside a group that is a loop, in buffers of its own.
+    pub inside: &'a dyn Fn(usize) -> u64,
 }
 
 /// A buffer in the making.
@@ -161,7 +163,7 @@ pub fn place(
     limit: u64,
 ) -> Placement {
     let blocks = blocks(program, fused, schedule, packs, lives);
-    let live = most_alive(blocks.iter());
+    let live = most_alive(blocks.iter(), &[]);
     let all: Vec<usize> = (0..blocks.len()).collect();
     let arena = || smallest(&blocks, &all, &[Rule { apart: false, fresh: false, limit }]);
     let attempt = match strategy {
@@ -176,6 +178,8 @@ pub fn place(
             arena.unwrap_or(apart)
         }
     };
+    let jobs = schedule.jobs.iter().map(|job| job.groups().into_iter().map(lives.inside).sum());
+    let live = most_alive(blocks.iter(), &jobs.collect::<Vec<u64>>());
     let mut ranges = HashMap::new();
     for (block, &(buffer, offset)) in blocks.iter().zip(&attempt.places) {
         ranges.extend(block.parts.iter().map(|part| (part.id, Range { buffer, offset: offset + part.start })));
@@ -199,7 +203,7 @@ struct Life {
 
 /// The temporaries with their lives and with what touches them.
 fn blocks(program: &Program, fused: &Fused, schedule: &Schedule, packs: &[Pack], lives: &Lives) -> Vec<Block> {
-    let Lives { fixed, kept, carried, reads } = lives;
+    let Lives { fixed, kept, carried, reads, .. } = lives;
     let mut life: HashMap<Id, Life> = HashMap::new();
     for (time, job) in schedule.jobs.iter().enumerate() {
         for group in job.groups() {
@@ -250,9 +254,13 @@ fn blocks(program: &Program, fused: &Fused, schedule: &Schedule, packs: &[Pack],
     blocks
 }
 
-/// The largest sum of bytes alive in one dispatch.
-fn most_alive<'a>(blocks: impl Iterator<Item = &'a Block>) -> u64 {
+/// The largest sum of bytes alive in one dispatch; `inside` are further bytes of each.
+fn most_alive<'a>(blocks: impl Iterator<Item = &'a Block>, inside: &[u64]) -> u64 {
     let mut change: BTreeMap<usize, i64> = BTreeMap::new();
+    for (time, &bytes) in inside.iter().enumerate().filter(|(_, bytes)| **bytes > 0) {
+        *change.entry(time).or_default() += bytes as i64;
+        *change.entry(time + 1).or_default() -= bytes as i64;
+    }
     for part in blocks.flat_map(|block| &block.parts) {
         *change.entry(part.first).or_default() += part.bytes as i64;
         *change.entry(part.last + 1).or_default() -= part.bytes as i64;
@@ -281,7 +289,7 @@ fn smallest(blocks: &[Block], which: &[usize], rules: &[Rule]) -> Attempt {
     }
     let size = |attempt: &Attempt| (attempt.bytes(), attempt.slabs.len());
     let mut best: Option<Attempt> = None;
-    let least = most_alive(which.iter().map(|&block| &blocks[block]));
+    let least = most_alive(which.iter().map(|&block| &blocks[block]), &[]);
     for mut order in orders {
         for &rule in rules {
             for _ in 0..if which.len() <= FEW { ROUNDS } else { 1 } {

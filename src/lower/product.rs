@@ -8,11 +8,11 @@ use std::collections::HashSet;
 use super::bindings::Bound;
 use super::emit::{At, Emitter, Unit, wgsl_type};
 use super::fuse::{Level, Space};
-use super::gemm;
 use super::index::along;
 use super::kernel::{Binding, Context, Kernel, helpers, uniform, words};
 use super::program::{Kind, Matrix};
 use super::turns;
+use super::{gemm, gemm_text};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Shader;
@@ -72,17 +72,36 @@ impl Context<'_> {
         // driver to compile (a product of 32 x 64 tiles with bias and relu: 0.74 s became 0.41 on lavapipe).
         let dtype = |tensor: usize| self.program.vals[unit.tensors[tensor].0].dtype;
         let hoisted = chosen.source.contains("column(j0)").then(|| hoist(&mut body, dtype)).flatten();
-        let bound = |matrix: &Matrix, var: &'static str, vec4: bool| Bound {
+        // A binding begins where its operand does, or with the tensor where the store function reads from there as well.
+        let start = |m: &Matrix| match unit.tensors.iter().any(|(id, _)| *id == m.source) {
+            true => 0,
+            false => m.offset as u64 * 4,
+        };
+        let bound = |matrix: &Matrix, var: &'static str, start: u64, vec4: bool| Bound {
             var: var.into(),
             ids: vec![matrix.source],
-            start: matrix.offset as u64 * 4,
+            start,
             end: self.program.vals[matrix.source].bytes(),
             written: false,
             stored: DType::F32,
             vec4,
             declared: true,
         };
-        let mut bounds = vec![bound(&a, "a", x.vec4), bound(&b, "b", y.vec4)];
+        // Two writable bindings of one range are refused by browsers. All bindings of a buffer are writable where one is,
+        // so operands that lie in one tensor share a binding where the result lies in its buffer.
+        let (start_a, start_b, one) = (start(&a), start(&b), self.writes_beside(group, &a, &b)?);
+        let (starts, vec4) = match one {
+            true => ([start_a.min(start_b); 2], [x.vec4 && y.vec4; 2]),
+            false => ([start_a, start_b], [x.vec4, y.vec4]),
+        };
+        let mut bounds = vec![bound(&a, "a", starts[0], vec4[0])];
+        bounds.extend((!one).then(|| bound(&b, "b", starts[1], vec4[1])));
+        // What an operand begins behind its binding.
+        let mut behind = |m: &Matrix, start: u64| {
+            let words = (m.offset as u64 * 4).saturating_sub(start) / 4;
+            (words > 0).then(|| unit.param(words as u32))
+        };
+        let behind = [behind(&a, starts[0]), behind(&b, starts[1])];
         let accessors = self.accessors(&mut unit, &mut bounds, false)?;
         let seam = if chosen.stores_vec4 { "store_c" } else { "store_c1" };
         let mut text = chosen.source.clone();
@@ -105,12 +124,19 @@ impl Context<'_> {
             declarations += &turns::declare(2 + bounds.len());
         }
         // The result goes where the seam says; the shader's own output binding is not used.
-        let text: String =
-            text.lines().filter(|line| !line.contains("> c: array")).fold(String::new(), |t, l| t + l + "\n");
+        let gone = |line: &&str| line.contains("> c: array") || (one && line.contains("> b: array"));
+        let mut text: String = text.lines().filter(|line| !gone(line)).fold(String::new(), |t, l| t + l + "\n");
+        if one && x.vec4 && !y.vec4 {
+            text = text.replace(" a: array<vec4<S>>;", " a: array<S>;");
+        }
         let mut shader = Shader::new(text).seam(seam, &format!("{{\n{body}}}"));
-        for (load, name, first, operand, matrix) in [("load_a", "a", "s.z", x, &a), ("load_b", "b", "s.w", y, &b)] {
+        let operands = [(&a, "load_a", "a", "x", "z"), (&b, "load_b", if one { "a" } else { "b" }, "y", "w")];
+        for (at, (matrix, load, name, ld, first)) in operands.into_iter().enumerate() {
             if let Some(windows) = &matrix.windows {
-                shader = shader.seam(load, &window_load(windows, name, first, operand.vec4));
+                shader = shader.seam(load, &window_load(windows, name, &format!("s.{first}"), vec4[at]));
+            } else if one || behind[at].is_some() {
+                let first = behind[at].iter().fold(first.to_string(), |first, behind| format!("{first} + {behind}"));
+                shader = shader.seam(load, &format!("{{ {} }}", gemm_text::load(name, vec4[at], ld, &first)));
             }
         }
         let declarations = match hoisted {
@@ -133,6 +159,16 @@ impl Context<'_> {
                 .collect(),
             grid: chosen.grid,
         })
+    }
+
+    /// Whether a group writes into the buffer in which both operands of its product lie, as parts of one tensor.
+    fn writes_beside(&self, group: usize, a: &Matrix, b: &Matrix) -> Result<bool> {
+        if a.source != b.source {
+            return Ok(false);
+        }
+        let buffer = self.slot(a.source)?.buffer.id();
+        let outputs = self.outputs(group).iter().map(|&id| Ok(self.slot(id)?.buffer.id() == buffer));
+        outputs.collect::<Result<Vec<_>>>().map(|same| same.contains(&true))
     }
 
     /// Whether what a group computes behind its product is long in text.

@@ -153,6 +153,12 @@ fn candidates(compiled: &Compiled, refused: &HashSet<Id>) -> Vec<Candidate> {
         change[life.first] += program.vals[id].bytes() as i64;
         change[last(life) + 1] -= program.vals[id].bytes() as i64;
     }
+    for (time, job) in schedule.jobs.iter().enumerate() {
+        let inside = job.groups().into_iter().filter_map(|group| compiled.loops.get(&group));
+        let bytes = inside.map(|looped| looped.compiled.placement.live as i64).sum::<i64>();
+        change[time] += bytes;
+        change[time + 1] -= bytes;
+    }
     let (mut alive, mut peak) = (0, (0, 0));
     for (time, change) in change.into_iter().enumerate() {
         alive += change;

@@ -11,6 +11,12 @@ use super::kernel::{Context, Kernel, Thread, WIDTH, last_pass};
 use super::program::{Id, Kind, fold_stretch};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::gpu::Class;
+
+/// Turns of a row up to which its loads stay in registers.
+const KEPT: usize = 8;
+/// Turns of a longer row that are written out one after the other.
+const AT_ONCE: usize = 4;
 
 impl Context<'_> {
     /// A workgroup for each row. The row's loads stay in registers while it is short enough.
@@ -23,16 +29,21 @@ impl Context<'_> {
             return Err(Error::Validation { why: "a row kernel without rows".into() });
         };
         // A single row may end within a quad, since what lies behind it is padding; of several, each begins on one.
-        let ragged = rows == 1 && outer == 1;
-        let lanes = if ragged || (length % 4 == 0 && columns % 4 == 0) { 4 } else { 1 };
+        let aligned = length % 4 == 0 && columns % 4 == 0;
+        let ragged = rows == 1 && outer == 1 && !aligned;
+        let lanes = if ragged || aligned { 4 } else { 1 };
         let (stretch, columns) = (fold_stretch(length, parts), fold_stretch(columns, parts));
         let subgroup = self.target.subgroup.filter(|&size| size <= WIDTH && WIDTH.is_multiple_of(size));
-        // One subgroup needs no barrier, and short rows do not fill more.
+        // One subgroup needs no barrier, and short rows do not fill more. Where a CPU has subgroups of 4, as SwiftShader, a
+        // barrier costs more than all of a row of 1024: a third of the time without (docs/notes/bets.md).
+        let narrow = |size: u32| columns <= 32 * size as usize || (size <= 4 && self.target.class == Class::Cpu);
         let width = match subgroup {
-            Some(size) if columns <= 32 * size as usize => size,
+            Some(size) if narrow(size) => size,
             _ => WIDTH,
         };
         let steps = columns.div_ceil(width as usize * lanes);
+        // Long rows are read again rather than kept, several turns at a time: a turn of a loop costs as much as what is in it.
+        let (steps, at_once) = if steps <= KEPT { (steps, 1) } else { (steps.next_multiple_of(AT_ONCE), AT_ONCE) };
         let mut unit = Unit::default();
         let mut e = Emitter::new(self.program, self.fused, group, &mut unit);
         let outputs = self.outputs(group).to_vec();
@@ -53,10 +64,16 @@ impl Context<'_> {
         let reduced = At { var: "row".into(), level: Level::Reduced };
         e.reduced = Some((reduced.clone(), 1));
         let passes = last_pass(&stages, folds.len(), &full) + 1;
-        if steps <= 8 && passes > 1 {
+        if steps <= KEPT && passes > 1 {
             e.keep = Some(Keep { step: "j".into(), steps, ..Keep::default() });
         }
-        let bound = if steps <= 8 { format!("{steps}u") } else { format!("{} + zero", e.unit.param(steps as u32)) };
+        let turns = if steps <= KEPT { format!("{steps}u") } else { e.unit.param(steps as u32) };
+        let bound = if steps <= KEPT { turns.clone() } else { format!("{turns} + zero") };
+        // Each subgroup has a stretch of its own: drivers on CPUs run one after the other, each from the first turn to the last.
+        let place = match subgroup {
+            Some(size) if size < width => format!("(lane / {size}u * {turns} + j) * {size}u + lane % {size}u"),
+            _ => format!("j * {width}u + lane"),
+        };
         let mut text = String::new();
         for pass in 0..passes {
             let now = folds.get(pass).map_or(&[][..], Vec::as_slice);
@@ -68,7 +85,7 @@ impl Context<'_> {
             }
             e.open();
             let scale = if lanes == 4 { " * 4u" } else { "" };
-            e.line(&format!("let c = (j * {width}u + lane){scale};\nlet some = c < {count};"));
+            e.line(&format!("let c = ({place}){scale};\nlet some = c < {count};"));
             e.line(&match ragged {
                 true => format!("let exists = (vec4<u32>(c) + vec4<u32>(0u, 1u, 2u, 3u)) < vec4<u32>({count});"),
                 false => "let exists = some;".into(),
@@ -90,20 +107,31 @@ impl Context<'_> {
                 e.line("}");
             }
             let body = e.close();
-            e.line(&format!("for (var j = 0u; j < {bound}; j++) {{\n{body}}}"));
-            self.share(&mut e, now, &sums, lanes, width, subgroup, &reduced);
+            e.line(&match at_once {
+                1 => format!("for (var j = 0u; j < {bound}; j++) {{\n{body}}}"),
+                _ => {
+                    let turns = (0..at_once).map(|u| format!("{{\nlet j = i + {u}u;\n{body}}}\n"));
+                    format!("for (var i = 0u; i < {bound}; i += {at_once}u) {{\n{}}}", turns.collect::<String>())
+                }
+            });
+            // A barrier with nothing behind it costs as much as any other.
+            if !now.is_empty() {
+                self.share(&mut e, now, &sums, lanes, width, subgroup, &reduced);
+            }
         }
-        e.line("if (owned && lane == 0u) {");
         // Reduced values were computed by every lane alike; one stores them.
         let kept = e.keep.take();
         let mut tail = Vec::new();
         for &id in outputs.iter().filter(|&&id| self.level(id, space) == Level::Reduced) {
             tail.push((id, e.value(id, &reduced, 1)));
         }
-        for (id, value) in tail {
-            e.store(id, &reduced, 1, &value);
+        if !tail.is_empty() {
+            e.line("if (owned && lane == 0u) {");
+            for (id, value) in tail {
+                e.store(id, &reduced, 1, &value);
+            }
+            e.line("}");
         }
-        e.line("}");
         if let Some(keep) = kept {
             text.push_str(&keep.declarations);
         }

@@ -191,7 +191,7 @@ fn spread(g: &Tensor, kernel: &Tensor, windows: Windows) -> Tensor {
 fn correlate_kernel(x: &Tensor, g: &Tensor, windows: Windows) -> Tensor {
     let filters = g.dim(3);
     let [kh, kw] = windows.kernel;
-    let columns = g.reshape([g.shape().numel() / filters.max(1), filters]);
+    let columns = g.reshape([g.dim(0) * g.dim(1) * g.dim(2), filters]);
     let kernel = rows(x, windows).t().matmul(&columns).reshape([kh, kw, windows.channels, filters]);
     custom_vjp(&kernel, &[x, g], move |inputs, h| {
         vec![spread(&inputs[1], h, windows), correlate(&inputs[0], h, windows)]

@@ -26,7 +26,7 @@ pub use report::{Computed, Line, Loop, Plan, Role, Stored};
 
 use std::collections::HashMap;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Access, BindGroup, Buffer, Device, Encoder, Pipeline, Range, Span, Wanted};
 use crate::graph::Slot;
 use crate::lower::kernel::Binding;
@@ -59,6 +59,27 @@ struct Item {
     grid: [u32; 3],
     /// Whether it asks which turn of a loop it is.
     turns: bool,
+}
+
+/// What a browser refuses in the bindings of a dispatch though a driver may not notice: a buffer that is bound to be read
+/// and to be written, and ranges that overlap where one is written.
+fn refused(accesses: &[Access], ranges: &[Range]) -> Option<&'static str> {
+    let storage = |access: Access| matches!(access, Access::Read | Access::ReadWrite);
+    let all = || accesses.iter().zip(ranges).enumerate().filter(|(_, (access, _))| storage(**access));
+    for (at, (access, range)) in all() {
+        for (_, (other, with)) in
+            all().filter(|(other, (_, with))| *other > at && with.buffer.id() == range.buffer.id())
+        {
+            if access != other {
+                return Some("a buffer is bound to be read and to be written");
+            }
+            let overlap = range.offset < with.offset + with.size && with.offset < range.offset + range.size;
+            if *access == Access::ReadWrite && overlap {
+                return Some("two writable bindings overlap");
+            }
+        }
+    }
+    None
 }
 
 /// A compiled program with its buffers, pipelines and bind groups.
@@ -165,6 +186,9 @@ impl Bound {
                         ranges.push(Range::new(&uniform, table as u64, 16));
                     }
                 }
+            }
+            if let Some(why) = refused(&accesses, &ranges) {
+                return Err(Error::Validation { why: format!("{}: {why}", kernel.label) });
             }
             bindings.push((accesses, ranges));
         }
