@@ -38,8 +38,8 @@ const RUNS: usize = 4;
 const LONG: f64 = 4e-3;
 /// Threads of a workgroup.
 const WIDTH: u64 = 256;
-/// Multiply-adds of a thread in one turn of the loop: eight chains of four lanes, to hide latency.
-const CHAINS: u64 = 8 * 4;
+/// Multiply-adds of a thread in one turn of the loop: three chains of four lanes, eight links of each.
+const LINKS: u64 = 3 * 4 * 8;
 /// Workgroups of the arithmetic kernel.
 const GROUPS: u32 = 2048;
 
@@ -73,7 +73,8 @@ impl Device {
         let groups = (bytes / 16).div_ceil(WIDTH);
         let x = groups.min(65535);
         let grid = [x as u32, groups.div_ceil(x) as u32, 1];
-        let seconds = self.best(COPY, &[(Access::Read, a.whole()), (Access::ReadWrite, b.whole())], grid).await?;
+        let bound = [(Access::Read, a.whole()), (Access::ReadWrite, b.whole())];
+        let seconds = self.best(COPY, &bound, grid).await?;
         Ok(2.0 * bytes as f64 / seconds)
     }
 
@@ -87,7 +88,7 @@ impl Device {
             let bound = [(Access::Uniform, uniform.whole()), (Access::ReadWrite, results.whole())];
             let seconds = self.best(MULTIPLY_ADD, &bound, [GROUPS, 1, 1]).await?;
             if seconds >= LONG || turns >= 1 << 16 {
-                return Ok((2 * CHAINS * WIDTH * u64::from(GROUPS) * u64::from(turns)) as f64 / seconds);
+                return Ok((2 * LINKS * WIDTH * u64::from(GROUPS) * u64::from(turns)) as f64 / seconds);
             }
             turns *= 4;
         }
