@@ -9,6 +9,7 @@ FILE has what `cargo run --example web` printed. Exits 0 if and only if everythi
 import argparse
 import base64
 import functools
+import gzip
 import http.server
 import json
 import os
@@ -314,13 +315,13 @@ def memory(page, options):
 
 
 def files(page):
-    """IDX files become the data."""
+    """IDX files, gzipped or not, become the data."""
     def idx(shape, data):
         return bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + data
 
     with tempfile.TemporaryDirectory() as folder:
         paths = []
-        for name, content in (("train-images-idx3-ubyte", idx([120, 28, 28], bytes(range(240)) * 392)),
+        for name, content in (("train-images-idx3-ubyte.gz", gzip.compress(idx([120, 28, 28], bytes(range(240)) * 392))),
                               ("train-labels-idx1-ubyte", idx([120], bytes(i % 10 for i in range(120))))):
             paths.append(os.path.join(folder, name))
             with open(paths[-1], "wb") as file:
@@ -334,6 +335,36 @@ def files(page):
     check(page.event("begin")["steps"] == 4, "the images given are not what is trained on")
     page.wait_for("done")
     print("IDX files: read and trained on", flush=True)
+
+
+def kernels(page, options):
+    """The tab of kernels checks and times them, stops, and never holds up the page."""
+    page.open()
+    page.value("document.getElementById('tab-train').focus()")
+    for kind in ("keyDown", "keyUp"):
+        page.call("Input.dispatchKeyEvent", type=kind, key="ArrowRight")
+    check(page.value("document.activeElement.id") == "tab-kernels", "the arrow key does not move between the tabs")
+    check(page.value("document.getElementById('train').hidden"), "both parts of the page are shown")
+    page.fill("kernelSeconds", "0.1")
+    page.click("runKernels")
+    page.event("kernels-row", seconds=60)
+    page.click("stopKernels")
+    page.until("document.getElementById('kernelState').textContent.startsWith('stopped after')", 10)
+    page.click("runKernels")
+    page.until("document.querySelectorAll('tr[data-state=done]').length >= 10", 120)
+    page.until("document.getElementById('kernelState').textContent === '10 measured, all right'", 20)
+    rows = page.value("[...document.querySelectorAll('#kernelTable tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))")
+    check(all("%" in row[2] and not row[2].startswith("0 %") for row in rows), f"nothing reaches anything: {rows}")
+    check(page.value("document.querySelectorAll('#roofline circle').length") >= 8, "the roofline has too few points")
+    long = page.value("wengertTest.long")
+    check(not long, f"tasks of the page's own thread took over 50 ms: {long}")
+    print(f"kernels: {len(rows)} right and timed, one stopped; no task over 50 ms", flush=True)
+    if options.shots:
+        for name, width, height, scheme in (("wide-light", 1280, 900, "light"), ("wide-dark", 1280, 900, "dark"),
+                                            ("narrow-light", 390, 1100, "light"), ("narrow-dark", 390, 1100, "dark")):
+            page.size(width, height, scheme)
+            page.shot(os.path.join(options.shots, f"kernels-{name}.png"))
+        page.size(1280, 900)
 
 
 def without(page, options):
@@ -370,6 +401,7 @@ def main():
         page = Page(driver, f"http://localhost:{server.server_port}/index.html")
         parts = {"training": lambda: training(page, options), "resuming": lambda: resuming(page, options),
                  "memory": lambda: memory(page, options), "files": lambda: files(page),
+                 "kernels": lambda: kernels(page, options),
                  "without": lambda: without(page, options)}
         for name, part in parts.items():
             if options.only in (None, name):

@@ -46,6 +46,21 @@ fn function_of_page(name: &str) -> Option<js_sys::Function> {
     js_sys::Reflect::get(&js_sys::global(), &name.into()).ok()?.dyn_into().ok()
 }
 
+/// Lets a page do what it has to, input and drawing, before going on. By a message to itself, which comes as soon as nothing
+/// else is due, in a hidden page too; timers are held back there, and waits for the next picture never end.
+#[cfg(target_arch = "wasm32")]
+pub(crate) async fn turn() {
+    // Where there are no channels there is no page.
+    let Ok(channel) = web_sys::MessageChannel::new() else { return };
+    let message = js_sys::Promise::new(&mut |resolve, _| {
+        channel.port1().set_onmessage(Some(&resolve));
+        // It can be refused to transfer an object only, and there is none.
+        drop(channel.port2().post_message(&wasm_bindgen::JsValue::NULL));
+    });
+    drop(wasm_bindgen_futures::JsFuture::from(message).await);
+    channel.port1().close();
+}
+
 /// Writes a line where people look: standard output, or the console of a page.
 pub fn say(line: &str) {
     #[cfg(not(target_arch = "wasm32"))]

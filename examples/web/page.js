@@ -1,6 +1,7 @@
 // The page: shows what the worker reports and sends it what is clicked. It computes nothing, so it never hangs.
 import { Chart } from './chart.js';
 import { Pad } from './pad.js';
+import * as kernels from './kernels.js';
 import * as store from './store.js';
 
 const $ = id => document.getElementById(id);
@@ -264,6 +265,31 @@ for (const kind of ['dragover', 'dragleave', 'drop']) addEventListener(kind, eve
   $('drop').classList.toggle('over', kind === 'dragover');
   if (kind === 'drop') take(event.dataTransfer.files);
 });
+
+// ---- the tabs
+
+const tabs = [...document.querySelectorAll('[role=tab]')];
+
+function choose(tab) {
+  for (const other of tabs) {
+    const chosen = other === tab;
+    other.setAttribute('aria-selected', chosen);
+    other.tabIndex = chosen ? 0 : -1;
+    $(other.getAttribute('aria-controls')).hidden = !chosen;
+  }
+  if (tab.id === 'tab-kernels' && state !== 'failed') kernels.show();
+}
+
+for (const tab of tabs) {
+  tab.onclick = () => choose(tab);
+  tab.onkeydown = event => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step) return;
+    const next = tabs.at((tabs.indexOf(tab) + step) % tabs.length);
+    next.focus();
+    choose(next);
+  };
+}
 
 // ---- the start
 

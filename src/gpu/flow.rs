@@ -29,6 +29,9 @@ const MOST: usize = 64;
 const TOGETHER: Duration = Duration::from_micros(100);
 /// How much older observations count at each new one.
 const FADE: f64 = 0.75;
+/// How long steps follow each other on a page's thread before the page gets its turn: what nobody notices.
+#[cfg(target_arch = "wasm32")]
+const TURN: Duration = Duration::from_millis(20);
 /// How long a waiting future blocks its thread before it lets the executor run something else.
 #[cfg(not(target_arch = "wasm32"))]
 const SLICE: Duration = Duration::from_millis(4);
@@ -48,6 +51,9 @@ struct State {
     count: f64,
     /// Who waits until `done` reaches a number.
     waiting: Vec<(u64, oneshot::Sender<()>)>,
+    /// When the page last had its turn.
+    #[cfg(target_arch = "wasm32")]
+    turned: Option<Instant>,
 }
 
 impl State {
@@ -60,6 +66,11 @@ impl State {
     }
 
     fn finished(&mut self, now: Instant) {
+        #[cfg(target_arch = "wasm32")]
+        {
+            // The browser calls, so whatever ran before is over.
+            self.turned = Some(now);
+        }
         self.done += 1;
         if let Some((_, started)) = self.flight.pop_front() {
             let idle_until = self.last_seen.map_or(started, |seen| seen.max(started));
@@ -109,9 +120,18 @@ impl Flow {
 
 impl Device {
     /// Returns once there is room for another submission; at once in the usual case. Also the place where errors of
-    /// earlier submissions surface.
+    /// earlier submissions surface. A page gets its turn here now and then.
     pub async fn ready(&self) -> Result<()> {
         let flow = &self.inner().flow;
+        #[cfg(target_arch = "wasm32")]
+        {
+            // Before the first step too, whose recording takes a while.
+            let turned = lock(&flow.0).turned;
+            if turned.is_none_or(|turned| turned.elapsed() >= TURN) {
+                crate::host::turn().await;
+                lock(&flow.0).turned = Some(Instant::now());
+            }
+        }
         if !flow.free() {
             // Natively completions are seen only by looking.
             #[cfg(not(target_arch = "wasm32"))]
