@@ -21,7 +21,7 @@ mod window;
 pub use body::{Body, Scan};
 pub use node::{Leaf, Node, Scope, Slot, Spec, Tensor, Value};
 pub(crate) use node::{OnBehalf, here, nowhere};
-pub use primitive::{Contraction, Derivative, Fold, Kernel, Lowering, Map, Misfit, Primitive, Reduction};
+pub use primitive::{Contraction, Derivative, Fold, ForSubgroups, Kernel, Lowering, Map, Misfit, Primitive, Reduction};
 pub(crate) use tape::{Taping, is_taping};
 pub use tree::Tree;
 pub use view::{View, ViewOp};

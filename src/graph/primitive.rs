@@ -132,8 +132,8 @@ pub enum Lowering {
 pub struct Kernel {
     /// The text.
     pub text: Arc<str>,
-    /// Texts for devices on which a subgroup has always as many invocations; the lanes of a subgroup are consecutive.
-    pub subgroups: Vec<(u32, Arc<str>)>,
+    /// What runs instead on devices whose subgroups have one size.
+    pub subgroups: Vec<ForSubgroups>,
     /// What `size_N` return.
     pub words: Vec<u32>,
     /// Invocations of a workgroup.
@@ -144,22 +144,33 @@ pub struct Kernel {
     pub flops: u64,
 }
 
+/// The text of a [`Kernel`] for devices on which a subgroup has always `size` invocations; its lanes are consecutive.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ForSubgroups {
+    /// Invocations of a subgroup.
+    pub size: u32,
+    /// Invocations of a workgroup.
+    pub width: u32,
+    /// The text.
+    pub text: Arc<str>,
+}
+
 impl Kernel {
     /// Whether another is the same for other sizes.
     pub(crate) fn is_like(&self, other: &Kernel) -> bool {
         self.text == other.text && self.subgroups == other.subgroups && self.width == other.width
     }
 
-    /// The text for a device.
-    pub(crate) fn text_for(&self, subgroup: Option<u32>) -> &str {
-        let fits = self.subgroups.iter().find(|(size, _)| Some(*size) == subgroup);
-        fits.map_or(&self.text, |(_, text)| text)
+    /// The text for a device, and the invocations of a workgroup.
+    pub(crate) fn text_for(&self, subgroup: Option<u32>) -> (&str, u32) {
+        let fits = self.subgroups.iter().find(|form| Some(form.size) == subgroup);
+        fits.map_or((&self.text, self.width), |form| (&form.text, form.width))
     }
 
     /// Whether operand `k` is loaded by fours.
     pub(crate) fn is_by_fours(&self, k: usize) -> bool {
         let call = format!("load_{k}_4(");
-        self.text.contains(&call) || self.subgroups.iter().any(|(_, text)| text.contains(&call))
+        self.text.contains(&call) || self.subgroups.iter().any(|form| form.text.contains(&call))
     }
 }
 

@@ -20,7 +20,7 @@ impl Context<'_> {
         let val = &self.program.vals[members[0]];
         let wrong = |what: &str| Error::Validation { why: format!("{} {what} ({})", val.name, val.place) };
         let Kind::Kernel(kernel, _) = &val.kind else { return Err(wrong("has no kernel of its own")) };
-        let text = kernel.text_for(self.target.subgroup);
+        let (text, width) = kernel.text_for(self.target.subgroup);
         let calls = |function: &str| text.contains(&format!("{function}("));
         let (mut unit, mut given) = (Unit::default(), String::new());
         let word = |unit: &mut Unit, name: &str, value: usize| {
@@ -85,7 +85,7 @@ impl Context<'_> {
             );
         }
         let body = format!("unseen = zero;\n{run}\n");
-        let mut written = self.assemble(unit, &[group], &body, kernel.width, 1, Thread::Lane)?;
+        let mut written = self.assemble(unit, &[group], &body, width, 1, Thread::Lane)?;
         written.grid = grid;
         Ok(written)
     }

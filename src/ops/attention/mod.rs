@@ -14,8 +14,8 @@ use super::Example;
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::grad::{arguments, pull};
-use crate::graph::{Derivative, Kernel, Lowering, Misfit, Primitive, Spec, Tensor, here};
-use text::{Form, WIDTH};
+use crate::graph::{Derivative, ForSubgroups, Kernel, Lowering, Misfit, Primitive, Spec, Tensor, here};
+use text::{Form, ROWS};
 
 /// Heads longer than this do not fit into registers.
 const LONGEST: usize = 128;
@@ -61,7 +61,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, options: &Attend) -> Tensor
     let scale = options.scale.unwrap_or_else(|| (d as f64).sqrt().recip()) as f32;
     let op = Attention { scale, causal: options.causal, masked: mask.is_some() };
     let empty = [b, t, h, d, s, e].contains(&0);
-    if empty || d > LONGEST || e > LONGEST || h > GRID || 2 * b > GRID || t.max(s) > GRID * WIDTH as usize {
+    if empty || d > LONGEST || e > LONGEST || h > GRID || 2 * b > GRID || t.max(s) > GRID * ROWS as usize {
         return op.composed(q, k, v, mask.as_ref());
     }
     let operands: Vec<&Tensor> = [q, k, v].into_iter().chain(&mask).collect();
@@ -111,7 +111,10 @@ impl Attention {
         let (b, t, h, s) = (q[0], q[1], q[2], k[1]);
         let form = Form { key: q[3], value: v[3], causal: self.causal, masked: self.masked, subgroup: None };
         let write = if backward { text::backward } else { text::forward };
-        let on = |size: u32| (size, write(&Form { subgroup: Some(size), ..form }).into());
+        let on = |size: u32| {
+            let form = Form { subgroup: Some(size), ..form };
+            ForSubgroups { size, width: form.width(), text: write(&form).into() }
+        };
         let rows = if backward { t.max(s) } else { t };
         let products = if backward { 3 * q[3] + 4 * v[3] + 2 * q[3] } else { 2 * (q[3] + v[3]) };
         Kernel {
@@ -119,8 +122,8 @@ impl Attention {
             // Those of CPUs: a GPU's caches serve lanes that ask for the same.
             subgroups: vec![on(4), on(8), on(16)],
             words: vec![t as u32, s as u32, h as u32, b as u32, self.scale.to_bits()],
-            width: WIDTH,
-            workgroups: [rows.div_ceil(WIDTH as usize), h, if backward { 2 * b } else { b }].map(|n| n as u32),
+            width: form.width(),
+            workgroups: [rows.div_ceil(ROWS as usize), h, if backward { 2 * b } else { b }].map(|n| n as u32),
             flops: (b * h * t * s * products) as u64 / if self.causal { 2 } else { 1 },
         }
     }

@@ -1,6 +1,6 @@
 //! The WGSL of attention, forward and backward, written for the lengths of a head.
 //!
-//! An invocation holds one query (or, for the gradients of keys and values, one key) in registers and walks along the
+//! An invocation holds a query or two (or, for the gradients of keys and values, keys) in registers and walks along the
 //! other side a few rows at a time. Named registers rather than arrays, for the reason given in `lower/gemm_text.rs`.
 //! Where subgroups have a fixed size, each lane loads one of the rows and all hear of it by broadcasts: on a CPU a load
 //! costs as much as ten multiply-adds, whether or not all lanes ask for the same. Nothing of the size of the scores is
@@ -24,10 +24,12 @@ pub(super) struct Form {
     pub subgroup: Option<u32>,
 }
 
-/// Invocations of a workgroup.
-pub(super) const WIDTH: u32 = 64;
-/// Rows at a time where every invocation loads all of them.
-const ROWS: u32 = 4;
+/// Queries, or keys, of a workgroup.
+pub(super) const ROWS: u32 = 64;
+/// Rows of the other side at a time where every invocation loads all of them.
+const AT_ONCE: u32 = 4;
+/// Queries of an invocation that shares its loads: what is loaded once serves both.
+const SHARED: u32 = 2;
 /// What a masked score is: not the lowest number, for the distances of scores must stay finite.
 const MASKED: &str = "-1e9";
 
@@ -42,8 +44,19 @@ macro_rules! put {
 const SIZES: [&str; 4] = ["size_0()", "size_1()", "size_2()", "size_3()"];
 
 impl Form {
+    /// Invocations of a workgroup.
+    pub fn width(&self) -> u32 {
+        ROWS / self.own()
+    }
+
+    /// Queries, or keys, of an invocation.
+    fn own(&self) -> u32 {
+        if self.subgroup.is_some() { SHARED } else { 1 }
+    }
+
+    /// Rows of the other side at a time.
     fn rows(&self) -> u32 {
-        self.subgroup.unwrap_or(ROWS)
+        self.subgroup.unwrap_or(AT_ONCE)
     }
 
     /// The four elements from `4 c` on of a row of operand `k` that begins at `base`; zeros behind its end.
@@ -95,26 +108,39 @@ impl Form {
         }
     }
 
-    /// Scalar products of registers `a` with each of the rows `b`, as `var {name}{r}`. Part by part rather than row by
-    /// row: the sums stay in registers, the parts need not.
+    /// The parts of all rows `b`, as `let {b}{c}r{r}`.
+    fn parts(&self, s: &mut String, b: &str, length: usize) {
+        for c in 0..length.div_ceil(4) {
+            (0..self.rows()).for_each(|r| put!(s, "let {b}{c}r{r} = {};", self.row(b, c, r)));
+        }
+    }
+
+    /// Scalar products of each of the invocation's own rows `a` with each of the rows `b`, as `var {name}{r}_{n}`. Part by
+    /// part rather than row by row: the sums stay in registers, the parts need not.
     fn dots(&self, s: &mut String, name: &str, a: &str, b: &str, length: usize) {
-        (0..self.rows()).for_each(|r| put!(s, "var {name}{r} = 0.0;"));
+        for r in 0..self.rows() {
+            (0..self.own()).for_each(|n| put!(s, "var {name}{r}_{n} = 0.0;"));
+        }
         for c in 0..length.div_ceil(4) {
             for r in 0..self.rows() {
                 put!(s, "let {b}{c}r{r} = {};", self.row(b, c, r));
-                for x in XYZW.iter().take((length - 4 * c).min(4)) {
-                    put!(s, "{name}{r} = fma({a}{c}.{x}, {b}{c}r{r}.{x}, {name}{r});");
+                for n in 0..self.own() {
+                    for x in XYZW.iter().take((length - 4 * c).min(4)) {
+                        put!(s, "{name}{r}_{n} = fma({a}{c}_{n}.{x}, {b}{c}r{r}.{x}, {name}{r}_{n});");
+                    }
                 }
             }
         }
     }
 
-    /// Adds to registers `sum` the rows `b`, of which `dots` has made parts, each times its `weight`. One register after
+    /// Adds to registers `sum` the rows `b`, whose parts are there, each times its `weight`. One register after
     /// the other, for there are more than a CPU has.
     fn add_rows(&self, s: &mut String, sum: &str, weight: &str, b: &str, length: usize) {
         for c in 0..length.div_ceil(4) {
-            for r in 0..self.rows() {
-                put!(s, "{sum}{c} = fma(vec4<f32>({weight}{r}), {b}{c}r{r}, {sum}{c});");
+            for n in 0..self.own() {
+                for r in 0..self.rows() {
+                    put!(s, "{sum}{c}_{n} = fma(vec4<f32>({weight}{r}_{n}), {b}{c}r{r}, {sum}{c}_{n});");
+                }
             }
         }
     }
@@ -140,9 +166,14 @@ impl Form {
         }
         put!(s, "let scale = bitcast<f32>(size_4());");
         put!(s, "let h = group.y;");
-        put!(s, "let own = group.x * {WIDTH}u + lane;");
-        if let Some(size) = self.subgroup {
-            put!(s, "let mine = lane % {size}u;");
+        match self.subgroup {
+            None => put!(s, "let own_0 = group.x * {ROWS}u + lane;"),
+            // Rows of a subgroup lie together, so that those of a causal one see about the same.
+            Some(size) => {
+                put!(s, "let mine = lane % {size}u;");
+                put!(s, "let first = group.x * {ROWS}u + lane / {size}u * {}u;", size * self.own());
+                (0..self.own()).for_each(|n| put!(s, "let own_{n} = first + {}u + mine;", n * size));
+            }
         }
     }
 
@@ -150,8 +181,8 @@ impl Form {
     fn end_of_keys(&self) -> String {
         match (self.causal && !self.masked, self.subgroup) {
             (false, _) => "S".into(),
-            (true, None) => "min(S, own + 1u)".into(),
-            (true, Some(size)) => format!("min(S, own / {size}u * {size}u + {size}u)"),
+            (true, None) => "min(S, own_0 + 1u)".into(),
+            (true, Some(size)) => format!("min(S, first + {}u)", size * self.own()),
         }
     }
 }
@@ -162,65 +193,77 @@ pub(super) fn forward(form: &Form) -> String {
     let mut s = String::from("fn run(group: vec3<u32>, lane: u32) {\n");
     form.begin(&mut s);
     put!(s, "let b = group.z;");
-    put!(s, "let qat = b * stride_0_0() + min(own, T - 1u) * stride_0_1() + h * stride_0_2();");
-    for c in 0..d.div_ceil(4) {
-        put!(s, "let q{c} = scale * {};", form.load(0, d, "qat", c));
+    for n in 0..form.own() {
+        put!(s, "let qat_{n} = b * stride_0_0() + min(own_{n}, T - 1u) * stride_0_1() + h * stride_0_2();");
+        for c in 0..d.div_ceil(4) {
+            put!(s, "let q{c}_{n} = scale * {};", form.load(0, d, &format!("qat_{n}"), c));
+        }
+        for c in 0..e.div_ceil(4) {
+            put!(s, "var o{c}_{n} = vec4<f32>(0.0);");
+        }
+        put!(s, "var m_{n} = {MASKED}; var l_{n} = 0.0;");
     }
-    for c in 0..e.div_ceil(4) {
-        put!(s, "var o{c} = vec4<f32>(0.0);");
-    }
-    put!(s, "var m = {MASKED}; var l = 0.0;");
     put!(s, "let kat = b * stride_1_0() + h * stride_1_2(); let vat = b * stride_2_0() + h * stride_2_2();");
     put!(s, "let end = {} + unseen;", form.end_of_keys());
     put!(s, "for (var j = 0u; j < end; j += {rows}u) {{");
     form.load_rows(&mut s, 1, d, "x", "kat", "S");
     form.dots(&mut s, "d", "q", "x", d);
-    for r in 0..rows {
-        put!(s, "let w{r} = {}; let s{r} = select({MASKED}, d{r}, w{r});", form.sees(3, "own", &format!("(j + {r}u)")));
+    for n in 0..form.own() {
+        for r in 0..rows {
+            let sees = form.sees(3, &format!("own_{n}"), &format!("(j + {r}u)"));
+            put!(s, "let w{r}_{n} = {sees}; let s{r}_{n} = select({MASKED}, d{r}_{n}, w{r}_{n});");
+        }
+        let largest = (0..rows).fold(format!("m_{n}"), |m, r| format!("max({m}, s{r}_{n})"));
+        put!(s, "let n_{n} = {largest}; let f_{n} = exp(m_{n} - n_{n}); m_{n} = n_{n};");
+        for r in 0..rows {
+            put!(s, "let p{r}_{n} = select(0.0, exp(s{r}_{n} - n_{n}), w{r}_{n});");
+        }
+        let sum = (0..rows).map(|r| format!(" + p{r}_{n}")).collect::<String>();
+        put!(s, "l_{n} = l_{n} * f_{n}{sum};");
+        (0..e.div_ceil(4)).for_each(|c| put!(s, "o{c}_{n} *= f_{n};"));
     }
-    let largest = (0..rows).fold(String::from("m"), |m, r| format!("max({m}, s{r})"));
-    put!(s, "let n = {largest}; let f = exp(m - n); m = n;");
-    for r in 0..rows {
-        put!(s, "let p{r} = select(0.0, exp(s{r} - n), w{r});");
-    }
-    let sum = (0..rows).map(|r| format!(" + p{r}")).collect::<String>();
-    put!(s, "l = l * f{sum};");
     form.load_rows(&mut s, 2, e, "y", "vat", "S");
-    for c in 0..e.div_ceil(4) {
-        let sum = (0..rows)
-            .fold(format!("o{c} * f"), |sum, r| format!("fma(vec4<f32>(p{r}), {}, {sum})", form.row("y", c, r)));
-        put!(s, "o{c} = {sum};");
+    form.parts(&mut s, "y", e);
+    form.add_rows(&mut s, "o", "p", "y", e);
+    put!(s, "}}");
+    for n in 0..form.own() {
+        put!(s, "let inverse_{n} = select(0.0, 1.0 / l_{n}, l_{n} > 0.0 || l_{n} != l_{n});");
+        put!(s, "if (own_{n} < T) {{");
+        put!(s, "let at = (b * T + own_{n}) * H + h; let oat = at * {e}u;");
+        form.store(&mut s, 0, e, "oat", &|c| format!("o{c}_{n} * inverse_{n}"));
+        put!(s, "store_1(at, m_{n}); store_2(at, inverse_{n});");
+        put!(s, "}}");
     }
     put!(s, "}}");
-    put!(s, "let inverse = select(0.0, 1.0 / l, l > 0.0 || l != l);");
-    put!(s, "if (own < T) {{");
-    put!(s, "let at = (b * T + own) * H + h; let oat = at * {e}u;");
-    form.store(&mut s, 0, e, "oat", &|c| format!("o{c} * inverse"));
-    put!(s, "store_1(at, m); store_2(at, inverse);");
-    put!(s, "}}\n}}");
     s
 }
 
 /// Operands q, k, v, the two of the forward pass, the scalar products of o and its cotangent g, and g; one output, the
-/// gradients of q, k and v one behind the other: three would bind more buffers than every device has. Workgroups of the lower half along z have queries, the others keys.
+/// gradients of q, k and v one behind the other: three would bind more buffers than every device has. Workgroups of the
+/// lower half along z have queries, the others keys.
 pub(super) fn backward(form: &Form) -> String {
     let (d, e, rows) = (form.key, form.value, form.rows());
+    let own = |n: u32| format!("own_{n}");
     let mut s = String::from("fn run(group: vec3<u32>, lane: u32) {\n");
     form.begin(&mut s);
     put!(s, "if (group.z < B) {{");
     {
         put!(s, "let b = group.z;");
-        put!(s, "let t = min(own, T - 1u);");
-        put!(s, "let qat = b * stride_0_0() + t * stride_0_1() + h * stride_0_2();");
-        put!(s, "let gat = b * stride_6_0() + t * stride_6_1() + h * stride_6_2();");
-        for c in 0..d.div_ceil(4) {
-            put!(s, "let q{c} = scale * {}; var dq{c} = vec4<f32>(0.0);", form.load(0, d, "qat", c));
+        for n in 0..form.own() {
+            put!(s, "let t_{n} = min(own_{n}, T - 1u);");
+            put!(s, "let qat_{n} = b * stride_0_0() + t_{n} * stride_0_1() + h * stride_0_2();");
+            put!(s, "let gat_{n} = b * stride_6_0() + t_{n} * stride_6_1() + h * stride_6_2();");
+            for c in 0..d.div_ceil(4) {
+                let load = form.load(0, d, &format!("qat_{n}"), c);
+                put!(s, "let q{c}_{n} = scale * {load}; var dq{c}_{n} = vec4<f32>(0.0);");
+            }
+            for c in 0..e.div_ceil(4) {
+                put!(s, "let g{c}_{n} = {};", form.load(6, e, &format!("gat_{n}"), c));
+            }
+            let scalar =
+                |k: usize| format!("load_{k}(b * stride_{k}_0() + t_{n} * stride_{k}_1() + h * stride_{k}_2())");
+            put!(s, "let m_{n} = {}; let inverse_{n} = {}; let delta_{n} = {};", scalar(3), scalar(4), scalar(5));
         }
-        for c in 0..e.div_ceil(4) {
-            put!(s, "let g{c} = {};", form.load(6, e, "gat", c));
-        }
-        let scalar = |k: usize| format!("load_{k}(b * stride_{k}_0() + t * stride_{k}_1() + h * stride_{k}_2())");
-        put!(s, "let m = {}; let inverse = {}; let delta = {};", scalar(3), scalar(4), scalar(5));
         put!(s, "let kat = b * stride_1_0() + h * stride_1_2(); let vat = b * stride_2_0() + h * stride_2_2();");
         put!(s, "let end = {} + unseen;", form.end_of_keys());
         put!(s, "for (var j = 0u; j < end; j += {rows}u) {{");
@@ -228,33 +271,44 @@ pub(super) fn backward(form: &Form) -> String {
         form.load_rows(&mut s, 2, e, "y", "vat", "S");
         form.dots(&mut s, "s", "q", "x", d);
         form.dots(&mut s, "u", "g", "y", e);
-        for r in 0..rows {
-            let sees = form.sees(7, "own", &format!("(j + {r}u)"));
-            put!(s, "let z{r} = select(0.0, exp(s{r} - m) * inverse * (u{r} - delta), {sees});");
+        for n in 0..form.own() {
+            for r in 0..rows {
+                let sees = form.sees(7, &own(n), &format!("(j + {r}u)"));
+                put!(
+                    s,
+                    "let z{r}_{n} = select(0.0, exp(s{r}_{n} - m_{n}) * inverse_{n} * (u{r}_{n} - delta_{n}), {sees});"
+                );
+            }
         }
         form.add_rows(&mut s, "dq", "z", "x", d);
         put!(s, "}}");
-        put!(s, "if (own < T) {{ let at = ((b * T + own) * H + h) * {d}u;");
-        form.store(&mut s, 0, d, "at", &|c| format!("dq{c} * scale"));
-        put!(s, "}}");
+        for n in 0..form.own() {
+            put!(s, "if (own_{n} < T) {{ let at = ((b * T + own_{n}) * H + h) * {d}u;");
+            form.store(&mut s, 0, d, "at", &|c| format!("dq{c}_{n} * scale"));
+            put!(s, "}}");
+        }
     }
     put!(s, "}} else {{");
     {
         put!(s, "let b = group.z - B;");
-        put!(s, "let t = min(own, S - 1u);");
-        put!(s, "let kat = b * stride_1_0() + t * stride_1_1() + h * stride_1_2();");
-        put!(s, "let vat = b * stride_2_0() + t * stride_2_1() + h * stride_2_2();");
-        for c in 0..d.div_ceil(4) {
-            put!(s, "let k{c} = scale * {}; var dk{c} = vec4<f32>(0.0);", form.load(1, d, "kat", c));
-        }
-        for c in 0..e.div_ceil(4) {
-            put!(s, "let v{c} = {}; var dv{c} = vec4<f32>(0.0);", form.load(2, e, "vat", c));
+        for n in 0..form.own() {
+            put!(s, "let t_{n} = min(own_{n}, S - 1u);");
+            put!(s, "let kat_{n} = b * stride_1_0() + t_{n} * stride_1_1() + h * stride_1_2();");
+            put!(s, "let vat_{n} = b * stride_2_0() + t_{n} * stride_2_1() + h * stride_2_2();");
+            for c in 0..d.div_ceil(4) {
+                let load = form.load(1, d, &format!("kat_{n}"), c);
+                put!(s, "let k{c}_{n} = scale * {load}; var dk{c}_{n} = vec4<f32>(0.0);");
+            }
+            for c in 0..e.div_ceil(4) {
+                let load = form.load(2, e, &format!("vat_{n}"), c);
+                put!(s, "let v{c}_{n} = {load}; var dv{c}_{n} = vec4<f32>(0.0);");
+            }
         }
         put!(s, "let qat = b * stride_0_0() + h * stride_0_2(); let gat = b * stride_6_0() + h * stride_6_2();");
         let start = match (form.causal, form.subgroup) {
-            (false, _) => "0u".into(),
-            (true, None) => "own".to_string(),
-            (true, Some(size)) => format!("own / {size}u * {size}u"),
+            (false, _) => "0u",
+            (true, None) => "own_0",
+            (true, Some(_)) => "first",
         };
         put!(s, "for (var j = {start}; j < T + unseen; j += {rows}u) {{");
         form.load_rows(&mut s, 0, d, "x", "qat", "T");
@@ -274,19 +328,24 @@ pub(super) fn backward(form: &Form) -> String {
         form.dots(&mut s, "s", "k", "x", d);
         form.dots(&mut s, "u", "v", "y", e);
         for r in 0..rows {
-            let sees = form.sees(7, &format!("(j + {r}u)"), "own");
             let [m, inverse, delta] = ["m", "i", "a"].map(|name| form.row(name, 0, r));
-            put!(s, "let p{r} = select(0.0, exp(s{r} - {m}) * {inverse}, {sees});");
-            put!(s, "let z{r} = p{r} * (u{r} - {delta});");
+            put!(s, "let m0r{r} = {m}; let i0r{r} = {inverse}; let a0r{r} = {delta};");
+            for n in 0..form.own() {
+                let sees = form.sees(7, &format!("(j + {r}u)"), &own(n));
+                put!(s, "let p{r}_{n} = select(0.0, exp(s{r}_{n} - m0r{r}) * i0r{r}, {sees});");
+                put!(s, "let z{r}_{n} = p{r}_{n} * (u{r}_{n} - a0r{r});");
+            }
         }
         form.add_rows(&mut s, "dk", "z", "x", d);
         form.add_rows(&mut s, "dv", "p", "y", e);
         put!(s, "}}");
-        put!(s, "if (own < S) {{ let row = (b * S + own) * H + h;");
-        put!(s, "let kst = (B * T * H + row) * {d}u; let vst = B * (T + S) * H * {d}u + row * {e}u;");
-        form.store(&mut s, 0, d, "kst", &|c| format!("dk{c} * scale"));
-        form.store(&mut s, 0, e, "vst", &|c| format!("dv{c}"));
-        put!(s, "}}");
+        for n in 0..form.own() {
+            put!(s, "if (own_{n} < S) {{ let row = (b * S + own_{n}) * H + h;");
+            put!(s, "let kst = (B * T * H + row) * {d}u; let vst = B * (T + S) * H * {d}u + row * {e}u;");
+            form.store(&mut s, 0, d, "kst", &|c| format!("dk{c}_{n} * scale"));
+            form.store(&mut s, 0, e, "vst", &|c| format!("dv{c}_{n}"));
+            put!(s, "}}");
+        }
     }
     put!(s, "}}\n}}");
     s
