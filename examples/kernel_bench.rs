@@ -3,9 +3,9 @@
 //!     cargo run --release --example kernel_bench -- [case...] [options]
 //!     cargo run -p xtask -- web kernel_bench               as a page in target/web/: all cases but the largest
 //!
-//! A case is chosen by any part of its name. `--list` names them all; `--seconds N` is how long each is timed (1);
-//! `--variants` tries every variant, `--variant NAME` one of them; `--json FILE` writes a line of JSON for each,
-//! `--plot FILE.svg` a picture of the roofline; `--plan` prints the dispatches, `--source` their WGSL too. The share of
+//! A case is chosen by any part of its name. `--list` names them all; `--large` adds the products of 4096 and 8192;
+//! `--seconds N` is how long each is timed (1); `--variants` tries every variant, `--variant NAME` one of them;
+//! `--json FILE` writes a line of JSON for each, `--plot FILE.svg` a picture of the roofline; `--plan` prints the dispatches, `--source` their WGSL too. The share of
 //! the roof is the better of bytes over measured bandwidth and operations over measured peak. See `benches/common` for what
 //! the cases are.
 
@@ -24,6 +24,7 @@ struct Request {
     variants: Vec<Variant>,
     json: Option<String>,
     plot: Option<String>,
+    large: bool,
     list: bool,
     plan: bool,
     source: bool,
@@ -36,6 +37,7 @@ fn request(words: impl Iterator<Item = String>) -> Result<Request> {
         variants: VARIANTS[..1].to_vec(),
         json: None,
         plot: None,
+        large: false,
         list: false,
         plan: false,
         source: false,
@@ -44,6 +46,7 @@ fn request(words: impl Iterator<Item = String>) -> Result<Request> {
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| Error::Argument { what: format!("{word} wants a value") });
         match word.as_str() {
+            "--large" => asked.large = true,
             "--list" => asked.list = true,
             "--plan" => asked.plan = true,
             "--source" => (asked.plan, asked.source) = (true, true),
@@ -75,8 +78,10 @@ fn write(file: &str, text: &str) -> Result<()> {
 }
 
 async fn run(asked: Request) -> Result<()> {
+    let large = if asked.large { cases::large() } else { Vec::new() };
     let chosen: Vec<_> = cases::timed()
         .into_iter()
+        .chain(large)
         .filter(|(name, _)| asked.names.is_empty() || asked.names.iter().any(|part| name.contains(part.as_str())))
         .collect();
     if chosen.is_empty() {

@@ -345,6 +345,14 @@ pub fn timed() -> Vec<Entry> {
     ]
 }
 
+/// Products that only a GPU finishes in reasonable time; timed on request.
+pub fn large() -> Vec<Entry> {
+    vec![
+        ("matmul_nn_4096", |name| product(name, "nn", 1, [4096; 3])),
+        ("matmul_nn_8192", |name| product(name, "nn", 1, [8192; 3])),
+    ]
+}
+
 /// Every kernel at sizes that are small, off every tile, one or nothing; and over views.
 pub fn sweep() -> Result<Vec<Case>> {
     let mut cases = Vec::new();

@@ -47,6 +47,9 @@ def with_jax(chosen, cuda, seconds):
         centred = x - x.mean(-1, keepdims=True)
         return centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-3) * scale + shift
 
+    def dense_on(x, layer):
+        return x @ layer[0] + layer[1]
+
     def cross_entropy(logits, labels):
         return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1).mean()
 
@@ -62,6 +65,18 @@ def with_jax(chosen, cuda, seconds):
             x = jax.nn.relu(jax.lax.conv_general_dilated(x, w, (1, 1), "VALID", dimension_numbers=dims) + b)
             x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
         return mlp(p[2:], x.reshape(len(x), -1))
+
+    def tfm(p, ids):
+        """Two pre-norm blocks of width 128 with 4 causal heads; logits of a row for each character."""
+        x = p["characters"][ids] + p["places"]
+        for b in p["blocks"]:
+            y = layer_norm(x, *b["norm1"])
+            q, k, v = (dense_on(y, b[name]).reshape(*y.shape[:2], 4, 32) for name in "qkv")
+            y = jax.nn.dot_product_attention(q, k, v, is_causal=True)
+            x = x + dense_on(y.reshape(x.shape), b["o"])
+            y = jax.nn.gelu(dense_on(layer_norm(x, *b["norm2"]), b["up"]), approximate=False)
+            x = x + dense_on(y, b["down"])
+        return dense_on(layer_norm(x, *p["norm"]), p["head"]).reshape(-1, 96)
 
     def step(loss, params, *batch):
         """Forward, backward and Adam in one jit that gives its state away."""
@@ -91,7 +106,13 @@ def with_jax(chosen, cuda, seconds):
         return lambda: jitted(*inputs)
 
     dense = lambda sizes: [(normal(a, b) * a**-0.5, jnp.zeros(b)) for a, b in zip(sizes, sizes[1:])]
-    labels = lambda n: jax.random.randint(next(keys), (n,), 0, 10)
+    labels = lambda n, classes=10: jax.random.randint(next(keys), (n,), 0, classes)
+    norm = lambda: (jnp.ones(128), jnp.zeros(128))
+    one = lambda a, b: dense([a, b])[0]
+    block = lambda: {"norm1": norm(), "norm2": norm(), "up": one(128, 512), "down": one(512, 128), **{name: one(128, 128) for name in "qkvo"}}
+    transformer = lambda: {
+        "characters": normal(96, 128) * 0.05, "places": normal(64, 128) * 0.05, "blocks": [block(), block()], "norm": norm(), "head": one(128, 96)
+    }
     conv = lambda a, b: (normal(3, 3, a, b) * 0.1, jnp.zeros(b))
     classify = lambda net: lambda p, x, y: cross_entropy(net(p, x), y)
     cases = {
@@ -104,6 +125,7 @@ def with_jax(chosen, cuda, seconds):
         "step_seed": lambda: step(lambda p, x, y: ((mlp(p, x) - y) ** 2).mean(), dense([32, 1]), normal(32, 32), normal(32, 1)),
         "step_mlp": lambda: step(classify(mlp), dense(MLP), normal(128, 784), labels(128)),
         "step_cnn": lambda: step(classify(cnn), [conv(1, 32), conv(32, 64), *dense([1600, 128, 10])], normal(64, 28, 28, 1), labels(64)),
+        "step_tfm": lambda: step(classify(tfm), transformer(), labels(1024, 96).reshape(16, 64), labels(1024, 96)),
     }
     for name, make in cases.items():
         if chosen(name):
