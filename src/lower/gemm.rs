@@ -137,6 +137,8 @@ fn candidates(target: &Target, p: &Problem) -> Vec<Tile> {
             let sg = sg as usize;
             let wide: &[(usize, usize)] = match sg {
                 4 => &[(16, 8), (8, 4)],
+                // Loads one by one, and a tail of K besides, make a text that a CPU driver compiles for a second.
+                8 if p.b.transposed && !(p.a.vec4 && p.b.vec4) => &[(32, 4), (8, 8)],
                 // 32x8 also reads whole lines of B, and holds up better than 32x4 when memory is slow.
                 8 => &[(32, 8), (32, 4), (8, 8)],
                 _ => &[(32, 4), (16, 4)],
