@@ -307,6 +307,8 @@ impl Session {
                 return Err(error);
             }
             lost_at = Some(step);
+            // A step may learn of it before the device itself does.
+            self.device = None;
             self.shared.page.tell("lost", [("message", error.to_string().into()), ("step", step.into())]);
             let device = self.device().await?;
             if let Some(training) = &mut self.training {
