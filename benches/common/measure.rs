@@ -74,9 +74,10 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// The better of the two times: the device's own, else the host's.
+    /// What rates are computed from: the smaller of the two medians. The host's holds a share of a submission and of a wait;
+    /// the device's holds what its timestamps cost, which on a software driver may be more.
     pub fn ms(&self) -> f64 {
-        self.gpu.unwrap_or(self.wall)
+        self.gpu.map_or(self.wall, |gpu| gpu.min(self.wall))
     }
 }
 

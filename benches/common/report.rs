@@ -60,15 +60,17 @@ impl Row {
         )
     }
 
-    /// One object, without a line break.
+    /// One object, without a line break. `ms_median` is by the host's clock and `ms_gpu` by the device's; `gflops`, `gbps` and the
+    /// shares are of `ms`, the smaller of them.
     pub fn json(&self) -> String {
         let (memory, arithmetic) = self.shares();
         let gpu = self.timing.gpu.map_or("null".into(), |ms| format!("{ms:.5}"));
         format!(
-            "{{\"case\":\"{}\",\"variant\":\"{}\",\"ms_median\":{:.5},\"ms_gpu\":{gpu},\"n\":{},\"gflops\":{:.3},\"gbps\":{:.3},\"of_peak\":{arithmetic:.4},\"of_bandwidth\":{memory:.4},\"error_of_bound\":{:.4},\"dispatches\":{:.2},\"submits\":{:.4}}}",
+            "{{\"case\":\"{}\",\"variant\":\"{}\",\"ms_median\":{:.5},\"ms_gpu\":{gpu},\"ms\":{:.5},\"n\":{},\"gflops\":{:.3},\"gbps\":{:.3},\"of_peak\":{arithmetic:.4},\"of_bandwidth\":{memory:.4},\"error_of_bound\":{:.4},\"dispatches\":{:.2},\"submits\":{:.4}}}",
             self.case,
             self.variant,
             self.timing.wall,
+            self.timing.ms(),
             self.timing.n,
             self.gflops(),
             self.gbps(),

@@ -1,6 +1,8 @@
-// Copies a to b, four elements a thread: what the bandwidth of a device is measured with.
-@group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read_write> b: array<vec4<f32>>;
+// Copies a to b, a span of vectors a thread: what the bandwidth of a device is measured with.
+alias Span = array<vec4<f32>, 4>;
+
+@group(0) @binding(0) var<storage, read> a: array<Span>;
+@group(0) @binding(1) var<storage, read_write> b: array<Span>;
 
 @compute @workgroup_size(256)
 fn main(
