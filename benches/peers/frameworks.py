@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The benchmark's cases on what else runs on this machine: JAX, and PyTorch (eager and compiled), on CPU or CUDA.
 
-    benches/peers/frameworks.py jax|torch|torch-compile [case...] [--cuda] [--seconds S]
+    benches/peers/frameworks.py jax|torch|torch-compile [case...] [--cuda] [--tf32] [--seconds S]
 
 Prints a line of JSON for each case, with the keys and the names of `cargo bench --bench kernels` and `--bench steps`; what
-is not installed is said on stderr, with exit status 3. `scripts/bench-peers` runs it in turns with ours. Steps are forward, backward and Adam(1e-3)
+is not installed is said on stderr, with exit status 3. Products are in f32 unless `--tf32` allows CUDA its shorter form (both frameworks would take it for convolutions by themselves). `scripts/bench-peers` runs it in turns with ours. Steps are forward, backward and Adam(1e-3)
 on one resident batch, without reading the loss. Deliberately absent: checks of results, and whatever needs a GPU of another vendor.
 """
 import json
@@ -32,7 +32,7 @@ def measure(name, run, wait, seconds):
     print(json.dumps({"case": name, "ms_median": round(sorted(blocks)[len(blocks) // 2], 5), "n": len(blocks) * runs}), flush=True)
 
 
-def with_jax(chosen, cuda, seconds):
+def with_jax(chosen, cuda, tf32, seconds):
     try:
         import jax
     except ImportError:
@@ -40,6 +40,7 @@ def with_jax(chosen, cuda, seconds):
     import jax.numpy as jnp
 
     jax.config.update("jax_platforms", "cuda" if cuda else "cpu")
+    jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
     keys = iter(jax.random.split(jax.random.key(0), 64))
     normal = lambda *shape: jax.random.normal(next(keys), shape)
 
@@ -132,7 +133,7 @@ def with_jax(chosen, cuda, seconds):
             measure(name, make(), jax.block_until_ready, seconds)
 
 
-def with_torch(chosen, cuda, seconds, compiled):
+def with_torch(chosen, cuda, tf32, seconds, compiled):
     try:
         import torch
         from torch import nn
@@ -140,6 +141,8 @@ def with_torch(chosen, cuda, seconds, compiled):
         sys.exit(absent("torch"))
     device = "cuda" if cuda else "cpu"
     torch.set_default_device(device)
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
     normal = torch.randn
     as_run = torch.compile if compiled else lambda f: f
 
@@ -197,15 +200,15 @@ def absent(package):
 def main():
     words = sys.argv[1:]
     seconds = float(words.pop(words.index("--seconds") + 1)) if "--seconds" in words else 1.0
-    cuda = "--cuda" in words
+    cuda, tf32 = "--cuda" in words, "--tf32" in words
     words = [word for word in words if not word.startswith("--")]
     if not words or words[0] not in ("jax", "torch", "torch-compile"):
         sys.exit(__doc__)
     chosen = lambda name: not words[1:] or any(part in name for part in words[1:])
     if words[0] == "jax":
-        with_jax(chosen, cuda, seconds)
+        with_jax(chosen, cuda, tf32, seconds)
     else:
-        with_torch(chosen, cuda, seconds, words[0] == "torch-compile")
+        with_torch(chosen, cuda, tf32, seconds, words[0] == "torch-compile")
 
 
 if __name__ == "__main__":
