@@ -81,7 +81,8 @@ impl Timing {
     }
 }
 
-fn median(times: &mut [f64]) -> f64 {
+/// The middle one, of an even number the later.
+pub fn median(times: &mut [f64]) -> f64 {
     times.sort_by(f64::total_cmp);
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
@@ -100,7 +101,7 @@ impl<'c> Running<'c> {
     }
 
     /// So many runs in one submission.
-    fn block(&mut self, runs: usize) -> Result<()> {
+    pub fn block(&mut self, runs: usize) -> Result<()> {
         let (case, inputs) = (self.case, &self.inputs);
         let f = |state: Vec<Tensor>, _: &()| Ok((Logs::default(), (case.apply)(&state, inputs)?));
         self.step.run_tagged(0, &mut self.state, &vec![(); runs], f).map(drop)

@@ -10,13 +10,13 @@ use std::time::Instant;
 
 use wengert::prelude::*;
 
-use super::{Case, State};
+use crate::common::models::{Model, State};
 
 /// What the child is started with.
 const CHILD: &str = "--first-step";
 
 /// Whether this process is the child; then it has run its step.
-pub fn is_child(flags: &[String], case: impl FnOnce() -> Result<Case>) -> Result<bool> {
+pub fn is_child(flags: &[String], case: impl FnOnce() -> Result<Model>) -> Result<bool> {
     if !flags.iter().any(|flag| flag == CHILD) {
         return Ok(false);
     }

@@ -13,7 +13,7 @@ use wengert::lower::recording::Recording;
 use wengert::lower::{Options, Request, Target, compile};
 use wengert::prelude::*;
 
-use super::{Case, State};
+use crate::common::models::{Model, State};
 
 fn median(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
@@ -39,7 +39,7 @@ fn recorded<T>(f: impl FnOnce() -> Result<T>) -> Result<u64> {
     Ok(after - before - 1)
 }
 
-pub fn run(case: &Case, device: &Device) -> Result<()> {
+pub fn run(case: &Model, device: &Device) -> Result<()> {
     const TIMES: usize = 201;
     let mut state = case.state()?;
     let step = |state: State| case.step(state, &case.batch);
@@ -154,7 +154,7 @@ pub fn synthetic() -> Result<()> {
 }
 
 /// The step function on real tensors, its loss read each time, against the replayed step, in alternating blocks.
-pub fn eager(case: &Case, device: &Device, blocks: usize) -> Result<()> {
+pub fn eager(case: &Model, device: &Device, blocks: usize) -> Result<()> {
     const STEPS: usize = 10;
     let on = |tensor: &Tensor| tensor.to(device).unwrap_or_else(Tensor::poisoned);
     let f = |state: State, batch: &(Tensor, Tensor)| case.step(state, batch);
