@@ -100,12 +100,15 @@ impl Context<'_> {
             let start = if bound.declared { slot.offset + bound.start } else { bound.start };
             // A product's own operand may begin later than the tensor: its accessor counts back.
             let first = self.stride(*id).map_or(0, |(stride, _)| stride.first);
-            let base = unit.param((((slot.offset as i64 - start as i64) / 4) as i32 as u32).wrapping_add(first));
+            // The binding of a tensor that is alone in it begins with it.
+            let alone = !bound.declared && bound.ids.len() == 1 && first == 0;
+            let base = (((slot.offset as i64 - start as i64) / 4) as i32 as u32).wrapping_add(first);
+            let base = if alone { String::new() } else { unit.param(base) + " + " };
             text += &match self.stride(*id) {
                 None => accessor(index, *touch, self.program.vals[*id].dtype, bound, &base, None),
                 Some((stride, turn)) => {
                     unit.turns = true;
-                    let base = format!("({base} + {turn} * {})", unit.param(stride.words as u32));
+                    let base = format!("{base}{turn} * {} + ", unit.param(stride.words as u32));
                     let end = (!stride.is_aligned()).then(|| unit.param(self.program.vals[*id].numel as u32));
                     accessor(index, *touch, self.program.vals[*id].dtype, bound, &base, end.as_deref())
                 }
@@ -159,7 +162,7 @@ impl Context<'_> {
     }
 }
 
-/// The functions through which one tensor is loaded and stored. One that does not begin on four elements in every turn
+/// The functions through which one tensor is loaded and stored, where `base` is what precedes an index in it. One that does not begin on four elements in every turn
 /// is reached one by one, up to its `end`.
 fn accessor(index: usize, touch: Touch, dtype: DType, bound: &Bound, base: &str, end: Option<&str>) -> String {
     let (value, stored, held) = (dtype.wgsl(), dtype.wgsl_stored(), bound.stored.wgsl_stored());
@@ -180,9 +183,8 @@ fn accessor(index: usize, touch: Touch, dtype: DType, bound: &Bound, base: &str,
         if held == stored { value } else { format!("bitcast<{}>({value})", wrap(held)) }
     };
     let var = &bound.var;
-    let one =
-        if bound.vec4 { format!("{var}[({base} + i) >> 2u][({base} + i) & 3u]") } else { format!("{var}[{base} + i]") };
-    let four = format!("{var}[({base} + i) >> 2u]");
+    let one = if bound.vec4 { format!("{var}[({base}i) >> 2u][({base}i) & 3u]") } else { format!("{var}[{base}i]") };
+    let four = format!("{var}[({base}i) >> 2u]");
     let mut text = String::new();
     if touch.read || (end.is_some() && touch.read4) {
         writeln!(text, "fn r{index}(i: u32) -> {value} {{ return {}; }}", load(one.clone(), false)).ok();

@@ -43,6 +43,9 @@ pub struct Unit {
     pub globals: String,
     /// Whether some tensor lies at another place in each turn of a loop.
     pub turns: bool,
+    /// Whether the words are loaded once, at the start. On a CPU a load from a uniform takes a sixth of one from memory, and
+    /// under a branch or in a loop it is done again; but what is held across barriers has to be saved there.
+    pub held: bool,
     /// What a pass got wrong; the kernel is refused.
     pub defect: Option<String>,
     names: usize,
@@ -263,7 +266,8 @@ impl<'a> Emitter<'a> {
             self.scopes.extend(deeper);
             return var;
         }
-        let key = (id, at.var.clone(), lanes);
+        let everywhere = self.is_uniform(id);
+        let key = (id, if everywhere { String::new() } else { at.var.clone() }, lanes);
         if let Some(var) = self.scopes.iter().rev().find_map(|scope| scope.1.get(&key)) {
             return var.clone();
         }
@@ -276,8 +280,19 @@ impl<'a> Emitter<'a> {
             Some(array) => self.bind("v", &array),
             None => self.compute(id, at, lanes),
         };
-        self.define(id, at, lanes, &var);
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.1.insert(key, var.clone());
+        }
         var
+    }
+
+    /// Whether a value is the same at every index: a number, or one element of a tensor spread over a shape.
+    fn is_uniform(&self, id: Id) -> bool {
+        match &self.program.vals[id].kind {
+            Kind::Scalar(_) => true,
+            Kind::View(view) => view.inside.is_none() && view.merged().iter().all(|axis| axis.1 == 0),
+            _ => false,
+        }
     }
 
     fn compute(&mut self, id: Id, at: &At, lanes: usize) -> String {

@@ -17,7 +17,7 @@ use super::program::{Id, Kind, Program, fold_stretch, product_stretch};
 use super::schedule::Job;
 use super::turns::{self, Turns, Way};
 use crate::error::Result;
-use crate::gpu::{Access, Range};
+use crate::gpu::{Access, Class, Range};
 use crate::graph::{Contraction, Slot};
 
 /// One dispatch, written out.
@@ -67,6 +67,11 @@ pub struct Context<'a> {
 pub(super) const WIDTH: u32 = 64;
 /// Threads of a workgroup in long elementwise kernels.
 const WIDE: u32 = 256;
+/// An elementwise kernel of so many units is long.
+const LONG: usize = 1 << 16;
+/// Vectors of four that a thread of a long elementwise kernel takes on a CPU, where threads are lanes of one another's
+/// instructions: what does not depend on the element is loaded once for all of them, and neighbours lie in one line of the cache.
+const EACH: usize = 2;
 /// Rows longer than this are shared by a workgroup.
 const ROW: usize = 32;
 
@@ -117,14 +122,16 @@ impl Context<'_> {
                 if is_cooperative(self.forms.groups[*group].space) {
                     return self.rows(*group);
                 }
+                unit.held = true;
                 let lanes = self.lanes(*group);
                 let (body, items) = self.threads(&mut unit, *group, lanes, "t");
-                let width = if self.items(*group, lanes, self.forms) >= 1 << 16 { WIDE } else { WIDTH };
+                let width = if self.units(*group, lanes, self.forms) >= LONG { WIDE } else { WIDTH };
                 let end = unit.param(items as u32);
                 let body = format!("if (t < {end}) {{\n{body}}}\n");
                 self.assemble(unit, &groups, &body, width, items.div_ceil(width as usize), Thread::Global)
             }
             Job::Siblings(groups) => {
+                unit.held = true;
                 let (mut text, mut start) = (String::new(), 0);
                 for (index, &group) in groups.iter().enumerate() {
                     let (body, items) = self.threads(&mut unit, group, self.lanes(group), "i");
@@ -137,6 +144,7 @@ impl Context<'_> {
                 self.assemble(unit, groups, &text, WIDTH, start.div_ceil(WIDTH as usize), Thread::Global)
             }
             Job::Region(levels) => {
+                unit.held = self.inside();
                 let mut text = String::new();
                 for (index, level) in levels.iter().enumerate() {
                     if index > 0 {
@@ -162,6 +170,11 @@ impl Context<'_> {
         }
     }
 
+    /// Whether the kernel holds the loop whose body it is.
+    fn inside(&self) -> bool {
+        self.turns.is_some_and(|turns| turns.way == Way::Inside)
+    }
+
     pub(super) fn outputs(&self, group: usize) -> &[Id] {
         self.wide.get(&group).map_or(&self.fused.groups[group].outputs, |wide| &wide.outputs)
     }
@@ -181,28 +194,45 @@ impl Context<'_> {
         if quads(form) && (quads(own) || matches!(own, Space::Elements(_))) { 4 } else { 1 }
     }
 
-    /// How many threads a group takes.
-    fn items(&self, group: usize, lanes: usize, of: &Fused) -> usize {
+    /// How many results or elements a group has, in units of `lanes`.
+    fn units(&self, group: usize, lanes: usize, of: &Fused) -> usize {
         let space = of.groups[group].space;
         let n = self.wide.get(&group).map_or(space.full(), |wide| wide.elements);
         space.reduced().unwrap_or(n).div_ceil(lanes)
     }
 
+    /// How many of its units each thread of a group takes.
+    fn each(&self, group: usize, lanes: usize) -> usize {
+        let elements = matches!(self.forms.groups[group].space, Space::Elements(_));
+        let long = self.units(group, lanes, self.forms) >= LONG;
+        if self.target.class == Class::Cpu && lanes == 4 && elements && long { EACH } else { 1 }
+    }
+
     /// The body of a group as threads, for the item in variable `item`, and how many items there are.
     fn threads(&self, unit: &mut Unit, group: usize, lanes: usize, item: &str) -> (String, usize) {
         let space = self.fused.groups[group].space;
+        let (units, each) = (self.units(group, lanes, self.fused), self.each(group, lanes));
         let mut e = Emitter::new(self.program, self.fused, group, unit);
         match space {
             Space::Elements(_) => {
-                let var = if lanes == 4 { e.bind("e", &format!("{item} * 4u")) } else { item.to_string() };
-                self.finish(&mut e, group, &At { var, level: Level::Full }, lanes);
+                let var =
+                    if lanes == 4 { e.bind("e", &format!("{item} * {}u", lanes * each)) } else { item.to_string() };
+                self.finish(&mut e, group, &At { var: var.clone(), level: Level::Full }, lanes);
+                for next in 1..each {
+                    let var = e.bind("e", &format!("{var} + {}u", lanes * next));
+                    let end = e.unit.param((units * lanes) as u32);
+                    e.open();
+                    self.finish(&mut e, group, &At { var: var.clone(), level: Level::Full }, lanes);
+                    let body = e.close();
+                    e.line(&format!("if ({var} < {end}) {{\n{body}}}"));
+                }
             }
             Space::Product(c, parts) => self.serial_product(&mut e, group, c, parts, item),
             Space::Folded { .. } => self.thread_fold(&mut e, group, lanes, item),
             // Kernels of loops are those of their bodies, and an op's own is no part of another.
             Space::Loop | Space::Kernel => {}
         }
-        (e.close(), self.items(group, lanes, self.fused))
+        (e.close(), units.div_ceil(each))
     }
 
     /// Computes and stores all outputs at one index; every load comes before the first store.
@@ -390,9 +420,12 @@ impl Context<'_> {
     ) -> Result<Kernel> {
         let mut bounds = Vec::new();
         let accessors = self.accessors(&mut unit, &mut bounds, true)?;
-        let inside = self.turns.is_some_and(|turns| turns.way == Way::Inside);
+        let inside = self.inside();
         let body = if inside { turns::repeat(body) } else { body.to_string() };
-        let mut source = uniform(0, &unit);
+        let mut source = uniform(if unit.held { "words" } else { "q" }, 0, &unit);
+        if unit.held {
+            writeln!(source, "var<private> q: array<vec4<u32>, {}>;", unit.params.len().div_ceil(4).max(1)).ok();
+        }
         let mut ranges = Vec::new();
         for (index, bound) in bounds.iter().enumerate() {
             source += &self.declare(bound, 1 + index, &bounds);
@@ -412,6 +445,7 @@ impl Context<'_> {
         source += &accessors;
         // A loop bound that is nothing but a word of the uniform makes lavapipe specialise the shader to its value
         // at every dispatch, which takes milliseconds. Adding a zero it cannot see through prevents that.
+        let held = if unit.held { "q = words;\n" } else { "" };
         let zero = if body.contains("zero") { "let zero = groups.z - 1u;\n" } else { "" };
         let index = match thread {
             Thread::Global => format!("let t = (group.y * groups.x + group.x) * {width}u + lane;\n"),
@@ -421,7 +455,7 @@ impl Context<'_> {
         write!(
             source,
             "@compute @workgroup_size({width})\nfn main(\n    @builtin(workgroup_id) group: vec3<u32>,\n    \
-             @builtin(num_workgroups) groups: vec3<u32>,\n    @builtin(local_invocation_index) lane: u32,\n) {{\n{zero}{index}{body}}}\n"
+             @builtin(num_workgroups) groups: vec3<u32>,\n    @builtin(local_invocation_index) lane: u32,\n) {{\n{held}{zero}{index}{body}}}\n"
         )
         .ok();
         let blocks = blocks.max(1);
@@ -453,9 +487,9 @@ pub(super) enum Thread {
     Lane,
 }
 
-pub(super) fn uniform(binding: usize, unit: &Unit) -> String {
+pub(super) fn uniform(name: &str, binding: usize, unit: &Unit) -> String {
     format!(
-        "@group(0) @binding({binding}) var<uniform> q: array<vec4<u32>, {}>;\n",
+        "@group(0) @binding({binding}) var<uniform> {name}: array<vec4<u32>, {}>;\n",
         unit.params.len().div_ceil(4).max(1)
     )
 }

@@ -119,7 +119,7 @@ impl Context<'_> {
             }
         }
         let mut declarations =
-            format!("{declarations}{}{accessors}{}", uniform(1 + bounds.len(), &unit), helpers(&unit));
+            format!("{declarations}{}{accessors}{}", uniform("q", 1 + bounds.len(), &unit), helpers(&unit));
         if unit.turns {
             declarations += &turns::declare(2 + bounds.len());
         }

@@ -45,6 +45,7 @@ impl Context<'_> {
         // Long rows are read again rather than kept, several turns at a time: a turn of a loop costs as much as what is in it.
         let (steps, at_once) = if steps <= KEPT { (steps, 1) } else { (steps.next_multiple_of(AT_ONCE), AT_ONCE) };
         let mut unit = Unit::default();
+        unit.held = steps > KEPT;
         let mut e = Emitter::new(self.program, self.fused, group, &mut unit);
         let outputs = self.outputs(group).to_vec();
         let stages = e.stages(&[&self.fused.groups[group].members[..], &outputs[..]].concat());
