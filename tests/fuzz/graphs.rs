@@ -36,6 +36,8 @@ pub struct Fuzz {
     pub leaves: Vec<Tensor>,
     /// What stands for the float leaves, in order, where a derivative is taken by them.
     pub arguments: Vec<Tensor>,
+    /// Where every value that is rounded is moved at random by at most one unit in the last place.
+    pub nudge: Option<Random>,
 }
 
 pub fn is_float(value: &Value) -> bool {
@@ -56,7 +58,7 @@ impl Fuzz {
             const LONG: [usize; 8] = [4096, 4097, 4999, 6143, 8191, 8192, 12_345, 16_387];
             lengths = vec![*random.pick(&[1, 1, 2, 3, 4]), *random.pick(&LONG)];
         }
-        Fuzz { random, values: Vec::new(), lengths, leaves: Vec::new(), arguments: arguments.to_vec() }
+        Fuzz { random, values: Vec::new(), lengths, leaves: Vec::new(), arguments: arguments.to_vec(), nudge: None }
     }
 
     pub fn shape(&mut self) -> Shape {
@@ -79,10 +81,15 @@ impl Fuzz {
         Value { tensor, size: 2.0, error: 0.0, exact }
     }
 
-    pub fn add(&mut self, value: Value) {
+    pub fn add(&mut self, mut value: Value) {
         // A graph that cannot be recorded is a fault of this generator.
         if let Some(error) = value.tensor.error() {
             panic!("the generator recorded nonsense: {error}");
+        }
+        if let Some(random) = self.nudge.as_mut().filter(|_| is_float(&value) && !value.exact) {
+            let shape = value.tensor.shape();
+            let factor = |_| 1.0 + (random.below(3) as f32 - 1.0) * f32::EPSILON;
+            value.tensor = &value.tensor * Tensor::new(&(0..shape.numel()).map(factor).collect::<Vec<f32>>(), shape);
         }
         let fits = value.tensor.shape().numel() <= ELEMENTS && value.error < 1e-3;
         if fits && is_float(&value) && value.size > LARGE {
