@@ -512,7 +512,7 @@ impl<'a> Drawn<'a> {
         let Ok(windows) = window.over([h, w], c) else { return };
         let [down, across] = windows.count;
         let item = match self.random.below(5) {
-            0 if self.may_kink(&x) => {
+            0 if self.may_kink(x) => {
                 Item { tensor: image.max_pool2d(&window), inner: vec![down, across, c], ..x.clone() }
             }
             0 | 1 => {
