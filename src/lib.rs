@@ -53,6 +53,7 @@
 
 pub mod callbacks;
 pub mod choice;
+pub mod collections;
 pub mod data;
 pub mod dtype;
 pub mod error;

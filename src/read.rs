@@ -5,9 +5,9 @@
 //! What merely views host data is read where it lies. Deliberately absent: eager kernels.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 
+use crate::collections::Table;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Range, Reading};
@@ -93,7 +93,7 @@ fn with_held(recording: Recording, wanted: &[Tensor]) -> Result<(Recording, Vec<
 fn compute(device: &Device, recording: &Recording, wanted: &[Tensor], options: &Options) -> Result<Plan> {
     let eager = Eager::of(recording, wanted, device, options)?;
     let mut transfer = Transfer::new(device);
-    let mut given = HashMap::new();
+    let mut given = Table::new();
     for (&id, leaf) in eager.leaves.iter().zip(recording.leaves()) {
         given.insert(id, transfer.slot(&leaf)?);
     }
@@ -171,7 +171,7 @@ impl Eager {
     }
 
     fn compile(recording: &Recording, wanted: &[Tensor], target: &Target, options: &Options) -> Result<Eager> {
-        let mut program = recording.program(&HashMap::new(), None)?;
+        let mut program = recording.program(&Table::new(), None)?;
         // The tensors themselves are not kept: they would hold their memory.
         program.leaves.clear();
         let leaf = |(id, val): (Id, &Val)| matches!(val.kind, Kind::Leaf(_)).then_some(id);

@@ -5,7 +5,6 @@
 //! sorting.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
 
 /// Sorts by a comparison; equal items keep their order.
 pub(crate) fn sort_by<T>(items: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
@@ -23,19 +22,26 @@ pub(crate) fn sort<T: Ord>(items: &mut [T]) {
     sort_by(items, T::cmp);
 }
 
-/// A set, filled one by one: `collect` would sort first, by a copy of the algorithm for the type.
-pub(crate) fn set<T: Ord>(items: impl IntoIterator<Item = T>) -> BTreeSet<T> {
-    let mut set = BTreeSet::new();
-    for item in items {
-        set.insert(item);
-    }
-    set
-}
-
 /// Positions 0 to `count` in the order that a comparison puts them in.
 fn sorted(count: usize, compare: &dyn Fn(usize, usize) -> Ordering) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..count).collect();
-    order.sort_by(|&a, &b| compare(a, b));
+    let (mut order, mut merged): (Vec<usize>, Vec<usize>) = ((0..count).collect(), Vec::with_capacity(count));
+    // Runs of one position, then of two, four and so on: small, where the standard library's sort is fast.
+    let mut run = 1;
+    while run < count {
+        merged.clear();
+        for start in (0..count).step_by(2 * run) {
+            let (middle, end) = ((start + run).min(count), (start + 2 * run).min(count));
+            let (mut left, mut right) = (start, middle);
+            while left < middle || right < end {
+                let takes_right = left == middle || right < end && compare(order[right], order[left]) == Ordering::Less;
+                let from = if takes_right { &mut right } else { &mut left };
+                merged.push(order[*from]);
+                *from += 1;
+            }
+        }
+        std::mem::swap(&mut order, &mut merged);
+        run *= 2;
+    }
     order
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// Which modules stand on which floor; a module imports from its own floor or from below.
 const FLOORS: &[&[&str]] = &[
-    &["gpu", "shape", "dtype", "error", "host", "threads", "sort"],
+    &["gpu", "shape", "dtype", "error", "host", "threads", "collections", "sort"],
     &["graph", "lower", "plan", "step", "read"],
     &["ops", "grad", "random"],
     &["layers", "losses", "metrics", "optimizers", "initializers", "choice"],

@@ -10,6 +10,8 @@
 use std::io::{Result, Write};
 use std::time::Duration;
 
+use crate::sort::sort_by;
+
 /// Cells of the bar.
 const WIDTH: usize = 20;
 /// No redraw sooner than this after the last: eyes need no more, and terminals are slow.
@@ -222,7 +224,7 @@ impl Bar {
                 None => self.metrics.push((name.as_ref().to_string(), value)),
             }
         }
-        self.metrics[seen..].sort_by(|a, b| a.0.cmp(&b.0));
+        sort_by(&mut self.metrics[seen..], |a, b| a.0.cmp(&b.0));
     }
 
     fn progress(&self, elapsed: Duration, last: bool) -> Progress {

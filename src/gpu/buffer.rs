@@ -5,13 +5,13 @@
 //! while older submissions still use it. Deliberately absent: explicit freeing, and cleared contents: what a new
 //! buffer holds is undefined, because it may have been somebody else's.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::stats::Counters;
 use super::{Device, Opaque, lock};
+use crate::collections::Table;
 use crate::error::{Error, Result};
 
 /// Sizes are multiples of this: WebGPU's own alignment of bound ranges, so that any 256-aligned offset may be bound.
@@ -137,7 +137,7 @@ impl Range {
 /// peak; beyond that the buffer idle for longest goes.
 #[derive(Default)]
 pub(super) struct Pool {
-    idle: HashMap<u64, Vec<(u64, Raw)>>,
+    idle: Table<u64, Vec<(u64, Raw)>>,
     idle_bytes: u64,
     used_bytes: u64,
     used_peak: u64,
@@ -162,7 +162,7 @@ impl Pool {
         self.used_bytes -= size;
         self.idle_bytes += size;
         self.clock += 1;
-        self.idle.entry(size).or_default().push((self.clock, raw));
+        self.idle.or_default(size).push((self.clock, raw));
         while self.idle_bytes > self.used_peak && self.evict() {}
     }
 

@@ -4,7 +4,6 @@
 //! shared between pipelines, explicit ones are. Deliberately absent: overridable constants (kernels are specialised as
 //! text), and render pipelines.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -12,6 +11,7 @@ use super::buffer::Range;
 use super::compile::Wanted;
 use super::stats::add;
 use super::{Device, Opaque, lock};
+use crate::collections::{Set, Table};
 use crate::error::{Error, Result};
 use crate::sort::sort;
 
@@ -62,8 +62,8 @@ impl PartialEq for Pipeline {
 /// What was compiled on a device so far.
 #[derive(Default)]
 pub(super) struct Pipelines {
-    by_text: HashMap<(Arc<str>, Box<[Access]>), Pipeline>,
-    layouts: HashMap<Box<[Access]>, (wgpu::BindGroupLayout, wgpu::PipelineLayout)>,
+    by_text: Table<(Arc<str>, Box<[Access]>), Pipeline>,
+    layouts: Table<Box<[Access]>, (wgpu::BindGroupLayout, wgpu::PipelineLayout)>,
 }
 
 impl Device {
@@ -113,13 +113,13 @@ impl Device {
         add(&self.inner().counters.pipelines, 1);
         let compiled = Compiled { raw, layout, label: label.into() };
         let mut pipelines = lock(&self.inner().pipelines);
-        Ok(pipelines.by_text.entry(key).or_insert(Pipeline(Opaque::new(compiled))).clone())
+        Ok(pipelines.by_text.or_insert(key, Pipeline(Opaque::new(compiled))).clone())
     }
 
     /// The first of each text and bindings that was not compiled yet.
     pub(super) fn unknown<'a>(&self, wanted: &[Wanted<'a>]) -> Vec<Wanted<'a>> {
         let known = lock(&self.inner().pipelines);
-        let mut seen = HashSet::new();
+        let mut seen = Set::new();
         let fresh = |kernel: &&Wanted<'a>| {
             let key = (kernel.wgsl.into(), kernel.bindings.into());
             !known.by_text.contains_key(&key) && seen.insert((kernel.wgsl, kernel.bindings))
@@ -164,7 +164,7 @@ impl Device {
             });
             (group, pipeline)
         })?;
-        Ok(lock(&self.inner().pipelines).layouts.entry(bindings.into()).or_insert(layout).clone())
+        Ok(lock(&self.inner().pipelines).layouts.or_insert(bindings.into(), layout).clone())
     }
 
     /// Binds `ranges` to the bindings 0.. of `pipeline`, and thereby of every pipeline with the same accesses.

@@ -4,7 +4,6 @@
 //! several, still in one submission, so what is read is one moment's state. Deliberately absent: a blocking read (its
 //! callers have one through their own executor) and reading while a step is recorded.
 
-use std::collections::HashMap;
 use std::sync::Mutex;
 
 use futures::channel::oneshot;
@@ -12,6 +11,7 @@ use futures::channel::oneshot;
 use super::buffer::{Range, Raw};
 use super::stats::add;
 use super::{Device, lock};
+use crate::collections::Table;
 use crate::error::{Error, Result};
 
 /// Staging buffers are powers of two from here on.
@@ -23,7 +23,7 @@ const WINDOW: u64 = 256 << 20;
 
 /// Staging buffers that wait for work, by size.
 #[derive(Default)]
-pub(super) struct Readback(Mutex<HashMap<u64, Vec<Raw>>>);
+pub(super) struct Readback(Mutex<Table<u64, Vec<Raw>>>);
 
 impl Readback {
     pub fn clear(&self) {
@@ -150,7 +150,7 @@ impl Reading {
             drop(view);
             raw.buffer.unmap();
             if raw.buffer.size() <= KEPT {
-                lock(&self.device.inner().readback.0).entry(raw.buffer.size()).or_default().push(raw);
+                lock(&self.device.inner().readback.0).or_default(raw.buffer.size()).push(raw);
             }
         }
         for (result, &size) in results.iter_mut().zip(&self.sizes) {

@@ -9,12 +9,12 @@
 //! earlier submissions, a chunk is free again as soon as it was submitted. Deliberately absent: a bound on what one
 //! submission uploads.
 
-use std::collections::HashMap;
 use std::mem;
 use std::sync::Mutex;
 
 use super::buffer::Raw;
 use super::{Device, Shared, lock};
+use crate::collections::Table;
 use crate::error::Result;
 
 /// Chunks are powers of two from here on. Below, saving memory is not worth more sizes.
@@ -32,9 +32,9 @@ fn ring(size: u64) -> usize {
 /// `each`, without waiting; in whole words, each.
 pub(crate) fn staged(first: &[u64], each: &[u64]) -> u64 {
     // Of each size: how often it is asked for, and how many are in use at once.
-    let mut asked: HashMap<u64, (usize, usize)> = HashMap::new();
+    let mut asked: Table<u64, (usize, usize)> = Table::new();
     for uploads in [first, each, each] {
-        let mut counts: HashMap<u64, usize> = HashMap::new();
+        let mut counts: Table<u64, usize> = Table::new();
         // What `Lease::reserve` does: the chunk with more room stays open.
         let mut room = 0u64;
         for &len in uploads.iter().filter(|&&len| len > 0) {
@@ -44,11 +44,11 @@ pub(crate) fn staged(first: &[u64], each: &[u64]) -> u64 {
                 continue;
             }
             let size = len.next_power_of_two().max(SMALLEST);
-            *counts.entry(size).or_default() += 1;
+            *counts.or_default(size) += 1;
             room = room.max(size.saturating_sub(used));
         }
         for (size, count) in counts {
-            let (all, most) = asked.entry(size).or_default();
+            let (all, most) = asked.or_default(size);
             (*all, *most) = (*all + count, count.max(*most));
         }
     }
@@ -61,7 +61,7 @@ pub(crate) fn staged(first: &[u64], each: &[u64]) -> u64 {
 
 /// Chunks by size.
 #[derive(Default)]
-pub(super) struct Staging(Mutex<HashMap<u64, Chunks>>);
+pub(super) struct Staging(Mutex<Table<u64, Chunks>>);
 
 #[derive(Default)]
 struct Chunks {
@@ -77,7 +77,7 @@ impl Staging {
     }
 
     fn give(&self, raw: Raw) {
-        lock(&self.0).entry(raw.buffer.size()).or_default().free.push(raw);
+        lock(&self.0).or_default(raw.buffer.size()).free.push(raw);
     }
 
     pub fn clear(&self) {
@@ -160,7 +160,7 @@ impl Lease {
             if let Some(raw) = self.staging.take(size) {
                 return Ok(raw);
             }
-            let made = lock(&self.staging.0).entry(size).or_default().made;
+            let made = lock(&self.staging.0).or_default(size).made;
             // Chunks of this very encoder do not come back before it is submitted: with nothing in flight, more are made.
             while made >= ring(size) && self.device.await_oldest()? {
                 if let Some(raw) = self.staging.take(size) {
@@ -172,7 +172,7 @@ impl Lease {
                 let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
                 self.staging.give(self.device.create(size, usage, true)?);
             }
-            lock(&self.staging.0).entry(size).or_default().made += more;
+            lock(&self.staging.0).or_default(size).made += more;
             match self.staging.take(size) {
                 Some(raw) => Ok(raw),
                 // Another thread was faster.

@@ -5,10 +5,10 @@
 //! live from the forward pass to the backward pass. Deliberately absent: a choice of what to keep inside; a step's
 //! memory budget makes such choices.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::pull;
+use crate::collections::Set;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Derivative, Lowering, Misfit, Primitive, Spec, Tensor, nowhere};
@@ -62,7 +62,7 @@ pub fn checkpoint(
 
 /// What `outputs` are computed from that was recorded before node `start`, besides `inputs`.
 fn captured(start: u64, inputs: &[Tensor], outputs: &[Tensor]) -> Result<Vec<Tensor>> {
-    let (mut seen, mut found) = (HashSet::new(), Vec::<Tensor>::new());
+    let (mut seen, mut found) = (Set::new(), Vec::<Tensor>::new());
     let mut stack = outputs.to_vec();
     while let Some(tensor) = stack.pop() {
         let (node, output) = tensor.node()?;

@@ -9,9 +9,9 @@ mod checkpoint;
 pub use checkpoint::checkpoint;
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::collections::{Set, Table};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Derivative, Node, OnBehalf, Taping, Tensor, Tree, here};
@@ -110,7 +110,7 @@ pub(crate) fn arguments(tensors: &[&Tensor]) -> Vec<Tensor> {
 
 /// Cotangents of `arguments` from those of some tensors; `None` where these do not depend on one.
 pub(crate) fn pull(seeds: &[(Tensor, Tensor)], arguments: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
-    let mut ends: HashSet<u64> = HashSet::new();
+    let mut ends: Set<u64> = Set::new();
     for argument in arguments {
         let (node, _) = argument.node()?;
         if argument.dtype() != DType::F32 {
@@ -122,7 +122,7 @@ pub(crate) fn pull(seeds: &[(Tensor, Tensor)], arguments: &[Tensor]) -> Result<V
     }
     // What is older than the first argument cannot depend on one.
     let oldest = ends.iter().copied().min().unwrap_or(u64::MAX);
-    let mut nodes: HashMap<u64, (Arc<Node>, Vec<Tensor>)> = HashMap::new();
+    let mut nodes: Table<u64, (Arc<Node>, Vec<Tensor>)> = Table::new();
     let mut stack = Vec::new();
     for (seeded, _) in seeds {
         stack.push(seeded.node()?.0.clone());
@@ -148,7 +148,7 @@ pub(crate) fn pull(seeds: &[(Tensor, Tensor)], arguments: &[Tensor]) -> Result<V
             on_path.insert(node.number());
         }
     }
-    let mut cotangents: HashMap<u64, Vec<Option<Tensor>>> = HashMap::new();
+    let mut cotangents: Table<u64, Vec<Option<Tensor>>> = Table::new();
     for (seeded, cotangent) in seeds {
         let (node, output) = seeded.node()?;
         if on_path.contains(&node.number()) {
@@ -203,8 +203,8 @@ pub(crate) fn pull(seeds: &[(Tensor, Tensor)], arguments: &[Tensor]) -> Result<V
 }
 
 /// Adds to the cotangent of one output of a node.
-fn add(cotangents: &mut HashMap<u64, Vec<Option<Tensor>>>, node: &Node, output: usize, cotangent: Tensor) {
-    let sums = cotangents.entry(node.number()).or_insert_with(|| vec![None; node.outputs().len()]);
+fn add(cotangents: &mut Table<u64, Vec<Option<Tensor>>>, node: &Node, output: usize, cotangent: Tensor) {
+    let sums = cotangents.or_insert_with(node.number(), || vec![None; node.outputs().len()]);
     sums[output] = Some(match sums[output].take() {
         Some(sum) => sum + cotangent,
         None => cotangent,
@@ -212,7 +212,7 @@ fn add(cotangents: &mut HashMap<u64, Vec<Option<Tensor>>>, node: &Node, output: 
 }
 
 thread_local! {
-    static WARNED: RefCell<HashSet<String>> = RefCell::default();
+    static WARNED: RefCell<Set<String>> = RefCell::default();
 }
 
 /// Once for each place, since a step is recorded many times.

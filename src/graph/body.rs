@@ -5,13 +5,13 @@
 //! function reached beyond its arguments become further operands. Deliberately absent: tensors, so an op that holds a
 //! body holds neither memory nor history.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::node::{Node, OnBehalf, Spec, Tensor, nowhere};
 use super::primitive::Primitive;
+use crate::collections::Table;
 use crate::error::{Place, Result};
 use crate::sort::sort_by_key;
 
@@ -44,7 +44,7 @@ impl Body {
     /// What computes `roots` from `inputs`, stand-ins that are older than anything recorded for it. Returns also the
     /// tensors it reaches beyond them, which are its further inputs.
     pub fn of(inputs: &[Tensor], roots: &[Tensor]) -> Result<(Body, Vec<Tensor>)> {
-        let mut given: HashMap<(u64, usize), usize> = HashMap::new();
+        let mut given: Table<(u64, usize), usize> = Table::new();
         let (mut specs, mut oldest) = (Vec::new(), u64::MAX);
         for input in inputs {
             let (node, output) = input.node()?;
@@ -52,9 +52,9 @@ impl Body {
             specs.push(node.outputs()[output].clone());
             oldest = oldest.min(node.number());
         }
-        let mut own: HashMap<u64, Arc<Node>> = HashMap::new();
+        let mut own: Table<u64, Arc<Node>> = Table::new();
         let mut constants: Vec<(Arc<[u32]>, Spec)> = Vec::new();
-        let mut by_constant: HashMap<(u64, usize), usize> = HashMap::new();
+        let mut by_constant: Table<(u64, usize), usize> = Table::new();
         let mut captured = Vec::new();
         let mut outputs = Vec::with_capacity(roots.len());
         let mut stack = Vec::new();
@@ -85,7 +85,7 @@ impl Body {
         let mut nodes: Vec<Arc<Node>> = own.into_values().collect();
         sort_by_key(&mut nodes, |node| node.number());
         let first = specs.len() + constants.len();
-        let order: HashMap<u64, usize> = nodes.iter().zip(first..).map(|(node, at)| (node.number(), at)).collect();
+        let order: Table<u64, usize> = nodes.iter().zip(first..).map(|(node, at)| (node.number(), at)).collect();
         let locate = |tensor: &Tensor| -> Result<(usize, usize)> {
             let (node, output) = tensor.node()?;
             let key = (node.number(), output);

@@ -3,18 +3,18 @@
 //! Deliberately absent: values, but for single numbers, which are a part of what is computed. What a tensor holds is read
 //! with `read`, not printed by accident.
 
-use std::collections::HashMap;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use super::node::{Node, Tensor};
+use crate::collections::Table;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::sort::sort_by_key;
 
 /// The nodes that `roots` are computed from, in recording order.
 pub fn collect(roots: &[Tensor]) -> Result<Vec<Arc<Node>>> {
-    let mut seen: HashMap<u64, Arc<Node>> = HashMap::new();
+    let mut seen: Table<u64, Arc<Node>> = Table::new();
     let mut stack = Vec::new();
     for root in roots {
         stack.push(root.node()?.0.clone());
@@ -56,7 +56,7 @@ impl Graph {
 
 impl fmt::Display for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let index: HashMap<u64, usize> = self.nodes.iter().enumerate().map(|(i, n)| (n.number(), i)).collect();
+        let index: Table<u64, usize> = self.nodes.iter().enumerate().map(|(i, n)| (n.number(), i)).collect();
         let name = |tensor: &Tensor| match tensor.node() {
             Ok((node, 0)) => format!("%{}", index[&node.number()]),
             Ok((node, output)) => format!("%{}.{output}", index[&node.number()]),

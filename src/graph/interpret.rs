@@ -3,10 +3,10 @@
 //! It is the oracle the tests hold the compiler against, slow and plain on purpose. Deliberately absent: any use at
 //! run time; the whole module sits behind the `reference` feature.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::node::{Node, Spec, Tensor};
+use crate::collections::Table;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -38,11 +38,11 @@ impl Array {
 }
 
 /// Values given to leaves: by node number and output, as for placeholders of a recorded step.
-pub type Given = HashMap<(u64, usize), Array>;
+pub type Given = Table<(u64, usize), Array>;
 
 /// Evaluates `roots` in f64. Leaves take their value from `given` first, then from the host data they hold.
 pub fn interpret(roots: &[Tensor], given: &Given) -> Result<Vec<Array>> {
-    let mut done: HashMap<u64, Vec<Array>> = HashMap::new();
+    let mut done: Table<u64, Vec<Array>> = Table::new();
     for root in roots {
         let mut stack: Vec<(Arc<Node>, bool)> = vec![(root.node()?.0.clone(), false)];
         while let Some((node, ready)) = stack.pop() {

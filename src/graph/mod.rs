@@ -10,7 +10,6 @@ pub mod display;
 #[cfg(feature = "reference")]
 pub mod interpret;
 mod node;
-pub(crate) mod numbers;
 pub(crate) mod pending;
 mod primitive;
 mod tape;

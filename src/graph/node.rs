@@ -291,13 +291,17 @@ impl Tensor {
     /// poisons it.
     #[track_caller]
     pub fn new<E: Element>(data: &[E], shape: impl Into<Shape>) -> Tensor {
-        let (shape, place) = (shape.into(), here());
-        if shape.numel() != data.len() {
-            let why = format!("{} elements were given, the shape has {}", data.len(), shape.numel());
-            return Tensor::poisoned(Error::Shape { op: "tensor".into(), inputs: vec![shape], why, place });
+        let spec = Spec { shape: shape.into(), dtype: E::DTYPE };
+        Tensor::checked(data.iter().map(|v| v.to_bits()).collect(), data.len(), spec, here())
+    }
+
+    fn checked(bits: Result<Arc<[u32]>, String>, count: usize, spec: Spec, place: Place) -> Tensor {
+        if spec.shape.numel() != count {
+            let why = format!("{count} elements were given, the shape has {}", spec.shape.numel());
+            return Tensor::poisoned(Error::Shape { op: "tensor".into(), inputs: vec![spec.shape], why, place });
         }
-        match data.iter().map(|v| v.to_bits()).collect::<Result<Arc<[u32]>, _>>() {
-            Ok(bits) => Tensor::from_bits(bits, Spec { shape, dtype: E::DTYPE }, place),
+        match bits {
+            Ok(bits) => Tensor::from_bits(bits, spec, place),
             Err(what) => Tensor::poisoned(Error::Argument { what: format!("tensor: {what} ({place})") }),
         }
     }

@@ -9,7 +9,7 @@ use std::panic::Location;
 use std::sync::{Arc, Weak};
 
 use super::node::Node;
-use super::numbers::Numbers;
+use crate::collections::Set;
 
 /// A chain of so many nodes without a value is evaluated where it is recorded, ...
 const LONGEST: u32 = 256;
@@ -66,7 +66,7 @@ pub(super) fn was_evaluated(length: u32, evaluated: bool) {
 
 /// What this thread has recorded on top of any of `nodes`.
 pub(crate) fn above(nodes: &[Arc<Node>]) -> Vec<Arc<Node>> {
-    let mut below: Numbers<u64> = nodes.iter().filter(|node| !node.is_end()).map(|node| node.number()).collect();
+    let mut below: Set<u64> = nodes.iter().filter(|node| !node.is_end()).map(|node| node.number()).collect();
     let Some(first) = nodes.iter().map(|node| node.number()).find(|number| below.contains(number)) else {
         return Vec::new();
     };

@@ -4,12 +4,12 @@
 //! They travel as two lists, trainable and non-trainable, in the order of [`Network::variables`]; whoever trains
 //! keeps them.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use super::symbolic::{Source, entry};
 use super::{Context, Layer, LayerRef, Mode, Symbolic, Variable, Variables, summary};
+use crate::collections::{Set, Table};
 use crate::error::{Error, Place, Result};
 use crate::graph::{Scope, Spec, Tensor, here};
 use crate::random::threefry;
@@ -101,7 +101,7 @@ pub struct Network {
 }
 
 /// The name for a layer of `kind`, Keras' way: the first is bare, the next is numbered 1.
-pub(super) fn unique(kind: &str, taken: &mut HashSet<Arc<str>>) -> Arc<str> {
+pub(super) fn unique(kind: &str, taken: &mut Set<Arc<str>>) -> Arc<str> {
     let mut name: Arc<str> = kind.into();
     let mut number = 0;
     while !taken.insert(name.clone()) {
@@ -113,7 +113,7 @@ pub(super) fn unique(kind: &str, taken: &mut HashSet<Arc<str>>) -> Arc<str> {
 
 /// The calls that `outputs` need, in order of creation, without looking behind `inputs`.
 fn reach(inputs: &[Symbolic], outputs: &[Symbolic]) -> Result<Vec<Symbolic>> {
-    let mut seen: HashSet<u64> = inputs.iter().map(|x| x.0.number).collect();
+    let mut seen: Set<u64> = inputs.iter().map(|x| x.0.number).collect();
     let mut calls = Vec::new();
     let mut stack = outputs.to_vec();
     while let Some(x) = stack.pop() {
@@ -156,7 +156,7 @@ impl Network {
             variables: Vec::new(),
         };
         let calls = reach(inputs, outputs)?;
-        let mut taken: HashSet<Arc<str>> = HashSet::new();
+        let mut taken: Set<Arc<str>> = Set::new();
         let mut named: Vec<&LayerRef> = Vec::new();
         for call in &calls {
             if let Source::Call { layer, .. } = &call.0.source
@@ -178,7 +178,7 @@ impl Network {
                 return Err(Error::Argument { what });
             }
         }
-        let mut port_of: HashMap<u64, usize> = HashMap::new();
+        let mut port_of: Table<u64, usize> = Table::new();
         for input in inputs {
             if port_of.insert(input.0.number, graph.ports.len()).is_some() {
                 return Err(Error::Argument { what: "an input is listed twice".into() });

@@ -5,11 +5,11 @@
 //! other outputs. Deliberately absent: freezing of single variables, and of layers within a network that is a layer;
 //! that one is frozen as a whole.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::network::unique;
 use super::{LayerRef, Network, Symbolic, Variables};
+use crate::collections::{Set, Table};
 use crate::error::{Error, Result};
 use crate::graph::Tensor;
 
@@ -50,7 +50,7 @@ impl Network {
 
     /// Names of the outputs: those of the layers they come from, with a number behind where a layer makes several.
     pub fn output_names(&self) -> Vec<String> {
-        let mut taken = HashSet::new();
+        let mut taken = Set::new();
         let name = |&port: &usize| unique(&self.graph.ports[port].name, &mut taken).to_string();
         self.graph.outputs.iter().map(name).collect()
     }
@@ -191,7 +191,7 @@ impl Network {
     ) -> (Variables, Variables) {
         let (own, rest): (Vec<_>, Vec<_>) = self.variables().iter().partition(|v| v.trainable);
         let names = own.into_iter().chain(rest).map(|v| v.name.as_str());
-        let mut values: HashMap<&str, Tensor> = names.zip(trainable.into_iter().chain(non_trainable)).collect();
+        let mut values: Table<&str, Tensor> = names.zip(trainable.into_iter().chain(non_trainable)).collect();
         let (mut trainable, mut non_trainable) = (Vec::new(), Vec::new());
         for variable in other.variables() {
             let list = if variable.trainable { &mut trainable } else { &mut non_trainable };

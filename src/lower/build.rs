@@ -3,14 +3,13 @@
 //! What would leave the device idle is split here too: long folds and long products with few results. Deliberately
 //! absent: constant folding of arithmetic; a scalar expression costs nothing inside a fused kernel.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::program::{Id, Kind, Program, Val};
 use super::recording::scalar;
+use crate::collections::{Set, Table};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::numbers::ByNumber;
 use crate::graph::{Contraction, Fold, Kernel, Lowering, Map, Node, Reduction, Scan, Spec, Tensor, View, ViewOp};
 
 /// With the number of the later computation that a value belongs to.
@@ -64,10 +63,10 @@ fn copying() -> Kind {
 #[derive(Default)]
 pub(super) struct Builder {
     pub program: Program,
-    pub ids: ByNumber<(u64, usize), Id>,
-    pub seen: HashMap<Key, Id>,
+    pub ids: Table<(u64, usize), Id>,
+    pub seen: Table<Key, Id>,
     /// Outputs that are computed for later.
-    pub late: HashMap<(u64, usize), Late>,
+    pub late: Table<(u64, usize), Late>,
     /// For what the node at hand is computed.
     pub now: Option<Late>,
     /// Later computations so far.
@@ -75,9 +74,9 @@ pub(super) struct Builder {
     /// How values came about in a program of the same graph for other sizes, whose splits are to be kept.
     pub model: Option<Vec<Kind>>,
     /// Nodes whose values lie at another place in each turn of a loop.
-    pub moving: HashSet<u64>,
+    pub moving: Set<u64>,
     /// Operands of loops, by node.
-    pub loops: HashMap<u64, Vec<Id>>,
+    pub loops: Table<u64, Vec<Id>>,
     /// The first thing an op got wrong.
     pub defect: Option<Error>,
 }

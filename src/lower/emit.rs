@@ -7,15 +7,14 @@
 //! through small accessor functions that `kernel` declares once it knows which buffers they share. Deliberately absent:
 //! any choice; what is computed where was decided before.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 use super::fuse::{Fused, Level, Space};
 use super::program::{Id, Kind, Program};
+use crate::collections::{Sorted, Table};
 use crate::dtype::DType;
 use crate::gpu::shader;
 use crate::graph::Reduction;
-use crate::sort::set;
 
 /// How a dispatch touches one tensor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +37,7 @@ pub struct Unit {
     /// Tensors in order of first use; `r3` and `w3` access the third.
     pub tensors: Vec<(Id, Touch)>,
     /// Helper functions by name.
-    pub helpers: BTreeMap<String, String>,
+    pub helpers: Table<String, String>,
     /// Variables at module scope (workgroup memory).
     pub globals: String,
     /// Whether some tensor lies at another place in each turn of a loop.
@@ -172,7 +171,7 @@ pub struct At {
     pub level: Level,
 }
 
-type Seen = HashMap<(Id, String, usize), String>;
+type Seen = Table<(Id, String, usize), String>;
 
 /// Keeps values of a row in private arrays between passes.
 #[derive(Debug, Default)]
@@ -184,7 +183,7 @@ pub struct Keep {
     /// Declarations, for the scope outside the passes.
     pub declarations: String,
     /// Array of each kept value.
-    pub arrays: HashMap<Id, String>,
+    pub arrays: Table<Id, String>,
 }
 
 /// Writes the body of one group.
@@ -200,7 +199,7 @@ pub struct Emitter<'a> {
     /// Arrays that hold a row, in cooperative kernels.
     pub keep: Option<Keep>,
     /// What indices are made of, where that is at hand: see [`know`](Emitter::know).
-    pub(super) known: HashMap<String, Vec<(usize, String)>>,
+    pub(super) known: Table<String, Vec<(usize, String)>>,
     scopes: Vec<(String, Seen)>,
 }
 
@@ -209,7 +208,7 @@ impl<'a> Emitter<'a> {
     pub fn new(program: &'a Program, fused: &'a Fused, group: usize, unit: &'a mut Unit) -> Emitter<'a> {
         let space = fused.groups[group].space;
         let scopes = vec![Default::default()];
-        Emitter { program, fused, group, unit, space, reduced: None, keep: None, known: HashMap::new(), scopes }
+        Emitter { program, fused, group, unit, space, reduced: None, keep: None, known: Table::new(), scopes }
     }
 
     /// Opens a scope, for the body of a loop.
@@ -414,15 +413,15 @@ impl<'a> Emitter<'a> {
     }
 
     /// The stage of each value of this group: how many folds have to be complete before it can be computed.
-    pub fn stages(&self, wanted: &[Id]) -> HashMap<Id, usize> {
-        let mut stages = HashMap::new();
+    pub fn stages(&self, wanted: &[Id]) -> Table<Id, usize> {
+        let mut stages = Table::new();
         for &id in wanted {
             self.stage(id, &mut stages);
         }
         stages
     }
 
-    fn stage(&self, id: Id, stages: &mut HashMap<Id, usize>) -> usize {
+    fn stage(&self, id: Id, stages: &mut Table<Id, usize>) -> usize {
         if let Some(&stage) = stages.get(&id) {
             return stage;
         }
@@ -439,9 +438,9 @@ impl<'a> Emitter<'a> {
     }
 
     /// Which members are folds, by stage (the first is stage 1).
-    pub fn folds(&self, stages: &HashMap<Id, usize>) -> Vec<Vec<Id>> {
+    pub fn folds(&self, stages: &Table<Id, usize>) -> Vec<Vec<Id>> {
         let mut folds: Vec<Vec<Id>> = Vec::new();
-        let members = set(self.fused.groups[self.group].members.iter().copied());
+        let members = Sorted::from_iter(self.fused.groups[self.group].members.iter().copied());
         for id in members.into_iter().filter(|&id| matches!(self.program.vals[id].kind, Kind::Fold(..))) {
             let stage = stages.get(&id).copied().unwrap_or(1);
             folds.resize(folds.len().max(stage), Vec::new());

@@ -7,13 +7,11 @@
 //! epilogue. Deliberately absent: patterns of ops; softmax, layer norm and cross-entropy fuse because their indices
 //! fit, not because anybody listed them.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use super::place::SMALL;
 use super::program::{Id, Kind, Program, Val};
-use crate::graph::numbers::Numbers;
+use crate::collections::{Set, Sorted, Table};
 use crate::graph::{Contraction, Fold, View};
-use crate::sort::{set, sort};
+use crate::sort::{sort, sort_by_key};
 
 /// What the threads of a group run over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -149,9 +147,9 @@ pub fn reads(
     member: Id,
     level: Level,
     space: Space,
-) -> BTreeSet<(Id, Level)> {
-    let mut found = BTreeSet::new();
-    let mut seen = Numbers::default();
+) -> Sorted<(Id, Level)> {
+    let mut found = Sorted::new();
+    let mut seen = Set::default();
     let val = &program.vals[member];
     let below = match val.kind {
         Kind::Fold(fold, parts) if space == folded(fold, parts) && level == Level::Reduced => Level::Full,
@@ -200,7 +198,7 @@ pub fn folded(fold: Fold, parts: usize) -> Space {
 }
 
 /// For each group the groups whose results it reads.
-pub fn dependencies(program: &Program, fused: &Fused) -> Vec<BTreeSet<usize>> {
+pub fn dependencies(program: &Program, fused: &Fused) -> Vec<Sorted<usize>> {
     let stop = |id: Id| fused.is_member(id);
     let before = |(index, group): (usize, &Group)| {
         let reads = |&m: &Id| reads(program, &stop, m, level(program, m, group.space), group.space);
@@ -227,7 +225,7 @@ pub struct Buffers {
     pub cap: usize,
     /// What lies in the one buffer of the state: its leaves, and what is written over them. Nothing, if every tensor is to
     /// count as a buffer of its own.
-    pub(crate) state: Numbers<Id>,
+    pub(crate) state: Set<Id>,
     /// Whether groups merge only if no way leads back through any others. Looking at the likely ones first saves time in
     /// the square of a program's length, and that it went wrong shows in a schedule that is not whole.
     pub thorough: bool,
@@ -254,7 +252,7 @@ impl Buffers {
 
 /// The distinct places of the tensors of more than one element that the expression of a value loads.
 fn sources(program: &Program, stored: &[bool], buffers: &Buffers, id: Id) -> usize {
-    let (mut found, mut seen, mut stack) = (BTreeSet::new(), Numbers::default(), program.vals[id].inputs.clone());
+    let (mut found, mut seen, mut stack) = (Sorted::new(), Set::default(), program.vals[id].inputs.clone());
     while let Some(id) = stack.pop() {
         let val = &program.vals[id];
         if !seen.insert(id) {
@@ -375,7 +373,7 @@ pub fn fuse(program: &Program, fuse: bool, buffers: &Buffers) -> Fused {
     let mut work = Merger {
         program,
         stored: &stored,
-        groups: BTreeMap::new(),
+        groups: (0..count).map(|_| None).collect(),
         of: vec![None; count],
         readers: vec![Vec::new(); count],
         root: vec![false; count],
@@ -393,7 +391,7 @@ pub fn fuse(program: &Program, fuse: bool, buffers: &Buffers) -> Fused {
                 };
                 same(&program.vals[before].kind, &val.kind) && program.vals[before].inputs == val.inputs
             })
-            && let Some(draft) = work.of[before].and_then(|key| work.groups.get_mut(&key))
+            && let Some(draft) = work.of[before].and_then(|key| work.groups[key].as_mut())
         {
             draft.members.push(id);
             work.of[id] = work.of[before];
@@ -401,10 +399,10 @@ pub fn fuse(program: &Program, fuse: bool, buffers: &Buffers) -> Fused {
         }
         let space = space(val);
         let level = if matches!(val.kind, Kind::Fold(..)) { Level::Reduced } else { Level::Full };
-        let needs: BTreeSet<Id> =
+        let needs: Sorted<Id> =
             reads(program, &|id| stored[id], id, level, space).into_iter().map(|(id, _)| id).collect();
         needs.iter().for_each(|&need| work.readers[need].push(id));
-        work.groups.insert(id, Draft { space, members: vec![id], needs });
+        work.groups[id] = Some(Draft { space, members: vec![id], needs });
         work.of[id] = Some(id);
     }
     if fuse {
@@ -417,14 +415,14 @@ struct Draft {
     space: Space,
     members: Vec<Id>,
     /// Stored values read from other groups (and, harmlessly, from itself).
-    needs: BTreeSet<Id>,
+    needs: Sorted<Id>,
 }
 
 struct Merger<'a> {
     program: &'a Program,
     stored: &'a [bool],
     /// By the first member ever put in.
-    groups: BTreeMap<usize, Draft>,
+    groups: Vec<Option<Draft>>,
     of: Vec<Option<usize>>,
     /// For each stored value the members that read it.
     readers: Vec<Vec<Id>>,
@@ -433,24 +431,35 @@ struct Merger<'a> {
 }
 
 impl Merger<'_> {
+    fn drafts(&self) -> impl Iterator<Item = (usize, &Draft)> {
+        self.groups.iter().enumerate().filter_map(|(key, draft)| draft.as_ref().map(|draft| (key, draft)))
+    }
+
+    fn draft(&self, key: usize) -> &Draft {
+        self.groups[key].as_ref().expect("a group that was not merged into another")
+    }
+
     fn merge(&mut self) {
         self.merge_producers(false);
         // Siblings that read some tensor in common (sharing a scalar saves nothing) and run over the same space.
-        let mut by_space: BTreeMap<[usize; 5], Vec<usize>> = BTreeMap::new();
-        for (&key, draft) in &self.groups {
+        let mut by_space: Table<[usize; 5], Vec<usize>> = Table::new();
+        for (key, draft) in self.drafts() {
             let space = match draft.space {
                 Space::Elements(n) => [n, 0, 0, 0, 0],
                 Space::Folded { outer, length, inner, parts } => [0, outer, length, inner, parts],
                 Space::Product(..) | Space::Loop | Space::Kernel => continue,
             };
-            by_space.entry(space).or_default().push(key);
+            by_space.or_default(space).push(key);
         }
-        for keys in by_space.into_values() {
+        let mut spaces: Vec<([usize; 5], Vec<usize>)> = by_space.into_iter().collect();
+        sort_by_key(&mut spaces, |(space, _)| *space);
+        for (_, keys) in spaces {
             for (i, &second) in keys.iter().enumerate() {
                 for &first in &keys[i.saturating_sub(8)..i] {
-                    let (Some(a), Some(b)) = (self.groups.get(&first), self.groups.get(&second)) else { continue };
+                    let (Some(a), Some(b)) = (&self.groups[first], &self.groups[second]) else { continue };
                     let shared = |&id: &Id| self.program.vals[id].numel > 1;
-                    if self.leaves(a).intersection(&self.leaves(b)).any(shared) && self.try_merge(first, second) {
+                    let (a, b) = (self.leaves(a), self.leaves(b));
+                    if a.iter().any(|id| shared(id) && b.contains(id)) && self.try_merge(first, second) {
                         break;
                     }
                 }
@@ -462,12 +471,12 @@ impl Merger<'_> {
 
     /// Merges producers into their consumers, until nothing changes for a consumer.
     fn merge_producers(&mut self, products: bool) {
-        let order: Vec<usize> = self.groups.keys().copied().collect();
+        let order: Vec<usize> = self.drafts().map(|(key, _)| key).collect();
         for &consumer in &order {
-            'again: while let Some(draft) = self.groups.get(&consumer) {
-                let producers = set(draft.needs.iter().filter_map(|&id| self.of[id]));
+            'again: while let Some(draft) = &self.groups[consumer] {
+                let producers = Sorted::from_iter(draft.needs.iter().filter_map(|&id| self.of[id]));
                 for producer in producers.into_iter().rev().filter(|&p| p != consumer) {
-                    let product = matches!(self.groups[&producer].space, Space::Product(..));
+                    let product = matches!(self.draft(producer).space, Space::Product(..));
                     if product == products && self.try_merge(producer, consumer) {
                         continue 'again;
                     }
@@ -478,9 +487,9 @@ impl Merger<'_> {
     }
 
     /// Everything a draft reads from memory: values of other groups and leaves of more than one element.
-    fn leaves(&self, draft: &Draft) -> BTreeSet<Id> {
-        let mut found = BTreeSet::new();
-        let mut seen = Numbers::default();
+    fn leaves(&self, draft: &Draft) -> Sorted<Id> {
+        let mut found = Sorted::new();
+        let mut seen = Set::default();
         let mut stack: Vec<Id> = draft.members.iter().flat_map(|&m| self.program.vals[m].inputs.clone()).collect();
         while let Some(id) = stack.pop() {
             if !seen.insert(id) {
@@ -503,9 +512,9 @@ impl Merger<'_> {
 
     /// Whether a chain of groups leads from `from` to `to` over at least one other group.
     fn detour(&self, from: usize, to: usize) -> bool {
-        let first = self.groups[&from].members[0];
-        let producers = |group: usize| self.groups[&group].needs.iter().filter_map(|&id| self.of[id]);
-        let mut seen: Numbers<usize> = [to, from].into_iter().collect();
+        let first = self.draft(from).members[0];
+        let producers = |group: usize| self.draft(group).needs.iter().filter_map(|&id| self.of[id]);
+        let mut seen: Set<usize> = [to, from].into_iter().collect();
         let mut stack: Vec<usize> = producers(to).filter(|&g| g != to && g != from).collect();
         while let Some(group) = stack.pop() {
             if !seen.insert(group) {
@@ -517,7 +526,7 @@ impl Merger<'_> {
                 }
                 // Members are in recording order: what ends before `from` begins hardly depends on it, namely only through
                 // a group that has merged with something later.
-                if self.buffers.thorough || self.groups[&next].members.last().is_some_and(|&last| last > first) {
+                if self.buffers.thorough || self.draft(next).members.last().is_some_and(|&last| last > first) {
                     stack.push(next);
                 }
             }
@@ -526,7 +535,7 @@ impl Merger<'_> {
     }
 
     fn try_merge(&mut self, first: usize, second: usize) -> bool {
-        let (Some(a), Some(b)) = (self.groups.get(&first), self.groups.get(&second)) else { return false };
+        let (Some(a), Some(b)) = (&self.groups[first], &self.groups[second]) else { return false };
         let Some(space) = a.space.join(b.space) else { return false };
         let size = a.members.len() + b.members.len();
         let (low, high) = (a.members[0].min(b.members[0]), *a.members.iter().chain(&b.members).max().unwrap_or(&0));
@@ -545,7 +554,7 @@ impl Merger<'_> {
         }
         let mut members: Vec<Id> = a.members.iter().chain(&b.members).copied().collect();
         sort(&mut members);
-        let mut needs = BTreeSet::new();
+        let mut needs = Sorted::new();
         let level_of = |id: Id| level(self.program, id, space);
         for &member in &members {
             let level = level(self.program, member, space);
@@ -560,7 +569,7 @@ impl Merger<'_> {
             return false;
         }
         let merged = Draft { space, members, needs };
-        let inside: Numbers<Id> = merged.members.iter().copied().collect();
+        let inside: Set<Id> = merged.members.iter().copied().collect();
         let writes: Vec<Id> = merged.members.iter().copied().filter(|&m| self.read_outside(m, &inside)).collect();
         let written = writes.len();
         let leaves = self.leaves(&merged);
@@ -572,7 +581,7 @@ impl Merger<'_> {
             read + written
         } else {
             let places = leaves.iter().chain(&writes).map(|&id| self.buffers.place(self.program, id));
-            set(places).len()
+            Sorted::from_iter(places).len()
         };
         if bound > self.buffers.cap {
             return false;
@@ -585,22 +594,22 @@ impl Merger<'_> {
         for &member in &merged.members {
             self.of[member] = Some(second);
         }
-        self.groups.remove(&first);
-        self.groups.insert(second, merged);
+        self.groups[first] = None;
+        self.groups[second] = Some(merged);
         true
     }
 
-    fn read_outside(&self, id: Id, inside: &Numbers<Id>) -> bool {
+    fn read_outside(&self, id: Id, inside: &Set<Id>) -> bool {
         self.root[id] || self.readers[id].iter().any(|reader| !inside.contains(reader))
     }
 
     fn finish(self) -> Fused {
         let mut group_of = vec![None; self.program.vals.len()];
-        let mut needed: Numbers<Id> = self.program.roots.iter().copied().collect();
-        for draft in self.groups.values() {
+        let mut needed: Set<Id> = self.program.roots.iter().copied().collect();
+        for (_, draft) in self.drafts() {
             needed.extend(draft.needs.iter().filter(|id| !draft.members.contains(id)));
         }
-        let groups: Vec<Group> = (self.groups.into_values())
+        let groups: Vec<Group> = (self.groups.into_iter().flatten())
             .enumerate()
             .map(|(index, draft)| {
                 draft.members.iter().for_each(|&m| group_of[m] = Some(index));

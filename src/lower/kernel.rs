@@ -6,7 +6,6 @@
 //! as threads of the one workgroup. Tensors that share a buffer share a binding. Deliberately absent: device objects
 //! other than the buffers' identity; `plan` makes pipelines and bind groups of what is written here.
 
-use std::collections::HashMap;
 use std::fmt::Write;
 
 use super::Target;
@@ -16,9 +15,11 @@ use super::pack::Wide;
 use super::program::{Id, Kind, Program, fold_stretch, product_stretch};
 use super::schedule::Job;
 use super::turns::{self, Turns, Way};
+use crate::collections::Table;
 use crate::error::Result;
 use crate::gpu::{Access, Class, Range};
 use crate::graph::{Contraction, Slot};
+use crate::sort::sort;
 
 /// One dispatch, written out.
 #[derive(Clone, Debug)]
@@ -54,9 +55,9 @@ pub struct Context<'a> {
     /// threads, tiles. Those of `fused` itself, unless this is a plan for a smaller batch.
     pub forms: &'a Fused,
     /// Groups that stand for several.
-    pub wide: &'a HashMap<usize, Wide>,
+    pub wide: &'a Table<usize, Wide>,
     /// Where each stored or given value lies.
-    pub slots: &'a HashMap<Id, Slot>,
+    pub slots: &'a Table<Id, Slot>,
     /// The device it is for.
     pub target: &'a Target,
     /// The loop that it is the body of, if it is one.
@@ -80,7 +81,7 @@ const UNROLLED: usize = 9;
 
 /// In which pass the elements in `full` are stored, of as many as there are stages of folds and perhaps one more: with
 /// the last folds, unless some element depends on those.
-pub(super) fn last_pass(stages: &HashMap<Id, usize>, folds: usize, full: &[Id]) -> usize {
+pub(super) fn last_pass(stages: &Table<Id, usize>, folds: usize, full: &[Id]) -> usize {
     let stage = |id| stages.get(id).copied().unwrap_or(folds);
     full.iter().map(stage).max().unwrap_or(0).max(folds.saturating_sub(1))
 }
@@ -501,5 +502,7 @@ pub(super) fn words(unit: &Unit) -> Vec<u32> {
 }
 
 pub(super) fn helpers(unit: &Unit) -> String {
-    unit.helpers.values().fold(String::new(), |text, helper| text + helper + "\n")
+    let mut helpers: Vec<(&String, &String)> = unit.helpers.iter().collect();
+    sort(&mut helpers);
+    helpers.into_iter().fold(String::new(), |text, (_, helper)| text + helper + "\n")
 }

@@ -3,7 +3,6 @@
 //! What nobody reads is left out here: results, and what is carried only for their sake. Deliberately absent: unrolling;
 //! a plan does not grow with the number of turns.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::fuse::{Fused, Space};
@@ -11,6 +10,7 @@ use super::program::{Id, Kind, Program, Val};
 use super::recording::Recording;
 use super::turns::Stride;
 use super::{Compiled, Options, Request, Target, compile};
+use crate::collections::{Set, Table};
 use crate::error::{Error, Result};
 use crate::graph::Scan;
 
@@ -24,7 +24,7 @@ pub struct Looped {
     /// Values of the body that lie where values of the program lie, the stacked ones in their first turn or last.
     pub places: Vec<(Id, Id)>,
     /// How those that are stacked advance.
-    pub strides: HashMap<Id, Stride>,
+    pub strides: Table<Id, Stride>,
     /// What is carried: where it begins, and the output that it ends as, if that is read.
     pub carried: Vec<(Id, Option<Id>)>,
 }
@@ -41,8 +41,8 @@ pub fn loops(
     fused: &Fused,
     target: &Target,
     options: &Options,
-) -> Result<HashMap<usize, Arc<Looped>>> {
-    let mut found = HashMap::new();
+) -> Result<Table<usize, Arc<Looped>>> {
+    let mut found = Table::new();
     for at in (0..fused.groups.len()).filter(|&at| fused.groups[at].space == Space::Loop) {
         let turn = Turn::of(program, fused, at, None)?;
         let compiled = compile(turn.program.clone(), &turn.request, target, options)?;
@@ -55,8 +55,8 @@ pub fn loops(
 pub fn smaller(
     program: &Program,
     fused: &Fused,
-    larger: &HashMap<usize, Arc<Looped>>,
-) -> Option<HashMap<usize, Arc<Looped>>> {
+    larger: &Table<usize, Arc<Looped>>,
+) -> Option<Table<usize, Arc<Looped>>> {
     let one = |(&at, looped): (&usize, &Arc<Looped>)| {
         let turn = Turn::of(program, fused, at, Some(&looped.compiled.program)).ok()?;
         let compiled = looped.compiled.smaller(turn.program.clone(), &turn.request)?;
@@ -78,9 +78,9 @@ fn is_operand(program: &Program, value: Id) -> bool {
 }
 
 /// The leaves that some roots are computed from.
-fn reached(program: &Program, roots: impl Iterator<Item = Id>) -> HashSet<Id> {
+fn reached(program: &Program, roots: impl Iterator<Item = Id>) -> Set<Id> {
     let mut stack: Vec<Id> = roots.collect();
-    let mut seen = HashSet::new();
+    let mut seen = Set::new();
     while let Some(id) = stack.pop() {
         if seen.insert(id) {
             stack.extend(&program.vals[id].inputs);
@@ -95,7 +95,7 @@ struct Turn {
     program: Program,
     request: Request,
     places: Vec<(Id, Id)>,
-    strides: HashMap<Id, Stride>,
+    strides: Table<Id, Stride>,
     carried: Vec<(Id, Option<Id>)>,
 }
 
@@ -120,7 +120,7 @@ fn turn(scan: &Scan, operands: &[Id], outputs: &[(Id, bool)], model: Option<&Pro
     let moves = carries..carries + scan.sequences;
     let inputs = scan.body.stand_ins();
     let recording = Recording::of(&scan.body.record(&inputs))?;
-    let (mut stand_ins, mut moving) = (HashMap::new(), HashSet::new());
+    let (mut stand_ins, mut moving) = (Table::new(), Set::new());
     for (at, input) in inputs.iter().enumerate() {
         let number = input.node()?.0.number();
         stand_ins.insert(number, at);
@@ -129,7 +129,7 @@ fn turn(scan: &Scan, operands: &[Id], outputs: &[(Id, bool)], model: Option<&Pro
         }
     }
     let mut program = recording.body(&stand_ins, moving, model)?;
-    let mut leaves: HashMap<usize, Id> = HashMap::new();
+    let mut leaves: Table<usize, Id> = Table::new();
     for (id, val) in program.vals.iter().enumerate() {
         if let Kind::Leaf(leaf) = val.kind
             && let Some(&at) = stand_ins.get(&program.leaves[leaf].node()?.0.number())
@@ -141,7 +141,7 @@ fn turn(scan: &Scan, operands: &[Id], outputs: &[(Id, bool)], model: Option<&Pro
     for (at, input) in inputs.iter().enumerate().take(carries) {
         let (node, output) = input.node()?;
         let spec = &node.outputs()[output];
-        leaves.entry(at).or_insert_with(|| {
+        leaves.or_insert_with(at, || {
             program.leaves.push(input.clone());
             program.push(Val {
                 kind: Kind::Leaf(program.leaves.len() - 1),
@@ -170,7 +170,7 @@ fn turn(scan: &Scan, operands: &[Id], outputs: &[(Id, bool)], model: Option<&Pro
         more.into_iter().for_each(|carry| live[carry] = true);
     }
     let mut request = Request::default();
-    let (mut taken, mut places, mut strides) = (HashSet::new(), Vec::new(), HashMap::new());
+    let (mut taken, mut places, mut strides) = (Set::new(), Vec::new(), Table::new());
     let stride = |numel: usize| {
         let forward = Stride::forward(numel, length);
         match scan.reverse {

@@ -55,11 +55,10 @@ impl Default for Options {
     }
 }
 
-use std::collections::{HashMap, HashSet};
+use crate::collections::{Set, Sorted, Table};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::sort::set;
 use fuse::{Buffers, Fused};
 use loops::Looped;
 use pack::{Pack, Wide};
@@ -73,7 +72,7 @@ pub struct Request {
     /// Leaves of the state with the values that replace them; a leaf that stays is not listed.
     pub replaces: Vec<(Id, Id)>,
     /// All leaves of the state: they may be laid out anew.
-    pub state: HashSet<Id>,
+    pub state: Set<Id>,
     /// Values that are given a place by the caller: logs and results.
     pub results: Vec<Id>,
 }
@@ -90,13 +89,13 @@ pub struct Compiled {
     /// What it was compiled for.
     pub request: Request,
     /// Kernels that stand for several.
-    pub wide: HashMap<usize, Wide>,
+    pub wide: Table<usize, Wide>,
     /// Leaves of the state that must lie one behind the other.
     pub layouts: Vec<Pack>,
     /// All leaves of the state must lie in one buffer, or some kernel would bind too many.
     pub together: bool,
     /// The loops, by group.
-    pub loops: HashMap<usize, Arc<Looped>>,
+    pub loops: Table<usize, Arc<Looped>>,
     /// The order of dispatches.
     pub schedule: Schedule,
     /// Where temporaries live.
@@ -138,7 +137,7 @@ fn fused(
     within(&program, &fused, target)?;
     if packing {
         let mut packed = fused.clone();
-        let mut pinned: HashSet<Id> = request.results.iter().copied().collect();
+        let mut pinned: Set<Id> = request.results.iter().copied().collect();
         pinned.extend(program.carried());
         let packs = pack::pack(&program, &mut packed, &request.state, &request.replaces, &pinned);
         let schedule = schedule::schedule(&program, &packed, &request.replaces, true, &packs.wide);
@@ -151,7 +150,7 @@ fn fused(
             return finish(program, packed, packs, schedule, request, target, options);
         }
     }
-    let schedule = schedule::schedule(&program, &fused, &request.replaces, options.fuse, &HashMap::new());
+    let schedule = schedule::schedule(&program, &fused, &request.replaces, options.fuse, &Table::new());
     if !schedule.is_whole(&fused) {
         if !buffers.thorough {
             return self::fused(program, request, target, options, &Buffers { thorough: true, ..buffers.clone() });
@@ -222,7 +221,7 @@ impl Compiled {
                 group.members.iter().position(|&member| member > last).unwrap_or(group.members.len())
             });
             let outputs = wide.get(&index).map_or(&group.outputs, |wide| &wide.outputs);
-            let mut places = set(outputs.iter().map(|&id| place(id)));
+            let mut places = Sorted::from_iter(outputs.iter().map(|&id| place(id)));
             for &member in &group.members[..first] {
                 let level = fuse::level(program, member, group.space);
                 let reads = fuse::reads(program, &stop, member, level, group.space).into_iter();

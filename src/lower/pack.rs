@@ -6,7 +6,7 @@
 //! be laid out together; `place` and the step's state do so. Deliberately absent: knowledge of optimizers; any
 //! elementwise update of several tensors packs.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use crate::collections::{Set, Sorted, Table};
 use std::fmt::Write;
 
 use super::fuse::{Fused, Level, Space, dependencies, reads};
@@ -24,7 +24,7 @@ pub struct Packs {
     /// Leaves and temporaries to lay out together.
     pub packs: Vec<Pack>,
     /// The groups that now stand for several.
-    pub wide: HashMap<usize, Wide>,
+    pub wide: Table<usize, Wide>,
 }
 
 /// A group that stands for several alike.
@@ -64,19 +64,13 @@ type Alike = (String, Vec<(usize, Vec<Id>)>);
 
 /// Merges groups that are alike. `state` are the leaves that may be laid out anew, `replaces` pairs them with the
 /// values that replace them, `pinned` are values whose place is fixed otherwise.
-pub fn pack(
-    program: &Program,
-    fused: &mut Fused,
-    state: &HashSet<Id>,
-    replaces: &[(Id, Id)],
-    pinned: &HashSet<Id>,
-) -> Packs {
-    let replaced: HashMap<Id, Id> = replaces.iter().map(|&(leaf, value)| (value, leaf)).collect();
+pub fn pack(program: &Program, fused: &mut Fused, state: &Set<Id>, replaces: &[(Id, Id)], pinned: &Set<Id>) -> Packs {
+    let replaced: Table<Id, Id> = replaces.iter().map(|&(leaf, value)| (value, leaf)).collect();
     let mut alike: Vec<Alike> = Vec::new();
-    let mut index: HashMap<String, usize> = HashMap::new();
+    let mut index: Table<String, usize> = Table::new();
     for group in 0..fused.groups.len() {
         let Some(shape) = shape(program, fused, group, state, &replaced, pinned) else { continue };
-        let slot = *index.entry(shape.text.clone()).or_insert_with(|| {
+        let slot = *index.or_insert_with(shape.text.clone(), || {
             alike.push((shape.text, Vec::new()));
             alike.len() - 1
         });
@@ -84,18 +78,18 @@ pub fn pack(
     }
     let mut before = dependencies(program, fused);
     let mut packs = Packs::default();
-    let mut taken: HashSet<Id> = HashSet::new();
-    let mut gone: HashSet<usize> = HashSet::new();
+    let mut taken: Set<Id> = Set::new();
+    let mut gone: Set<usize> = Set::new();
     for (_, groups) in alike.into_iter().filter(|(_, groups)| groups.len() > 1) {
         let places = groups[0].1.len();
         let columns: Vec<Pack> = (0..places).map(|p| groups.iter().map(|(_, ids)| ids[p]).collect()).collect();
-        let mut all = HashSet::new();
+        let mut all = Set::new();
         // Every tensor stands in one place of one pack only, or the layouts would contradict each other.
         if !columns.iter().flatten().all(|&id| all.insert(id) && !taken.contains(&id)) {
             continue;
         }
         // One group must not wait for another that it will be one with.
-        let members: HashSet<usize> = groups.iter().map(|(group, _)| *group).collect();
+        let members: Set<usize> = groups.iter().map(|(group, _)| *group).collect();
         if depends_within(&before, &members) {
             continue;
         }
@@ -130,8 +124,8 @@ pub fn pack(
 }
 
 /// Whether any of the groups is computed from another of them.
-fn depends_within(before: &[BTreeSet<usize>], members: &HashSet<usize>) -> bool {
-    let mut seen = HashSet::new();
+fn depends_within(before: &[Sorted<usize>], members: &Set<usize>) -> bool {
+    let mut seen = Set::new();
     let mut stack: Vec<usize> = members.iter().flat_map(|&group| before[group].iter().copied()).collect();
     while let Some(group) = stack.pop() {
         if members.contains(&group) {
@@ -144,8 +138,8 @@ fn depends_within(before: &[BTreeSet<usize>], members: &HashSet<usize>) -> bool 
     false
 }
 
-fn compact(fused: &mut Fused, gone: &HashSet<usize>, packs: &mut Packs) {
-    let mut renumbered = HashMap::new();
+fn compact(fused: &mut Fused, gone: &Set<usize>, packs: &mut Packs) {
+    let mut renumbered = Table::new();
     let groups = std::mem::take(&mut fused.groups);
     for (old, group) in groups.into_iter().enumerate().filter(|(old, _)| !gone.contains(old)) {
         renumbered.insert(old, fused.groups.len());
@@ -162,9 +156,9 @@ fn shape(
     program: &Program,
     fused: &Fused,
     group: usize,
-    state: &HashSet<Id>,
-    replaced: &HashMap<Id, Id>,
-    pinned: &HashSet<Id>,
+    state: &Set<Id>,
+    replaced: &Table<Id, Id>,
+    pinned: &Set<Id>,
 ) -> Option<Shape> {
     let Space::Elements(numel) = fused.groups[group].space else { return None };
     if numel < 2 {
@@ -172,13 +166,13 @@ fn shape(
     }
     let members = &fused.groups[group].members;
     let mut shape = Shape { text: String::new(), places: Vec::new() };
-    let mut names: HashMap<Id, usize> = HashMap::new();
+    let mut names: Table<Id, usize> = Table::new();
     // Members refer to tensors at their own index; anything else must be shared by all the groups.
     let stop = |id: Id| fused.is_member(id) || matches!(program.vals[id].kind, Kind::Leaf(_));
-    let mut levels: HashMap<Id, Level> = HashMap::new();
+    let mut levels: Table<Id, Level> = Table::new();
     for &member in members {
         for (id, level) in reads(program, &stop, member, Level::Full, fused.groups[group].space) {
-            let known = levels.entry(id).or_insert(level);
+            let known = levels.or_insert(id, level);
             if *known != level {
                 return None;
             }

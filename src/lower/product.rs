@@ -3,8 +3,6 @@
 //! The shader comes from [`gemm`] as text with seams. Here its operands are bound as they lie, its load functions find
 //! windows where an operand consists of them, and its store function becomes the group's epilogue.
 
-use std::collections::HashSet;
-
 use super::bindings::Bound;
 use super::emit::{At, Emitter, Unit, wgsl_type};
 use super::fuse::{Level, Space};
@@ -13,6 +11,7 @@ use super::kernel::{Binding, Context, Kernel, helpers, uniform, words};
 use super::program::{Kind, Matrix};
 use super::turns;
 use super::{gemm, gemm_text};
+use crate::collections::Set;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Shader;
@@ -174,7 +173,7 @@ impl Context<'_> {
     /// Whether what a group computes behind its product is long in text.
     fn is_heavy(&self, group: usize) -> bool {
         let mut stack = self.outputs(group).to_vec();
-        let mut seen = HashSet::new();
+        let mut seen = Set::new();
         while let Some(id) = stack.pop() {
             let val = &self.program.vals[id];
             let elsewhere = self.fused.group_of[id].is_some_and(|other| other != group);
@@ -195,7 +194,7 @@ impl Context<'_> {
 fn hoist(body: &mut String, dtype: impl Fn(usize) -> DType) -> Option<(String, String)> {
     let (mut rest, mut variables, mut loads) = (String::new(), String::new(), String::new());
     // What the store function alone knows.
-    let mut own: HashSet<&str> = ["z", "i", "e", "v"].into();
+    let mut own: Set<&str> = ["z", "i", "e", "v"].into();
     for line in body.lines() {
         let binding = line.strip_prefix("let ").and_then(|line| line.strip_suffix(';')?.split_once(" = "));
         let Some((name, expression)) = binding else {

@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
+use crate::collections::Set;
 use crate::dtype::DType;
 use crate::error::Place;
 use crate::shape::Shape;
-use std::collections::HashSet;
 
 use crate::graph::{Contraction, Fold, Kernel, Map, Reduction, Scan, Tensor, Through, View, ViewOp, Windows};
 
@@ -112,7 +112,7 @@ pub struct Program {
     /// What the program is run for, one for each root.
     pub roots: Vec<Id>,
     /// Leaves that lie at another place in each turn of a loop: only accessors find them there.
-    pub moving: HashSet<Id>,
+    pub moving: Set<Id>,
 }
 
 /// How a matrix of a product lies in the tensor it is read from.

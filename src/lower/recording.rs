@@ -1,14 +1,13 @@
 //! A graph as recorded: which nodes it has, and the structural [`Signature`] that guards purity.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::build::Builder;
 use super::program::Program;
+use crate::collections::{Set, Table};
 use crate::error::{Place, Result};
-use crate::graph::numbers::{ByNumber, Numbers};
 use crate::graph::{Lowering, Node, Primitive, Spec, Tensor};
 use crate::sort::sort_by_key;
 
@@ -91,7 +90,7 @@ pub struct Recording {
 impl Recording {
     /// Walks back from `roots` to values that are known or stand-ins. Iterative, since chains may be long.
     pub fn of(roots: &[Tensor]) -> Result<Recording> {
-        let mut seen: Numbers<u64> = Numbers::default();
+        let mut seen: Set<u64> = Set::default();
         let mut found: Vec<(u64, Arc<Node>)> = Vec::new();
         let mut stack: Vec<Arc<Node>> = Vec::new();
         let mut ends = Vec::with_capacity(roots.len());
@@ -126,17 +125,17 @@ impl Recording {
     /// what merely views another value the other counts; coordinates cost nothing to compute again.
     pub fn held(&self, but: &[Tensor]) -> Vec<Tensor> {
         // The recording holds each node once itself.
-        let mut holders: ByNumber<u64, usize> = ByNumber::default();
+        let mut holders: Table<u64, usize> = Table::default();
         let pending = || self.nodes.iter().filter(|node| !node.is_end());
         for node in pending() {
             node.visit_inputs(&mut |input| {
                 if let Ok((input, _)) = input.node() {
-                    *holders.entry(input.number()).or_insert(1) += 1;
+                    *holders.or_insert(input.number(), 1) += 1;
                 }
             });
         }
-        let wanted: Numbers<u64> = but.iter().filter_map(|t| t.node().ok()).map(|(node, _)| node.number()).collect();
-        let mut through: Numbers<u64> = Numbers::default();
+        let wanted: Set<u64> = but.iter().filter_map(|t| t.node().ok()).map(|(node, _)| node.number()).collect();
+        let mut through: Set<u64> = Set::default();
         let mut held = Vec::new();
         for node in pending().rev().filter(|node| !wanted.contains(&node.number())) {
             let inside = holders.get(&node.number()).copied().unwrap_or(1);
@@ -170,7 +169,7 @@ impl Recording {
     }
 
     /// The structure with captured tensors by identity: what must not change between runs of a step.
-    pub fn signature(&self, stand_ins: &HashMap<u64, usize>) -> Signature {
+    pub fn signature(&self, stand_ins: &Table<u64, usize>) -> Signature {
         let mut nodes = Vec::with_capacity(self.nodes.len());
         let hash = self.hash(Captures::Identity, stand_ins, &mut |node, hash| {
             let (place, op, outputs) = (node.place().clone(), node.op().clone(), node.outputs().to_vec());
@@ -181,7 +180,7 @@ impl Recording {
 
     /// Equal for recordings that the same program computes from other leaves.
     pub fn shape(&self) -> u64 {
-        self.hash(Captures::Shape, &HashMap::new(), &mut |_, _| {})
+        self.hash(Captures::Shape, &Table::new(), &mut |_, _| {})
     }
 
     /// The tensors that are leaves of [`program`](Recording::program) without stand-ins, in its order.
@@ -192,9 +191,9 @@ impl Recording {
     }
 
     /// Hashes ops, edges, shapes, dtypes, small constants, and the captured tensors as told.
-    fn hash(&self, captures: Captures, stand_ins: &HashMap<u64, usize>, each: &mut dyn FnMut(&Arc<Node>, u64)) -> u64 {
+    fn hash(&self, captures: Captures, stand_ins: &Table<u64, usize>, each: &mut dyn FnMut(&Arc<Node>, u64)) -> u64 {
         let by_content = if captures == Captures::Identity { SMALL } else { 1 };
-        let mut order: ByNumber<u64, usize> = ByNumber::default();
+        let mut order: Table<u64, usize> = Table::default();
         order.reserve(self.nodes.len());
         let mut whole = DefaultHasher::new();
         for (index, node) in self.nodes.iter().enumerate() {
@@ -232,17 +231,12 @@ impl Recording {
 
     /// Flattens to values. `stand_ins` are leaves even where they hold host data. Long sums are split as in `model`, if
     /// it is given.
-    pub fn program(&self, stand_ins: &HashMap<u64, usize>, model: Option<&Program>) -> Result<Program> {
-        self.body(stand_ins, HashSet::new(), model)
+    pub fn program(&self, stand_ins: &Table<u64, usize>, model: Option<&Program>) -> Result<Program> {
+        self.body(stand_ins, Set::new(), model)
     }
 
     /// The program of one turn of a loop, in which the values of some nodes lie at another place each time.
-    pub fn body(
-        &self,
-        stand_ins: &HashMap<u64, usize>,
-        moving: HashSet<u64>,
-        model: Option<&Program>,
-    ) -> Result<Program> {
+    pub fn body(&self, stand_ins: &Table<u64, usize>, moving: Set<u64>, model: Option<&Program>) -> Result<Program> {
         let model = model.map(|model| model.vals.iter().map(|val| val.kind.clone()).collect());
         let mut builder = Builder { model, moving, ..Builder::default() };
         for node in &self.nodes {

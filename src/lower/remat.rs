@@ -6,13 +6,12 @@
 //! does not lower the peak is undone. A copy waits (see [`Val::after`](super::program::Val::after)) for what its first reader reads besides.
 //! Deliberately absent: sharing of equal values, which would undo all this; `build` alone does that, before.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-
 use super::fuse;
 use super::program::{Id, Kind, Program};
 use super::{Compiled, Options, Request, Target, compile};
+use crate::collections::{Set, Sorted, Table};
 use crate::error::{Error, Result};
-use crate::sort::{set, sort, sort_by, sort_by_key};
+use crate::sort::{sort, sort_by, sort_by_key};
 
 /// Values given copies in one round at most, and attempts that lower nothing in a row before it is given up.
 const ROUND: usize = 16;
@@ -29,13 +28,13 @@ pub fn compile_within(
     target: &Target,
     options: &Options,
     budget: u64,
-) -> Result<(Compiled, HashMap<Id, Id>)> {
+) -> Result<(Compiled, Table<Id, Id>)> {
     let kept: Vec<Id> = (0..program.vals.len())
         .filter(|&id| matches!(program.vals[id].kind, Kind::Leaf(_)) || program.roots.contains(&id))
         .collect();
-    let mut moved: HashMap<Id, Id> = kept.into_iter().map(|id| (id, id)).collect();
+    let mut moved: Table<Id, Id> = kept.into_iter().map(|id| (id, id)).collect();
     let mut best = compile(program, request, target, options)?;
-    let mut refused: HashSet<Id> = HashSet::new();
+    let mut refused: Set<Id> = Set::new();
     let (mut count, mut failures) = (ROUND, 0);
     let bytes = |compiled: &Compiled| compiled.temporaries().iter().sum::<u64>();
     while bytes(&best) > budget {
@@ -84,11 +83,11 @@ pub fn compile_within(
     Ok((best, moved))
 }
 
-fn composed(first: &HashMap<Id, Id>, second: &HashMap<Id, Id>) -> HashMap<Id, Id> {
+fn composed(first: &Table<Id, Id>, second: &Table<Id, Id>) -> Table<Id, Id> {
     first.iter().filter_map(|(&from, through)| Some((from, *second.get(through)?))).collect()
 }
 
-fn renumbered(request: &Request, to: &HashMap<Id, Id>) -> Request {
+fn renumbered(request: &Request, to: &Table<Id, Id>) -> Request {
     let new = |id: &Id| to.get(id).copied();
     Request {
         replaces: request.replaces.iter().filter_map(|(leaf, value)| Some((new(leaf)?, new(value)?))).collect(),
@@ -101,9 +100,9 @@ fn renumbered(request: &Request, to: &HashMap<Id, Id>) -> Request {
 struct Candidate {
     value: Id,
     /// Stored values that read it too late to keep it.
-    readers: BTreeSet<Id>,
+    readers: Sorted<Id>,
     /// It and what has to be computed again for it.
-    cone: BTreeSet<Id>,
+    cone: Sorted<Id>,
     /// What the copies wait for.
     after: Id,
 }
@@ -112,32 +111,32 @@ struct Candidate {
 #[derive(Default)]
 struct Life {
     first: usize,
-    reads: BTreeSet<usize>,
+    reads: Sorted<usize>,
 }
 
 /// What could be computed again to lower the peak, the cheapest first.
-fn candidates(compiled: &Compiled, refused: &HashSet<Id>) -> Vec<Candidate> {
+fn candidates(compiled: &Compiled, refused: &Set<Id>) -> Vec<Candidate> {
     let Compiled { program, fused, schedule, placement, .. } = compiled;
     let stop = |id: Id| fused.is_member(id);
     let mut time_of = vec![0; fused.groups.len()];
-    let mut lives: HashMap<Id, Life> = HashMap::new();
+    let mut lives: Table<Id, Life> = Table::new();
     for (time, job) in schedule.jobs.iter().enumerate() {
         for group in job.groups() {
             time_of[group] = time;
             for &output in fused.groups[group].outputs.iter().filter(|id| placement.ranges.contains_key(id)) {
-                lives.entry(output).or_default().first = time;
+                lives.or_default(output).first = time;
             }
         }
     }
     // Readers of each temporary: stored or computed on the way, by the time they run.
-    let mut readers: HashMap<Id, Vec<(usize, Id)>> = HashMap::new();
+    let mut readers: Table<Id, Vec<(usize, Id)>> = Table::new();
     for (index, group) in fused.groups.iter().enumerate() {
         for &member in &group.members {
             let level = fuse::level(program, member, group.space);
             for (id, _) in fuse::reads(program, &stop, member, level, group.space) {
                 if let Some(life) = lives.get_mut(&id) {
                     life.reads.insert(time_of[index]);
-                    readers.entry(id).or_default().push((time_of[index], member));
+                    readers.or_default(id).push((time_of[index], member));
                 }
             }
         }
@@ -177,9 +176,9 @@ fn candidates(compiled: &Compiled, refused: &HashSet<Id>) -> Vec<Candidate> {
         {
             continue;
         }
-        let Some(&next) = life.reads.range(peak + 1..).next() else { continue };
+        let Some(&next) = life.reads.iter().find(|&&read| read > peak) else { continue };
         let late = |(time, _): &&(usize, Id)| *time > peak;
-        let readers = set(readers[&value].iter().filter(late).map(|&(_, member)| member));
+        let readers = Sorted::from_iter(readers[&value].iter().filter(late).map(|&(_, member)| member));
         let Some(&place) = readers.first() else { continue };
         // Written after the peak or in it, read by the first late reader or behind it, and recorded before.
         let waits = order.iter().filter(|&&id| id < place && id != value);
@@ -198,9 +197,9 @@ fn candidates(compiled: &Compiled, refused: &HashSet<Id>) -> Vec<Candidate> {
 /// A value with all that must be computed again for it; `there` are temporaries that still lie there. `None` if that is
 /// too much, or a loop or a kernel of an op's own: their outputs are computed together, and a loop overwrites what it is
 /// given to carry.
-fn cone(program: &Program, value: Id, there: &dyn Fn(Id) -> bool) -> Option<BTreeSet<Id>> {
+fn cone(program: &Program, value: Id, there: &dyn Fn(Id) -> bool) -> Option<Sorted<Id>> {
     const MOST: usize = 256;
-    let mut cone = BTreeSet::new();
+    let mut cone = Sorted::new();
     let mut stack = vec![value];
     while let Some(id) = stack.pop() {
         let given = matches!(program.vals[id].kind, Kind::Leaf(_) | Kind::Scalar(_));
@@ -221,22 +220,22 @@ fn again(
     compiled: &Compiled,
     program: &Program,
     candidate: &Candidate,
-    places: Option<&HashMap<Id, Id>>,
-) -> Option<(Program, HashMap<Id, Id>)> {
+    places: Option<&Table<Id, Id>>,
+) -> Option<(Program, Table<Id, Id>)> {
     let now = |id: &Id| places.map_or(Some(*id), |places| places.get(id).copied());
     let value = now(&candidate.value)?;
-    let readers = set(candidate.readers.iter().map(now).collect::<Option<Vec<Id>>>()?);
-    let cone = set(candidate.cone.iter().map(now).collect::<Option<Vec<Id>>>()?);
+    let readers = Sorted::from_iter(candidate.readers.iter().map(now).collect::<Option<Vec<Id>>>()?);
+    let cone = Sorted::from_iter(candidate.cone.iter().map(now).collect::<Option<Vec<Id>>>()?);
     let after = now(&candidate.after)?;
-    let stored: HashSet<Id> =
+    let stored: Set<Id> =
         (0..compiled.program.vals.len()).filter(|&id| compiled.fused.is_member(id)).filter_map(|id| now(&id)).collect();
     let place = *readers.first()?;
     if after >= place || cone.contains(&after) {
         return None;
     }
     // What lies between the value and its late readers without being stored is computed by each reader anyway.
-    let mut between: BTreeSet<Id> = BTreeSet::new();
-    let mut reaches: HashMap<Id, bool> = HashMap::from([(value, true)]);
+    let mut between: Sorted<Id> = Sorted::new();
+    let mut reaches: Table<Id, bool> = Table::from([(value, true)]);
     for &reader in &readers {
         let mut stack: Vec<(Id, bool)> = program.vals[reader].inputs.iter().map(|&input| (input, false)).collect();
         while let Some((id, left)) = stack.pop() {
@@ -259,10 +258,10 @@ fn again(
     // Copies have numbers behind those of all values, and are then put where they belong.
     let total = program.vals.len();
     let copies: Vec<Id> = cone.iter().chain(&between).copied().collect();
-    if copies.iter().collect::<HashSet<_>>().len() < copies.len() {
+    if copies.iter().collect::<Set<_>>().len() < copies.len() {
         return None;
     }
-    let copy: HashMap<Id, Id> = copies.iter().enumerate().map(|(at, &id)| (id, total + at)).collect();
+    let copy: Table<Id, Id> = copies.iter().enumerate().map(|(at, &id)| (id, total + at)).collect();
     let own = |id: Id| copy.get(&id).copied().unwrap_or(id);
     let late = |id: Id| if id == value || between.contains(&id) { own(id) } else { id };
     let mut all: Vec<_> = program.vals.clone();
@@ -299,7 +298,7 @@ fn again(
             }
         }
     }
-    let mut to = HashMap::new();
+    let mut to = Table::new();
     let mut made = Program { leaves: program.leaves.clone(), ..Program::default() };
     for id in order.into_iter().filter(|&id| needed[id]) {
         let mut val = all[id].clone();

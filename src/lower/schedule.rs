@@ -6,7 +6,7 @@
 //! dispatch side by side. A tiny model is one region from end to end. Deliberately absent: an order with
 //! more dispatches, whatever it saves.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use crate::collections::{Set, Sorted, Table};
 
 use super::fuse::{Fused, Level, Space, dependencies, level, reads};
 use super::pack::Wide;
@@ -60,7 +60,7 @@ pub struct Schedule {
     /// Dispatches in order.
     pub jobs: Vec<Job>,
     /// New values that are written straight over the leaf they replace: value to leaf.
-    pub in_place: HashMap<Id, Id>,
+    pub in_place: Table<Id, Id>,
 }
 
 impl Schedule {
@@ -85,25 +85,25 @@ struct Graph<'a> {
     program: &'a Program,
     fused: &'a Fused,
     /// For each group the groups that must run before it.
-    before: Vec<BTreeSet<usize>>,
+    before: Vec<Sorted<usize>>,
     /// For each leaf the groups that read it, each with the levels it reads at.
-    readers: HashMap<Id, Vec<(usize, BTreeSet<Level>)>>,
+    readers: Table<Id, Vec<(usize, Sorted<Level>)>>,
     /// For each group the values of other groups, and its own, that it reads.
-    reads: Vec<BTreeSet<Id>>,
+    reads: Vec<Sorted<Id>>,
     /// What is written over a leaf, and so takes no memory.
-    in_place: HashMap<Id, Id>,
+    in_place: Table<Id, Id>,
 }
 
 impl<'a> Graph<'a> {
     fn new(program: &'a Program, fused: &'a Fused) -> Graph<'a> {
-        let (before, readers, reads, in_place) = (Vec::new(), HashMap::new(), Vec::new(), HashMap::new());
+        let (before, readers, reads, in_place) = (Vec::new(), Table::new(), Vec::new(), Table::new());
         Graph { program, fused, before, readers, reads, in_place }
     }
 
     /// For each stored value the groups that have yet to read it, and one more if it is read at the end.
-    fn unread(&self) -> HashMap<Id, usize> {
-        let mut unread = HashMap::new();
-        self.reads.iter().flatten().chain(&self.program.roots).for_each(|&id| *unread.entry(id).or_insert(0) += 1);
+    fn unread(&self) -> Table<Id, usize> {
+        let mut unread = Table::new();
+        self.reads.iter().flatten().chain(&self.program.roots).for_each(|&id| *unread.or_insert(id, 0) += 1);
         unread
     }
 
@@ -114,12 +114,12 @@ impl<'a> Graph<'a> {
     }
 
     /// The values that are not needed any more once a group has run.
-    fn frees<'b>(&'b self, group: usize, unread: &'b HashMap<Id, usize>) -> impl Iterator<Item = Id> + 'b {
+    fn frees<'b>(&'b self, group: usize, unread: &'b Table<Id, usize>) -> impl Iterator<Item = Id> + 'b {
         let own = &self.fused.groups[group].members;
         self.reads[group].iter().copied().filter(move |id| unread.get(id) == Some(&1) && !own.contains(id))
     }
 
-    fn freed(&self, group: usize, unread: &HashMap<Id, usize>) -> u64 {
+    fn freed(&self, group: usize, unread: &Table<Id, usize>) -> u64 {
         let temporary = |id: &Id| !self.in_place.contains_key(id);
         self.frees(group, unread).filter(temporary).map(|id| self.program.vals[id].bytes()).sum()
     }
@@ -141,7 +141,7 @@ impl<'a> Graph<'a> {
     }
 
     /// Notes that a group has run.
-    fn read(&self, group: usize, unread: &mut HashMap<Id, usize>) {
+    fn read(&self, group: usize, unread: &mut Table<Id, usize>) {
         for id in &self.reads[group] {
             if let Some(count) = unread.get_mut(id) {
                 *count -= 1;
@@ -152,7 +152,7 @@ impl<'a> Graph<'a> {
     /// How many values a group computes, recomputed ones included.
     fn values(&self, group: usize) -> usize {
         let members = &self.fused.groups[group].members;
-        let mut seen: HashSet<Id> = members.iter().copied().collect();
+        let mut seen: Set<Id> = members.iter().copied().collect();
         let mut stack = members.clone();
         while let Some(id) = stack.pop() {
             let inline = |input: &Id| !self.fused.is_member(*input);
@@ -164,7 +164,7 @@ impl<'a> Graph<'a> {
     }
 
     fn depends(&self, group: usize, on: usize) -> bool {
-        let mut seen = HashSet::new();
+        let mut seen = Set::new();
         let mut stack = vec![group];
         while let Some(group) = stack.pop() {
             if group == on {
@@ -209,24 +209,24 @@ pub fn schedule(
     fused: &Fused,
     replaces: &[(Id, Id)],
     fuse: bool,
-    wide: &HashMap<usize, Wide>,
+    wide: &Table<usize, Wide>,
 ) -> Schedule {
     let mut graph = Graph { program, fused, before: dependencies(program, fused), ..Graph::new(program, fused) };
     for (index, group) in fused.groups.iter().enumerate() {
         let stop = |id: Id| fused.is_member(id) || matches!(program.vals[id].kind, Kind::Leaf(_));
-        let (mut leaves, mut values): (HashMap<Id, BTreeSet<Level>>, _) = (HashMap::new(), BTreeSet::new());
+        let (mut leaves, mut values): (Table<Id, Sorted<Level>>, _) = (Table::new(), Sorted::new());
         for &member in &group.members {
             for (id, at) in reads(program, &stop, member, level(program, member, group.space), group.space) {
                 if fused.is_member(id) {
                     values.insert(id);
                 } else {
-                    leaves.entry(id).or_default().insert(at);
+                    leaves.or_default(id).insert(at);
                 }
             }
         }
         graph.reads.push(values);
         for (leaf, levels) in leaves {
-            graph.readers.entry(leaf).or_default().push((index, levels));
+            graph.readers.or_default(leaf).push((index, levels));
         }
     }
     for &(leaf, value) in replaces {
@@ -259,7 +259,7 @@ enum Next {
 /// Among so many ready kernels the one that frees most is looked for.
 const CHOICE: usize = 32;
 
-fn order(graph: &Graph, fuse: bool, wide: &HashMap<usize, Wide>, next: Next) -> Vec<Job> {
+fn order(graph: &Graph, fuse: bool, wide: &Table<usize, Wide>, next: Next) -> Vec<Job> {
     let groups = &graph.fused.groups;
     let work = |group: usize| wide.get(&group).map_or_else(|| groups[group].space.work(), |wide| wide.elements);
     let small = |group: usize| fuse && work(group) <= SMALL;
@@ -268,14 +268,14 @@ fn order(graph: &Graph, fuse: bool, wide: &HashMap<usize, Wide>, next: Next) -> 
         let product = matches!(groups[group].space, Space::Product(..));
         fuse && !product && work(group) <= MIDDLING && results(group) <= NARROW
     };
-    let mut waiting: Vec<usize> = graph.before.iter().map(BTreeSet::len).collect();
+    let mut waiting: Vec<usize> = graph.before.iter().map(|before| before.len()).collect();
     let mut after: Vec<Vec<usize>> = vec![Vec::new(); groups.len()];
     for (group, before) in graph.before.iter().enumerate() {
         before.iter().for_each(|&b| after[b].push(group));
     }
     // Ready groups by the recording order of their last member.
     let key = |group: usize| (groups[group].members.last().copied().unwrap_or(0), group);
-    let mut ready: [BTreeSet<(Id, usize)>; 3] = Default::default();
+    let mut ready: [Sorted<(Id, usize)>; 3] = Default::default();
     let class = |group: usize| if small(group) { 2 } else { usize::from(middling(group)) };
     for group in 0..groups.len() {
         if waiting[group] == 0 {
@@ -283,7 +283,7 @@ fn order(graph: &Graph, fuse: bool, wide: &HashMap<usize, Wide>, next: Next) -> 
         }
     }
     let mut jobs = Vec::new();
-    let finish = |group: usize, waiting: &mut Vec<usize>, ready: &mut [BTreeSet<(Id, usize)>; 3]| {
+    let finish = |group: usize, waiting: &mut Vec<usize>, ready: &mut [Sorted<(Id, usize)>; 3]| {
         for &next in &after[group] {
             waiting[next] -= 1;
             if waiting[next] == 0 {
@@ -291,7 +291,7 @@ fn order(graph: &Graph, fuse: bool, wide: &HashMap<usize, Wide>, next: Next) -> 
             }
         }
     };
-    let mut unread = if next == Next::Freeing { graph.unread() } else { HashMap::new() };
+    let mut unread = if next == Next::Freeing { graph.unread() } else { Table::new() };
     loop {
         let first = match next {
             Next::Recorded => ready[0].first().copied(),

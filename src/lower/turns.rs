@@ -7,7 +7,7 @@
 //! between them; the bounds of that loop come from the uniform, so every invocation takes the same way, as browsers
 //! demand. Deliberately absent: any limit on how many turns there are, which is the caller's.
 
-use std::collections::HashMap;
+use crate::collections::Table;
 
 use super::program::Id;
 
@@ -47,7 +47,7 @@ pub enum Way {
 #[derive(Clone, Copy, Debug)]
 pub struct Turns<'a> {
     /// The tensors that advance.
-    pub strides: &'a HashMap<Id, Stride>,
+    pub strides: &'a Table<Id, Stride>,
     /// Values that are copied over leaves at the end of each turn, where the loop is inside the dispatch.
     pub copies: &'a [(Id, Id)],
     /// Where the loop is.

@@ -3,13 +3,13 @@
 //! It is what models are made from: by itself, from a [`Sequential`](crate::layers::Sequential), or inside a struct of
 //! one's own that overrides steps. Deliberately absent: training; the entry points come with [`Train`](super::Train).
 
-use std::collections::HashMap;
 use std::sync::Mutex;
 
 use super::History;
 use super::compile::Settings;
 use super::options::Compile;
 use super::state::{Store, at_home, lock};
+use crate::collections::Table;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::graph::Tensor;
@@ -209,7 +209,7 @@ impl Functional {
     /// [`Error::Argument`] for a tensor that the network does not compute.
     pub fn extract(&self, outputs: &[Symbolic]) -> Result<Functional> {
         let network = self.network.tap(outputs)?.pruned();
-        let all: HashMap<String, Tensor> = self.variables()?.into_iter().collect();
+        let all: Table<String, Tensor> = self.variables()?.into_iter().collect();
         let (trainable, fixed): (Vec<_>, Vec<_>) = network.variables().iter().partition(|v| v.trainable);
         let values = |of: Vec<&Variable>| of.into_iter().filter_map(|v| all.get(&v.name).cloned()).collect();
         let store = Mutex::new(Store::new(values(trainable), values(fixed), Vec::new()));

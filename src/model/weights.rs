@@ -4,12 +4,11 @@
 //! Deliberately absent: optimizer and progress; a weights file is for using a model, see
 //! [`Checkpoint`](super::Checkpoint) for going on training it.
 
-use std::collections::HashMap;
-
 use super::checkpoint::shortened;
 use super::functional::Functional;
 use super::state::at_home;
 use super::tensors::{self, File, View};
+use crate::collections::Table;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::graph::{Spec, Tensor, nowhere};
@@ -115,8 +114,8 @@ impl Functional {
     pub async fn set_weights_with(&self, file: &[u8], options: LoadWeights<'_>) -> Result<Loaded> {
         let file = File::read(file, "the weights")?;
         let variables = self.variables()?;
-        let known: HashMap<&str, usize> = variables.iter().enumerate().map(|(at, (name, _))| (&**name, at)).collect();
-        let (mut found, mut loaded) = (HashMap::new(), Loaded::default());
+        let known: Table<&str, usize> = variables.iter().enumerate().map(|(at, (name, _))| (&**name, at)).collect();
+        let (mut found, mut loaded) = (Table::new(), Loaded::default());
         for view in file.tensors() {
             let name = view.name();
             let renamed = match options.rename {
@@ -223,7 +222,7 @@ fn flat<A, B, C>(((a, b), c): ((A, B), C)) -> (A, B, C) {
 }
 
 /// The variable of a name of the file, and whether the axes of the tensor are to be turned.
-fn partner(name: &str, rank: usize, layout: Layout, known: &HashMap<&str, usize>) -> Option<(usize, bool)> {
+fn partner(name: &str, rank: usize, layout: Layout, known: &Table<&str, usize>) -> Option<(usize, bool)> {
     if layout == Layout::Keras {
         return Some((*known.get(name)?, false));
     }
@@ -276,7 +275,7 @@ mod tests {
     fn names_of_pytorch_find_what_the_layer_has() {
         let names =
             ["a/kernel", "a/bias", "b/c/gamma", "b/c/beta", "b/c/moving_mean", "b/c/moving_variance", "e/embeddings"];
-        let known: HashMap<&str, usize> = names.iter().enumerate().map(|(at, &name)| (name, at)).collect();
+        let known: Table<&str, usize> = names.iter().enumerate().map(|(at, &name)| (name, at)).collect();
         let find = |name, rank| partner(name, rank, Layout::PyTorch, &known);
         assert_eq!((find("a.weight", 2), find("a.bias", 1)), (Some((0, true)), Some((1, false))));
         assert_eq!((find("b.c.weight", 1), find("b.c.bias", 1)), (Some((2, false)), Some((3, false))));

@@ -137,7 +137,7 @@ impl Tensor {
     }
 
     #[track_caller]
-    fn reduce(&self, name: &'static str, reduction: Reduction, axes: &impl Axes) -> Tensor {
+    fn reduce(&self, name: &'static str, reduction: Reduction, axes: &dyn Axes) -> Tensor {
         let shape = self.shape();
         let Some(axes_) = axes.resolve(&shape) else {
             return self.misfit(name, format!("one of the axes does not exist in {shape}"));

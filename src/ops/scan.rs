@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::Example;
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, Place, Result};
 use crate::grad::pull;
 use crate::graph::{Body, Derivative, Lowering, Misfit, Primitive, Scan, Spec, Tensor, Tree, View, here, nowhere};
 
@@ -74,35 +74,54 @@ fn run<S: Tree, X: Tree, Y: Tree>(
     xs: X,
     f: impl FnOnce(S, X) -> Result<(S, Y)>,
 ) -> Result<(S, Y)> {
-    let place = here();
-    let (first, sequences) = (init.leaves(), xs.leaves());
-    for x in &sequences {
-        let shape = x.ok()?.shape();
-        if shape.first() != Some(&length) {
-            let why = format!("the first axis of what is scanned must be its {length} steps");
-            return Err(Error::Shape { op: "scan".into(), inputs: vec![shape], why, place });
-        }
-    }
-    let mut own = Vec::new();
-    let mut stand_in = |spec: Option<Spec>, leaf: &Tensor| match spec {
-        Some(spec) => {
-            let own_leaf = Tensor::placeholder(spec, place.clone());
-            own.push(own_leaf.clone());
-            own_leaf
-        }
-        None => leaf.clone(),
-    };
-    let slice = |leaf: &Tensor| leaf.spec().map(|spec| Spec::new(spec.shape[1..].to_vec(), spec.dtype));
-    let carry = init.map(&mut |leaf| stand_in(leaf.spec().cloned(), leaf));
-    let x = xs.map(&mut |leaf| stand_in(slice(leaf), leaf));
+    let (place, first, sequences) = (here(), init.leaves(), xs.leaves());
+    let own = stand_ins(length, &first, &sequences, &place)?;
+    let (carry, x) = (filled(&init, &mut own.iter().cloned()), filled(&xs, &mut own[first.len()..].iter().cloned()));
     let (next, y) = f(carry, x)?;
-    let (new, results) = (next.leaves(), y.leaves());
+    let outputs = looped(length, reverse, [first, sequences], &own, [next.leaves(), y.leaves()], place)?;
+    let mut outputs = outputs.into_iter();
+    let last = filled(&init, &mut outputs);
+    Ok((last, filled(&y, &mut outputs)))
+}
+
+/// A tree like another, with these leaves.
+fn filled<T: Tree>(like: &T, leaves: &mut dyn Iterator<Item = Tensor>) -> T {
+    like.map(&mut |leaf| leaves.next().unwrap_or_else(|| leaf.clone()))
+}
+
+/// What a step reads: the carry, then its slices.
+fn stand_ins(length: usize, first: &[Tensor], sequences: &[Tensor], place: &Place) -> Result<Vec<Tensor>> {
+    let mut own = Vec::new();
+    for (at, leaf) in first.iter().chain(sequences).enumerate() {
+        let Some(mut spec) = leaf.ok()?.spec().cloned() else { continue };
+        if at >= first.len() {
+            if spec.shape.first() != Some(&length) {
+                let why = format!("the first axis of what is scanned must be its {length} steps");
+                return Err(Error::Shape { op: "scan".into(), inputs: vec![spec.shape], why, place: place.clone() });
+            }
+            spec = Spec::new(spec.shape[1..].to_vec(), spec.dtype);
+        }
+        own.push(Tensor::placeholder(spec, place.clone()));
+    }
+    Ok(own)
+}
+
+/// The last carry and what is stacked, of a body that computes `new` and `results` from its `own` stand-ins.
+#[track_caller]
+fn looped(
+    length: usize,
+    reverse: bool,
+    [first, sequences]: [Vec<Tensor>; 2],
+    own: &[Tensor],
+    [new, results]: [Vec<Tensor>; 2],
+    place: Place,
+) -> Result<Vec<Tensor>> {
     if new.len() != first.len() {
         let what = format!("scan: the carry had {} tensors, the body returned {}", first.len(), new.len());
         return Err(Error::State { what });
     }
     for (at, (was, is)) in first.iter().zip(&new).enumerate() {
-        let (Some(was), Some(is)) = (was.ok()?.spec(), is.ok()?.spec()) else { continue };
+        let (Some(was), Some(is)) = (was.spec(), is.ok()?.spec()) else { continue };
         if was != is {
             let (op, why) = ("scan".into(), format!("tensor {at} of the carry was {was}, the body returned {is}"));
             return Err(match was.dtype == is.dtype {
@@ -111,22 +130,16 @@ fn run<S: Tree, X: Tree, Y: Tree>(
             });
         }
     }
-    let (body, captured) = Body::of(&own, &[&new[..], &results[..]].concat())?;
+    let (body, captured) = Body::of(own, &[&new[..], &results[..]].concat())?;
     if length == 0 {
         let none = |leaf: &Tensor| match leaf.spec() {
-            Some(spec) => {
-                let shape = [&[0], spec.shape.dims()].concat();
-                Tensor::from_bits(Vec::new().into(), Spec::new(shape, spec.dtype), place.clone())
-            }
+            Some(spec) => Tensor::from_bits(Vec::new().into(), stacked(0, spec), place.clone()),
             None => leaf.clone(),
         };
-        return Ok((init, y.map(&mut { none })));
+        return Ok(first.into_iter().chain(results.iter().map(none)).collect());
     }
     let scan = Scan { body: Arc::new(body), length, reverse, carries: first.len(), sequences: sequences.len() };
-    let mut outputs = recorded(scan, &[first, sequences, captured].concat()).into_iter();
-    let mut next = |leaf: &Tensor| outputs.next().unwrap_or_else(|| leaf.clone());
-    let last = init.map(&mut { &mut next });
-    Ok((last, y.map(&mut { next })))
+    Ok(recorded(scan, &[first, sequences, captured].concat()))
 }
 
 #[track_caller]

@@ -80,19 +80,25 @@ impl Tensor {
     /// The elements of a range along one axis (negative axes count from the end).
     #[track_caller]
     pub fn slice(&self, axis: i32, range: impl RangeBounds<usize>) -> Tensor {
-        let Some(axis) = self.shape().axis(axis as isize) else {
-            return self.misfit("slice", format!("there is no axis {axis}"));
-        };
         let start = match range.start_bound() {
             Bound::Included(&start) => start,
             Bound::Excluded(&start) => start.saturating_add(1),
             Bound::Unbounded => 0,
         };
         let end = match range.end_bound() {
-            Bound::Included(&end) => end.saturating_add(1),
-            Bound::Excluded(&end) => end,
-            Bound::Unbounded => self.dim(axis),
+            Bound::Included(&end) => Some(end.saturating_add(1)),
+            Bound::Excluded(&end) => Some(end),
+            Bound::Unbounded => None,
         };
+        self.range(axis, start, end)
+    }
+
+    #[track_caller]
+    fn range(&self, axis: i32, start: usize, end: Option<usize>) -> Tensor {
+        let Some(axis) = self.shape().axis(axis as isize) else {
+            return self.misfit("slice", format!("there is no axis {axis}"));
+        };
+        let end = end.unwrap_or_else(|| self.dim(axis));
         if start > end || end > self.dim(axis) {
             return self.misfit("slice", format!("{start}..{end} is not within axis {axis}"));
         }

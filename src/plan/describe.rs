@@ -2,7 +2,6 @@
 //!
 //! Done when somebody asks for the plan, not when it is made: a step that nobody looks at does not pay for it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Bound;
@@ -10,6 +9,7 @@ use super::expression::{Names, Writer};
 use super::memory::Memory;
 use super::report::{Computed, Line, Plan, Role, Stored};
 use super::traffic::Traffic;
+use crate::collections::Table;
 use crate::lower::Compiled;
 use crate::lower::program::{Id, Kind};
 use crate::lower::schedule::Job;
@@ -45,7 +45,7 @@ impl Bound {
         plan.memory = Memory { uniforms: self.uniforms, ..given.memory };
         let writer = Writer::new(&compiled.program, &given.names);
         let index = self.list(compiled, given, &writer, &mut plan.values);
-        let of = |line: &mut Line, job: &Job, compiled: &Compiled, index: &HashMap<Id, usize>, writer: &Writer<'_>| {
+        let of = |line: &mut Line, job: &Job, compiled: &Compiled, index: &Table<Id, usize>, writer: &Writer<'_>| {
             let traffic = Traffic::of(compiled, job);
             line.reads = traffic.reads.iter().filter_map(|id| index.get(id).copied()).collect();
             line.writes = traffic.writes.iter().filter_map(|id| index.get(id).copied()).collect();
@@ -57,7 +57,7 @@ impl Bound {
                 Some(looped) => {
                     // What a loop is given goes by the names it has outside; a loop within another has no names there.
                     let direct = compiled.loops.values().any(|own| Arc::ptr_eq(own, looped));
-                    let (mut names, mut inner) = (Names::default(), HashMap::new());
+                    let (mut names, mut inner) = (Names::default(), Table::new());
                     for (id, outside) in looped.places.iter().filter(|_| direct) {
                         names.names.insert(*id, writer.name(*outside));
                         inner.extend(index.get(outside).map(|&at| (*id, at)));
@@ -77,9 +77,9 @@ impl Bound {
         given: &Given,
         writer: &Writer<'_>,
         values: &mut Vec<Stored>,
-    ) -> HashMap<Id, usize> {
+    ) -> Table<Id, usize> {
         let mut buffers: Vec<u64> = Vec::new();
-        let mut index = HashMap::new();
+        let mut index = Table::new();
         let mut temporaries: Vec<Id> = compiled.placement.ranges.keys().copied().collect();
         sort(&mut temporaries);
         let temporaries = temporaries.into_iter().map(|id| (id, Role::Temporary));

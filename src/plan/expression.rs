@@ -4,8 +4,7 @@
 //! What is merely viewed is named by how it is seen: `x^T`, `slice(x)`; a reshape or a broadcast not at all.
 //! Deliberately absent: exactness. The WGSL of a dispatch says what runs, this says what it means.
 
-use std::collections::HashMap;
-
+use crate::collections::Table;
 use crate::graph::display::number;
 use crate::graph::{Reduction, Spec, Through, View};
 use crate::lower::program::{Id, Kind, Program, Val};
@@ -15,9 +14,9 @@ use crate::shape::Shape;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
     /// Leaves of the state, inputs, captured tensors, results.
-    pub names: HashMap<Id, String>,
+    pub names: Table<Id, String>,
     /// Shapes of leaves.
-    pub specs: HashMap<Id, Spec>,
+    pub specs: Table<Id, Spec>,
 }
 
 /// Writes values of a program.

@@ -4,8 +4,8 @@
 //! passes rows takes a narrow place in each; rows are ordered by the mean of the neighbours' places, and then pushed
 //! towards them. Deliberately absent: the fewest crossings; a plan has a dozen boxes.
 
+use crate::collections::Table;
 use crate::sort::sort_by;
-use std::collections::HashMap;
 
 /// Between boxes of a row, and between rows.
 const GAP: f64 = 28.0;
@@ -23,7 +23,7 @@ pub(super) struct Layout {
     /// The upper left corner of each box.
     pub places: Vec<(f64, f64)>,
     /// For each edge that passes rows the way through them.
-    pub ways: HashMap<(usize, usize), Way>,
+    pub ways: Table<(usize, usize), Way>,
     /// Of all.
     pub width: f64,
     pub height: f64,
@@ -49,14 +49,14 @@ pub(super) fn layout(sizes: &[(f64, f64)], edges: &[(usize, usize)]) -> Layout {
     let cell = |width: f64| Cell { width, x: 0.0, above: Vec::new(), below: Vec::new() };
     let mut cells: Vec<Cell> = sizes.iter().map(|size| cell(size.0)).collect();
     (0..sizes.len()).for_each(|at| order[row[at]].push(at));
-    let mut passages: HashMap<(usize, usize), Vec<usize>> = HashMap::new();
+    let mut passages: Table<(usize, usize), Vec<usize>> = Table::new();
     for &(from, to) in edges {
         let mut last = from;
         for passed in &mut order[row[from] + 1..row[to]] {
             cells.push(cell(PASSAGE));
             let at = cells.len() - 1;
             passed.push(at);
-            passages.entry((from, to)).or_default().push(at);
+            passages.or_default((from, to)).push(at);
             cells[last].below.push(at);
             cells[at].above.push(last);
             last = at;
@@ -76,7 +76,7 @@ pub(super) fn layout(sizes: &[(f64, f64)], edges: &[(usize, usize)]) -> Layout {
                     count => near.iter().map(|&other| cells[other].x).sum::<f64>() / count as f64,
                 }
             };
-            let targets: HashMap<usize, f64> = order[row].iter().map(|&at| (at, wanted(&cells, at))).collect();
+            let targets: Table<usize, f64> = order[row].iter().map(|&at| (at, wanted(&cells, at))).collect();
             // The order is settled halfway; then only distances change.
             if round < ROUNDS / 2 {
                 sort_by(&mut order[row], |a, b| targets[a].total_cmp(&targets[b]));
@@ -123,7 +123,7 @@ fn spread(cells: &mut [Cell], row: &[usize]) {
 
 /// Moves the cells of a row to their targets, as far as their order and distances allow: the mean of what they would be
 /// pushed to from the left and from the right.
-fn settle(cells: &mut [Cell], row: &[usize], targets: &HashMap<usize, f64>) {
+fn settle(cells: &mut [Cell], row: &[usize], targets: &Table<usize, f64>) {
     let mut from_left: Vec<f64> = row.iter().map(|at| targets[at]).collect();
     let mut from_right = from_left.clone();
     for index in 1..row.len() {

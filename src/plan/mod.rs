@@ -24,8 +24,7 @@ pub use memory::Memory;
 pub use profile::{HostSpan, Profile};
 pub use report::{Computed, Line, Loop, Plan, Role, Stored};
 
-use std::collections::HashMap;
-
+use crate::collections::Table;
 use crate::error::{Error, Result};
 use crate::gpu::{Access, BindGroup, Buffer, Device, Encoder, Pipeline, Range, Span, Wanted};
 use crate::graph::Slot;
@@ -95,7 +94,7 @@ pub(crate) struct Bound {
     /// What each dispatch is for.
     origins: Vec<Origin>,
     /// Where each value lies.
-    slots: HashMap<Id, Slot>,
+    slots: Table<Id, Slot>,
     /// Bytes of sizes and scalars.
     uniforms: u64,
     /// What it looks like, as far as a glance tells; see [`Bound::describe`].
@@ -108,7 +107,7 @@ impl Bound {
     pub fn new(
         device: &Device,
         compiled: &Compiled,
-        given: &HashMap<Id, Slot>,
+        given: &Table<Id, Slot>,
         temporaries: Vec<Buffer>,
         replays: Option<Replays>,
     ) -> Result<Bound> {

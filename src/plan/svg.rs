@@ -6,11 +6,11 @@
 //! that. SVG because it is text: no dependency, sharp at any size, light or dark as the viewer is. Deliberately absent:
 //! options.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::layout::{Layout, layout};
 use super::report::{Line, Plan, Role, human};
+use crate::collections::Table;
 
 /// Width of a character of the monospaced font at its size, and the height of a line of text.
 const CHARACTER: f64 = 6.65;
@@ -162,7 +162,7 @@ impl Plan {
 
     /// Which dispatch hands which value to which: each reader takes it from the latest writer before it.
     fn edges(&self) -> Vec<(usize, usize, usize)> {
-        let mut writer: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut writer: Table<usize, usize> = Table::new();
         let mut edges = Vec::new();
         for (to, line) in self.lines.iter().enumerate() {
             edges.extend(line.reads.iter().filter_map(|value| Some((*writer.get(value)?, *value, to))));

@@ -4,8 +4,7 @@
 //! Values that a region hands from one level to the next are written but not counted as read. Of packed kernels every
 //! tensor counts. Deliberately absent: how a kernel is written; padding and repeated loads are its own affair.
 
-use std::collections::{BTreeSet, HashSet};
-
+use crate::collections::{Set, Sorted};
 use crate::lower::fuse::{Level, level, reads};
 use crate::lower::program::{Id, Kind};
 use crate::lower::schedule::Job;
@@ -14,8 +13,8 @@ use crate::lower::{Compiled, fuse::Space};
 /// What one dispatch does to memory, and the operations it takes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Traffic {
-    pub reads: BTreeSet<Id>,
-    pub writes: BTreeSet<Id>,
+    pub reads: Sorted<Id>,
+    pub writes: Sorted<Id>,
     /// Floating-point operations of matrix products: two for each multiply-add.
     pub flops: u64,
     /// Elementwise operations, and one for each element of a fold.
@@ -25,10 +24,10 @@ pub(super) struct Traffic {
 impl Traffic {
     pub fn of(compiled: &Compiled, job: &Job) -> Traffic {
         let (program, fused) = (&compiled.program, &compiled.fused);
-        let groups: HashSet<usize> = job.groups().into_iter().collect();
+        let groups: Set<usize> = job.groups().into_iter().collect();
         let mut traffic = Traffic::default();
         let stop = |id: Id| fused.is_member(id) || matches!(program.vals[id].kind, Kind::Leaf(_));
-        for &group in &groups {
+        for &group in groups.iter() {
             let group = &fused.groups[group];
             for &member in &group.members {
                 let at = level(program, member, group.space);
@@ -52,7 +51,7 @@ impl Traffic {
             _ => space.full(),
         };
         let times = times(&program.vals[member].kind) as u64;
-        let (mut stack, mut seen) = (vec![member], HashSet::new());
+        let (mut stack, mut seen) = (vec![member], Set::new());
         while let Some(id) = stack.pop() {
             let val = &program.vals[id];
             match val.kind {
@@ -72,7 +71,7 @@ impl Traffic {
 
     /// Bytes read and bytes written.
     pub fn bytes(&self, compiled: &Compiled) -> (u64, u64) {
-        let bytes = |ids: &BTreeSet<Id>| ids.iter().map(|&id| compiled.program.vals[id].bytes()).sum();
+        let bytes = |ids: &Sorted<Id>| ids.iter().map(|&id| compiled.program.vals[id].bytes()).sum();
         (bytes(&self.reads), bytes(&self.writes))
     }
 }

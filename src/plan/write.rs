@@ -3,10 +3,10 @@
 //! A loop whose turn is one workgroup becomes one dispatch; any other one becomes a list of dispatches that is encoded once
 //! for each turn. Deliberately absent: pipelines and bind groups, which are made of what is written here.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::report::Loop;
+use crate::collections::Table;
 use crate::error::Result;
 use crate::gpu::{Buffer, Device};
 use crate::graph::Slot;
@@ -56,7 +56,7 @@ impl Origin {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Replays<'a> {
     /// What lies at another place in each replay.
-    pub strides: &'a HashMap<Id, Stride>,
+    pub strides: &'a Table<Id, Stride>,
     /// Replays at most.
     pub most: usize,
 }
@@ -64,7 +64,7 @@ pub(crate) struct Replays<'a> {
 /// What kernels are written from, for any loop or none.
 fn context<'a>(
     compiled: &'a Compiled,
-    slots: &'a HashMap<Id, Slot>,
+    slots: &'a Table<Id, Slot>,
     target: &'a Target,
 ) -> impl Fn(Option<Turns<'a>>) -> Context<'a> {
     move |turns| Context {
@@ -101,7 +101,7 @@ impl Writer<'_> {
     pub fn program(
         &mut self,
         compiled: &Compiled,
-        slots: &HashMap<Id, Slot>,
+        slots: &Table<Id, Slot>,
         looped: Option<&Arc<Looped>>,
         depth: usize,
     ) -> Result<Vec<Act>> {
@@ -156,9 +156,9 @@ impl Writer<'_> {
     }
 
     /// What a loop does, in one dispatch if a turn is one workgroup.
-    fn looped(&mut self, looped: &Arc<Looped>, outer: &HashMap<Id, Slot>, depth: usize) -> Result<Vec<Act>> {
+    fn looped(&mut self, looped: &Arc<Looped>, outer: &Table<Id, Slot>, depth: usize) -> Result<Vec<Act>> {
         let compiled = &looped.compiled;
-        let mut slots = HashMap::new();
+        let mut slots = Table::new();
         for (inner, place) in &looped.places {
             slots.extend(outer.get(place).map(|slot| (*inner, slot.clone())));
         }

@@ -68,7 +68,7 @@ impl Entry {
         let mut names = Names::default();
         let mut roles = Vec::new();
         let mut give = |id, name: String, spec: Option<&Spec>, role| {
-            names.names.entry(id).or_insert(name);
+            names.names.or_insert(id, name);
             if let Some(spec) = spec {
                 names.specs.insert(id, spec.clone());
             }

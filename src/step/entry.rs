@@ -2,13 +2,13 @@
 //!
 //! Deliberately absent: recording, see `record`, and the commands that move values, see `transfer`.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use super::logs::{Logs, Ring};
 use super::memory::Memory;
 use super::record::{Recorded, specs};
 use super::transfer::{Transfer, fill, same_device};
+use crate::collections::{Set, Table};
 use crate::error::Result;
 use crate::gpu::{Device, Encoder};
 use crate::graph::{Slot, Spec, Tensor, Tree, Value};
@@ -66,7 +66,7 @@ struct Room {
     steps: usize,
     inputs: Vec<Slot>,
     logs: Option<Slot>,
-    strides: HashMap<Id, Stride>,
+    strides: Table<Id, Stride>,
 }
 
 /// Bytes from the batch of one step to that of the next: four elements may be read at once.
@@ -130,7 +130,7 @@ impl Entry {
             Some((model, program)) => (Some(model), program),
             None => (None, recording.program(&stand_ins, None)?),
         };
-        let mut by_number: HashMap<u64, Id> = HashMap::new();
+        let mut by_number: Table<u64, Id> = Table::new();
         for (id, val) in program.vals.iter().enumerate() {
             if let Kind::Leaf(leaf) = val.kind
                 && let Ok((node, _)) = program.leaves[leaf].node()
@@ -167,7 +167,7 @@ impl Entry {
         }
         // Every root that changes something is a value computed for it alone.
         let mut request = Request { state: leaves.iter().copied().collect(), ..Request::default() };
-        let mut taken = HashSet::new();
+        let mut taken = Set::new();
         let roots = std::mem::take(&mut program.roots);
         let mut overwritten = vec![false; leaves.len()];
         let mut logged = Vec::new();
@@ -200,7 +200,7 @@ impl Entry {
         // The leaves were stand-ins of this recording; holding on to them would hold the recorded graph.
         program.leaves.clear();
         let alike = model.and_then(|model| model.compiled.smaller(program.clone(), &request));
-        let (target, mut moved) = (Target::of(device), HashMap::new());
+        let (target, mut moved) = (Target::of(device), Table::new());
         let compiled = match (alike, budget) {
             (Some(compiled), _) => compiled,
             (None, None) => compile(program, &request, &target, options)?,
@@ -216,7 +216,7 @@ impl Entry {
         let inputs: Vec<Id> = inputs.into_iter().map(now).collect();
         let captured = captured.into_iter().map(|(id, tensor)| (now(id), tensor)).collect();
         let logged: Vec<Id> = logged.into_iter().map(now).collect();
-        let index: HashMap<Id, usize> = leaves.iter().enumerate().map(|(index, &id)| (id, index)).collect();
+        let index: Table<Id, usize> = leaves.iter().enumerate().map(|(index, &id)| (id, index)).collect();
         let place = |pack: &Vec<Id>| pack.iter().filter_map(|id| index.get(id).copied()).collect();
         let layouts = compiled.layouts.iter().map(place).collect();
         Ok(Entry {
@@ -267,12 +267,12 @@ impl Entry {
         }
         let apart = || {
             let buffers = slots.iter().flatten().map(|slot| slot.buffer.id());
-            self.compiled.together && buffers.collect::<HashSet<_>>().len() > 1
+            self.compiled.together && buffers.collect::<Set<_>>().len() > 1
         };
         if !laid_out(&slots, &self.layouts, &self.state) || apart() {
             slots = lay_out(device, tensors, &self.layouts, &self.state)?;
         }
-        let mut given = HashMap::new();
+        let mut given = Table::new();
         let mut places = Vec::new();
         for ((tensor, slot), &id) in tensors.iter().zip(slots).zip(&self.leaves) {
             let Some(slot) = slot else { continue };
@@ -325,7 +325,7 @@ impl Entry {
         let (starts, bytes) = offsets(self.batch.iter().map(|spec| stride(spec) * wanted as u64));
         let buffer = device.alloc(bytes)?;
         let inputs = starts.into_iter().map(|offset| Slot { buffer: buffer.clone(), offset }).collect();
-        let mut strides = HashMap::new();
+        let mut strides = Table::new();
         let words = self.batch.iter().map(|spec| stride(spec) as usize / 4);
         strides.extend(ids.iter().copied().zip(words.map(|words| Stride::forward(words, wanted))));
         let logs = match &self.ring {
@@ -410,30 +410,13 @@ impl Entry {
 /// Gives the state new nodes where somebody else holds the old ones, which keep a copy of their value. A tensor that
 /// stands twice in the state becomes two.
 fn drop_clones<S: Tree>(device: &Device, state: &mut S, overwritten: &[bool]) -> Result<()> {
-    let mut transfer = Transfer::new(device);
-    let mut index = 0;
-    let mut taken = HashSet::new();
-    let mut own = |tensor: &Tensor| -> Result<Tensor> {
-        index += 1;
-        if !overwritten[index - 1] || tensor.handles() <= 1 {
-            return Ok(tensor.clone());
-        }
-        let (node, output) = tensor.node()?;
-        let (value, spec, place) = (node.value(output), node.outputs()[output].clone(), node.place().clone());
-        let Some(slot) = value.device else {
-            return Ok(value.host.map_or_else(|| tensor.clone(), |bits| Tensor::from_bits(bits, spec, place)));
-        };
-        let copy = transfer.alloc(tensor)?;
-        let first = taken.insert((slot.buffer.id(), slot.offset));
-        transfer.copy(&slot, &copy, spec.bytes());
-        if first {
-            transfer.set(tensor, Value { host: value.host, device: Some(copy.clone()), placeholder: false })?;
-        }
-        Ok(Tensor::from_slot(if first { slot } else { copy }, spec, place))
-    };
-    let mut failed = None;
+    let (mut transfer, mut taken) = (Transfer::new(device), Set::new());
+    let (mut overwritten, mut failed) = (overwritten.iter(), None);
     let fresh = state.map(&mut |tensor| {
-        own(tensor).unwrap_or_else(|error| {
+        if !overwritten.next().is_some_and(|&is| is) || tensor.handles() <= 1 {
+            return tensor.clone();
+        }
+        parted(tensor, &mut transfer, &mut taken).unwrap_or_else(|error| {
             failed.get_or_insert(error);
             tensor.clone()
         })
@@ -444,6 +427,22 @@ fn drop_clones<S: Tree>(device: &Device, state: &mut S, overwritten: &[bool]) ->
     transfer.submit()?;
     *state = fresh;
     Ok(())
+}
+
+/// A new node for a tensor that somebody else holds too. It has the memory, unless one before it has, and the other's node a copy.
+fn parted(tensor: &Tensor, transfer: &mut Transfer, taken: &mut Set<(u64, u64)>) -> Result<Tensor> {
+    let (node, output) = tensor.node()?;
+    let (value, spec, place) = (node.value(output), node.outputs()[output].clone(), node.place().clone());
+    let Some(slot) = value.device else {
+        return Ok(value.host.map_or_else(|| tensor.clone(), |bits| Tensor::from_bits(bits, spec, place)));
+    };
+    let copy = transfer.alloc(tensor)?;
+    let first = taken.insert((slot.buffer.id(), slot.offset));
+    transfer.copy(&slot, &copy, spec.bytes());
+    if first {
+        transfer.set(tensor, Value { host: value.host, device: Some(copy.clone()), placeholder: false })?;
+    }
+    Ok(Tensor::from_slot(if first { slot } else { copy }, spec, place))
 }
 
 /// Gives the owner of tensors, all of which it is about to overwrite, new nodes for those that somebody else holds too.
@@ -473,7 +472,7 @@ fn laid_out(slots: &[Option<Slot>], layouts: &[Vec<usize>], specs: &[Spec]) -> b
 fn lay_out(device: &Device, tensors: &[Tensor], layouts: &[Vec<usize>], specs: &[Spec]) -> Result<Vec<Option<Slot>>> {
     let mut transfer = Transfer::new(device);
     let mut runs: Vec<Vec<usize>> = layouts.to_vec();
-    let packed: HashSet<usize> = runs.iter().flatten().copied().collect();
+    let packed: Set<usize> = runs.iter().flatten().copied().collect();
     runs.push((0..tensors.len()).filter(|index| !packed.contains(index)).collect());
     let sizes: Vec<(Vec<u64>, u64)> =
         runs.iter().map(|run| offsets(run.iter().map(|&index| specs[index].bytes()))).collect();

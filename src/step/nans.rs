@@ -7,7 +7,6 @@
 //! state is put back, so that it is what it was. Deliberately absent: any cost for steps that do not ask; and guesses: an
 //! infinity that a later op turns into a finite number is no fault.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Step;
@@ -15,6 +14,7 @@ use super::entry::Entry;
 use super::finite::{NonFinite, non_finite};
 use super::logs::Logs;
 use super::transfer::Transfer;
+use crate::collections::{Set, Table};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::{Device, Range};
@@ -160,7 +160,7 @@ pub(super) async fn explain<S: Tree, B: Tree>(
     f: impl Fn(S, &B) -> Result<(Logs, S)>,
 ) -> Result<Error> {
     put_back(device, state, before)?;
-    let mut names: HashMap<u64, String> = HashMap::new();
+    let mut names: Table<u64, String> = Table::new();
     let mut name = |tensor: &Tensor, name: String| {
         if let Ok((node, _)) = tensor.node() {
             names.insert(node.number(), name);
@@ -201,12 +201,12 @@ type Output = (u64, usize);
 struct Replay {
     nodes: Vec<Arc<Node>>,
     /// The operands, which evaluated nodes let go of.
-    operands: HashMap<u64, Vec<Output>>,
+    operands: Table<u64, Vec<Output>>,
     roots: Vec<Output>,
     /// What is not finite.
-    bad: HashMap<Output, NonFinite>,
+    bad: Table<Output, NonFinite>,
     /// The elements that the first bad operations read, as text.
-    told: HashMap<u64, String>,
+    told: Table<u64, String>,
 }
 
 impl Replay {
@@ -215,27 +215,27 @@ impl Replay {
         let ends = |tensors: &[Tensor]| -> Result<Vec<Output>> {
             tensors.iter().map(|t| t.node().map(|(node, output)| (node.number(), output))).collect()
         };
-        let mut operands = HashMap::new();
+        let mut operands = Table::new();
         for node in &nodes {
             // What has a value is not computed again, whatever it came from.
             let given = (0..node.outputs().len()).all(|output| node.value(output).is_known());
             operands.insert(node.number(), if given { Vec::new() } else { ends(&node.inputs())? });
         }
         let roots = ends(roots)?;
-        Ok(Replay { nodes, operands, roots, bad: HashMap::new(), told: HashMap::new() })
+        Ok(Replay { nodes, operands, roots, bad: Table::new(), told: Table::new() })
     }
 
     /// Computes everything in the order of recording, and looks at it.
     async fn run(&mut self, device: &Device) -> Result<()> {
         let nodes = std::mem::take(&mut self.nodes);
-        let by_number: HashMap<u64, &Arc<Node>> = nodes.iter().map(|node| (node.number(), node)).collect();
+        let by_number: Table<u64, &Arc<Node>> = nodes.iter().map(|node| (node.number(), node)).collect();
         // The last node that reads each, itself or through what is never computed.
-        let mut last: HashMap<u64, u64> = HashMap::new();
+        let mut last: Table<u64, u64> = Table::new();
         for node in nodes.iter().rev() {
             let number = node.number();
             let until = if passes_on(node) { last.get(&number).copied().unwrap_or(number) } else { number };
             for (operand, _) in &self.operands[&number] {
-                let known = last.entry(*operand).or_default();
+                let known = last.or_default(*operand);
                 *known = until.max(*known);
             }
         }
@@ -283,7 +283,7 @@ impl Replay {
         &self,
         device: &Device,
         node: &Arc<Node>,
-        nodes: &HashMap<u64, &Arc<Node>>,
+        nodes: &Table<u64, &Arc<Node>>,
     ) -> Result<Option<String>> {
         let (Some(found), operands) = (self.bad.get(&(node.number(), 0)), &self.operands[&node.number()]) else {
             return Ok(None);
@@ -327,7 +327,7 @@ impl Replay {
     fn origin(&self) -> Option<Output> {
         let is_bad = |output: &&Output| self.bad.contains_key(output);
         let mut stack: Vec<Output> = self.roots.iter().filter(is_bad).copied().collect();
-        let (mut seen, mut origin): (HashSet<Output>, Option<Output>) = (HashSet::new(), None);
+        let (mut seen, mut origin): (Set<Output>, Option<Output>) = (Set::new(), None);
         while let Some(output) = stack.pop() {
             if !seen.insert(output) {
                 continue;
@@ -342,7 +342,7 @@ impl Replay {
     }
 
     /// What was found at an origin, and where.
-    fn describe(&self, origin: &Output, names: &HashMap<u64, String>) -> String {
+    fn describe(&self, origin: &Output, names: &Table<u64, String>) -> String {
         let Some(node) = self.nodes.iter().find(|node| node.number() == origin.0) else { return String::new() };
         let (spec, found) = (&node.outputs()[origin.1], self.bad[origin]);
         let at = format!("{found} at {:?} of {spec} ({})", position(spec, found.index), node.place());

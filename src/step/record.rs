@@ -2,9 +2,8 @@
 //!
 //! Deliberately absent: any effect on the state. A recording that fails leaves everything as it was.
 
-use std::collections::HashMap;
-
 use super::logs::Logs;
+use crate::collections::Table;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Device;
@@ -18,7 +17,7 @@ pub(super) struct Recorded {
     pub signature: Signature,
     pub recording: Recording,
     /// Numbers of the nodes that stand for leaves.
-    pub stand_ins: HashMap<u64, usize>,
+    pub stand_ins: Table<u64, usize>,
     /// Stand-ins for the leaves of the state.
     pub state: Vec<Tensor>,
     /// Stand-ins for the leaves of the batch.
@@ -38,21 +37,10 @@ pub(super) fn record<S: Tree, B: Tree>(
     f: impl Fn(S, &B) -> Result<(Logs, S)>,
 ) -> Result<Recorded> {
     let (start, _) = (Tensor::placeholder(Spec::new([], DType::F32), nowhere()).node()).map(|n| (n.0.number(), n.1))?;
-    let mut stand_ins = HashMap::new();
-    let mut replace = |tensor: &Tensor, list: &mut Vec<Tensor>| match tensor.node() {
-        Ok((node, output)) => {
-            let stand_in = Tensor::placeholder(node.outputs()[output].clone(), node.place().clone());
-            if let Ok((node, _)) = stand_in.node() {
-                stand_ins.insert(node.number(), stand_ins.len());
-            }
-            list.push(stand_in.clone());
-            stand_in
-        }
-        Err(_) => tensor.clone(),
-    };
+    let mut stand_ins = Table::new();
     let (mut old, mut inputs) = (Vec::new(), Vec::new());
-    let recorded_state = state.map(&mut |t| replace(t, &mut old));
-    let recorded_batch = batch.map(&mut |t| replace(t, &mut inputs));
+    let recorded_state = state.map(&mut |t| stand_in(t, &mut stand_ins, &mut old));
+    let recorded_batch = batch.map(&mut |t| stand_in(t, &mut stand_ins, &mut inputs));
     // Nothing is evaluated meanwhile: what it is captured as would depend on when.
     let taping = Taping::start();
     let (logs, new) = f(recorded_state, &recorded_batch)?;
@@ -61,9 +49,20 @@ pub(super) fn record<S: Tree, B: Tree>(
     finish(device, options, start, leaves, logs)
 }
 
+/// What stands for a leaf, noted under its number and in a list; a poisoned leaf itself.
+fn stand_in(leaf: &Tensor, stand_ins: &mut Table<u64, usize>, list: &mut Vec<Tensor>) -> Tensor {
+    let Ok((node, output)) = leaf.node() else { return leaf.clone() };
+    let stand_in = Tensor::placeholder(node.outputs()[output].clone(), node.place().clone());
+    if let Ok((node, _)) = stand_in.node() {
+        stand_ins.insert(node.number(), stand_ins.len());
+    }
+    list.push(stand_in.clone());
+    stand_in
+}
+
 /// What the types of state and batch are needed for no more.
 struct Leaves {
-    stand_ins: HashMap<u64, usize>,
+    stand_ins: Table<u64, usize>,
     state: Vec<Tensor>,
     batch: Vec<Tensor>,
     new: Vec<Tensor>,

@@ -87,7 +87,7 @@ fn build(root: &Path, what: &[&str]) -> Result<()> {
 /// Writes `name`.js, its types and `name`_bg.wasm.
 fn bindings(wasm: &Path, name: &str, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder)?;
-    wasm_bindgen_cli_support::Bindgen::new()
+    let mut output = wasm_bindgen_cli_support::Bindgen::new()
         .input_path(wasm)
         .out_name(name)
         .web(true)?
@@ -97,10 +97,43 @@ fn bindings(wasm: &Path, name: &str, folder: &Path) -> Result<()> {
         .remove_name_section(true)
         .remove_producers_section(true)
         .typescript(true)
-        .generate(folder)?;
+        .generate_output()?;
+    // Of 300 names with a hash each, which nothing can compress, both halves have a copy.
+    let imports = output.wasm_mut().imports.iter_mut().filter(|import| import.name.starts_with("__wb"));
+    let shorter = |(at, import): (usize, &mut walrus::Import)| {
+        let short = format!("i{at}");
+        (std::mem::replace(&mut import.name, short.clone()), short)
+    };
+    let names: Vec<(String, String)> = imports.enumerate().map(shorter).collect();
+    output.emit(folder)?;
+    let glue = folder.join(format!("{name}.js"));
+    std::fs::write(&glue, smaller(&std::fs::read_to_string(&glue)?, &names)?)?;
     let size = std::fs::metadata(folder.join(format!("{name}_bg.wasm")))?.len();
     println!("{}: {} KB of wasm", folder.display(), size / 1000);
     Ok(())
+}
+
+/// The glue with other names for what it gives to the wasm, and without what only people read: indents and comments, which
+/// the types have too. Anything more is a bundler's work.
+fn smaller(glue: &str, names: &[(String, String)]) -> Result<String> {
+    let (mut text, mut comment, mut renamed) = (String::new(), false, 0);
+    for line in glue.lines().map(str::trim) {
+        comment |= line.starts_with("/**");
+        if !comment && !line.is_empty() && !line.starts_with("// ") {
+            match line
+                .split_once(": ")
+                .and_then(|(key, rest)| Some((names.iter().find(|(name, _)| name == key)?, rest)))
+            {
+                Some(((_, short), rest)) => {
+                    text += &format!("{short}: {rest}\n");
+                    renamed += 1;
+                }
+                None => text += &format!("{line}\n"),
+            }
+        }
+        comment &= !line.ends_with("*/");
+    }
+    if renamed == names.len() { Ok(text) } else { Err("the glue does not define what the wasm imports".into()) }
 }
 
 fn target(root: &Path) -> PathBuf {

@@ -54,7 +54,7 @@ fn tensor(
     }
     let options = Options::of(given, what)?;
     let (_, make) = options.get("data").as_ref().and_then(elements).ok_or_else(none)?;
-    let tensor = make(options.needed("shape", options.counts("shape")?)?);
+    let tensor = make(options.needed("shape", options.counts("shape")));
     options.end()?;
     tensor.ok()?;
     Ok(tensor)

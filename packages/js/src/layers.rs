@@ -12,7 +12,7 @@ use crate::options::Options;
 /// Calls a builder's method where the option was given.
 macro_rules! set {
     ($options:ident, $layer:ident, $($read:ident $name:literal => $method:ident),* $(,)?) => {
-        $(if let Some(value) = $options.$read($name)? {
+        $(if let Some(value) = $options.$read($name) {
             $layer = $layer.$method(value);
         })*
     };
@@ -21,7 +21,7 @@ macro_rules! set {
 /// The same with text, which builders take by reference.
 macro_rules! words {
     ($options:ident, $layer:ident, $($name:literal => $method:ident),* $(,)?) => {
-        $(if let Some(value) = $options.text($name)? {
+        $(if let Some(value) = $options.text($name) {
             $layer = $layer.$method(value.as_str());
         })*
     };
@@ -30,7 +30,7 @@ macro_rules! words {
 /// Sets a field where the option was given.
 macro_rules! fields {
     ($options:ident, $layer:ident, $($read:ident $name:literal => $field:ident),* $(,)?) => {
-        $(if let Some(value) = $options.$read($name)? {
+        $(if let Some(value) = $options.$read($name) {
             $layer.$field = value;
         })*
     };
@@ -38,12 +38,12 @@ macro_rules! fields {
 
 macro_rules! conv {
     ($options:ident, $layer:ident, $rank:literal) => {{
-        let filters = $options.needed("filters", $options.count("filters")?)?;
-        let mut layer = $layer::new(filters, $options.needed("kernelSize", $options.size::<$rank>("kernelSize")?)?);
-        if let Some(strides) = $options.size::<$rank>("strides")? {
+        let filters = $options.needed("filters", $options.count("filters"));
+        let mut layer = $layer::new(filters, $options.needed("kernelSize", $options.size::<$rank>("kernelSize")));
+        if let Some(strides) = $options.size::<$rank>("strides") {
             layer = layer.strides(strides);
         }
-        if let Some(rate) = $options.size::<$rank>("dilationRate")? {
+        if let Some(rate) = $options.size::<$rank>("dilationRate") {
             layer = layer.dilation_rate(rate);
         }
         words!($options, layer, "padding" => padding, "activation" => activation,
@@ -55,8 +55,8 @@ macro_rules! conv {
 
 macro_rules! pool {
     ($options:ident, $layer:ident, $rank:literal) => {{
-        let mut layer = $layer::new($options.size::<$rank>("poolSize")?.unwrap_or([2; $rank]));
-        if let Some(strides) = $options.size::<$rank>("strides")? {
+        let mut layer = $layer::new($options.size::<$rank>("poolSize").unwrap_or([2; $rank]));
+        if let Some(strides) = $options.size::<$rank>("strides") {
             layer = layer.strides(strides);
         }
         words!($options, layer, "padding" => padding);
@@ -66,7 +66,7 @@ macro_rules! pool {
 
 macro_rules! recurrent {
     ($options:ident, $layer:ident) => {{
-        let mut layer = $layer::new($options.needed("units", $options.count("units")?)?);
+        let mut layer = $layer::new($options.needed("units", $options.count("units")));
         set!($options, layer, flag "returnSequences" => return_sequences, number "dropout" => dropout);
         layer.into()
     }};
@@ -79,13 +79,13 @@ const KNOWN: &str = "dense, conv1d, conv2d, maxPooling1d, maxPooling2d, averageP
 
 /// The layer that an object describes.
 pub fn layer(description: &JsValue) -> Result<LayerRef, JsError> {
-    let kind = Options::of(description, "a layer")?.text("type")?;
+    let kind = Options::of(description, "a layer")?.text("type");
     let Some(kind) = kind else { return Err(JsError::new(&format!("a layer needs a type, one of {KNOWN}"))) };
     let options = Options::of(description, format!("a layer of type {kind}"))?;
     options.get("type");
     let mut layer: LayerRef = match kind.as_str() {
         "dense" => {
-            let mut layer = Dense::new(options.needed("units", options.count("units")?)?);
+            let mut layer = Dense::new(options.needed("units", options.count("units")));
             words!(options, layer, "activation" => activation, "kernelInitializer" => kernel_initializer);
             set!(options, layer, flag "useBias" => use_bias);
             layer.into()
@@ -111,31 +111,31 @@ pub fn layer(description: &JsValue) -> Result<LayerRef, JsError> {
             fields!(options, layer, number "epsilon" => epsilon, flag "center" => center, flag "scale" => scale);
             layer.into()
         }
-        "dropout" => Dropout::new(options.needed("rate", options.number("rate")?)?).into(),
-        "activation" => Activation::new(&options.needed("function", options.text("function")?)?).into(),
+        "dropout" => Dropout::new(options.needed("rate", options.number("rate"))).into(),
+        "activation" => Activation::new(&options.needed("function", options.text("function"))).into(),
         "flatten" => Flatten.into(),
         "reshape" => {
-            let shape = options.needed("shape", options.counts("shape")?)?;
+            let shape = options.needed("shape", options.counts("shape"));
             Reshape::new(shape.into_iter().map(|length| length as i32).collect::<Vec<_>>()).into()
         }
         "rescaling" => {
-            let mut layer = Rescaling::new(options.needed("scale", options.number("scale")?)?);
+            let mut layer = Rescaling::new(options.needed("scale", options.number("scale")));
             set!(options, layer, number "offset" => offset);
             layer.into()
         }
         "embedding" => {
-            let rows = options.needed("inputDim", options.count("inputDim")?)?;
-            Embedding::new(rows, options.needed("outputDim", options.count("outputDim")?)?).into()
+            let rows = options.needed("inputDim", options.count("inputDim"));
+            Embedding::new(rows, options.needed("outputDim", options.count("outputDim"))).into()
         }
         "lstm" => recurrent!(options, LSTM),
         "gru" => recurrent!(options, GRU),
         "simpleRnn" => recurrent!(options, SimpleRNN),
         _ => return Err(JsError::new(&format!("there is no layer of type {kind:?}; there are {KNOWN}"))),
     };
-    if let Some(name) = options.text("name")? {
+    if let Some(name) = options.text("name") {
         layer = layer.named(&name);
     }
-    if options.flag("trainable")? == Some(false) {
+    if options.flag("trainable") == Some(false) {
         layer = layer.frozen();
     }
     options.end()?;

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 
 use js_sys::{Array, Promise, Uint8Array};
@@ -73,16 +74,19 @@ impl Sequential {
         #[wasm_bindgen(unchecked_param_type = "ModelDescription")] description: &JsValue,
     ) -> Result<Sequential, JsError> {
         let options = Options::of(description, "a model")?;
-        let input = options.needed("input", options.counts("input")?)?;
-        let dtype = match options.text("inputType")?.as_deref() {
+        let input = options.needed("input", options.counts("input"));
+        let dtype = match options.text("inputType").as_deref() {
             None | Some("f32") => DType::F32,
             Some("i32") => DType::I32,
-            Some(other) => return Err(JsError::new(&format!("inputType is \"f32\" or \"i32\", not {other:?}"))),
+            Some(_) => {
+                options.refuse("inputType", "\"f32\" or \"i32\"");
+                DType::F32
+            }
         };
-        let list = options.needed("layers", options.get("layers"))?;
-        let list = list.dyn_ref::<Array>().ok_or_else(|| JsError::new("layers of a model are an array"))?;
-        let seed = options.count("seed")?.unwrap_or_default();
+        let list = options.needed("layers", options.get("layers"));
+        let seed = options.count("seed").unwrap_or_default();
         options.end()?;
+        let list = list.dyn_ref::<Array>().ok_or_else(|| JsError::new("layers of a model are an array"))?;
         let mut chain = wengert::layers::Sequential::of(Symbolic::input(input.clone(), dtype));
         for description in list.iter() {
             chain = chain.add(layers::layer(&description)?);
@@ -134,13 +138,13 @@ impl Sequential {
                 None => None,
             };
             let fit = Fit {
-                epochs: options.count("epochs")?.unwrap_or(usual.epochs),
-                batch_size: options.count("batchSize")?.unwrap_or(usual.batch_size),
-                validation_split: options.number("validationSplit")?.unwrap_or(usual.validation_split),
-                shuffle: options.flag("shuffle")?.unwrap_or(usual.shuffle),
-                seed: options.count("seed")?.map_or(usual.seed, |seed| seed as u64),
-                initial_epoch: options.count("initialEpoch")?.unwrap_or(usual.initial_epoch),
-                steps_per_epoch: options.count("stepsPerEpoch")?,
+                epochs: options.count("epochs").unwrap_or(usual.epochs),
+                batch_size: options.count("batchSize").unwrap_or(usual.batch_size),
+                validation_split: options.number("validationSplit").unwrap_or(usual.validation_split),
+                shuffle: options.flag("shuffle").unwrap_or(usual.shuffle),
+                seed: options.count("seed").map_or(usual.seed, |seed| seed as u64),
+                initial_epoch: options.count("initialEpoch").unwrap_or(usual.initial_epoch),
+                steps_per_epoch: options.count("stepsPerEpoch"),
                 validation_data,
                 verbose: Verbose::Silent,
                 ..Fit::default()
@@ -273,7 +277,8 @@ where
     F: Future<Output = Result<JsValue, JsValue>> + 'static,
 {
     match start() {
-        Ok(future) => future_to_promise(future),
+        // As a box, so that what drives a future is compiled once.
+        Ok(future) => future_to_promise(Box::pin(future) as Pin<Box<dyn Future<Output = _>>>),
         Err(error) => Promise::reject(&error.into()),
     }
 }
@@ -284,7 +289,7 @@ fn bytes(bytes: &[u8]) -> Result<JsValue, JsValue> {
 
 fn batch_size(options: &JsValue, what: &str) -> Result<usize, JsError> {
     let options = Options::of(options, what)?;
-    let size = options.count("batchSize")?.unwrap_or(32);
+    let size = options.count("batchSize").unwrap_or(32);
     options.end()?;
     Ok(size)
 }

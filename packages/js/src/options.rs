@@ -1,7 +1,7 @@
 //! [`Options`]: a plain object that is read property by property.
 //!
-//! What nobody asked for was misspelt, so it is an error that lists what there is. Deliberately absent: conversions; a
-//! number in a string is no number.
+//! What is wrong with it is told at the end, so that whoever reads properties reads on: a property of another kind, else one
+//! that nobody asked for, since it was misspelt, else one that is missing. Deliberately absent: conversions; a number in a string is no number.
 
 use std::cell::RefCell;
 
@@ -14,6 +14,9 @@ pub struct Options {
     /// What the object is, for messages.
     what: String,
     asked: RefCell<Vec<&'static str>>,
+    /// The first property of another kind, and of those that must be there the first that is not.
+    wrong: RefCell<Option<String>>,
+    missing: RefCell<Option<&'static str>>,
 }
 
 impl Options {
@@ -23,7 +26,8 @@ impl Options {
         if !object.is_object() && !object.is_undefined() {
             return Err(JsError::new(&format!("{what} is given as an object")));
         }
-        Ok(Options { object: object.clone(), what, asked: RefCell::default() })
+        let (asked, wrong, missing) = Default::default();
+        Ok(Options { object: object.clone(), what, asked, wrong, missing })
     }
 
     /// A property, unless it is missing, undefined or null.
@@ -35,43 +39,44 @@ impl Options {
         Reflect::get(&self.object, &name.into()).ok().filter(|value| !value.is_undefined() && !value.is_null())
     }
 
-    fn convert<T>(
-        &self,
-        name: &'static str,
-        kind: &str,
-        convert: impl Fn(&JsValue) -> Option<T>,
-    ) -> Result<Option<T>, JsError> {
-        let Some(value) = self.get(name) else { return Ok(None) };
-        match convert(&value) {
-            Some(value) => Ok(Some(value)),
-            None => Err(JsError::new(&format!("{name} of {} is {kind}", self.what))),
+    fn convert<T>(&self, name: &'static str, kind: &str, convert: impl Fn(&JsValue) -> Option<T>) -> Option<T> {
+        let value = self.get(name)?;
+        let converted = convert(&value);
+        if converted.is_none() {
+            self.refuse(name, kind);
         }
+        converted
     }
 
-    pub fn number(&self, name: &'static str) -> Result<Option<f64>, JsError> {
+    /// Says of what kind a property is.
+    pub fn refuse(&self, name: &str, kind: &str) {
+        self.wrong.borrow_mut().get_or_insert_with(|| format!("{name} of {} is {kind}", self.what));
+    }
+
+    pub fn number(&self, name: &'static str) -> Option<f64> {
         self.convert(name, "a number", JsValue::as_f64)
     }
 
-    pub fn count(&self, name: &'static str) -> Result<Option<usize>, JsError> {
+    pub fn count(&self, name: &'static str) -> Option<usize> {
         self.convert(name, "a whole number from 0 on", count)
     }
 
-    pub fn flag(&self, name: &'static str) -> Result<Option<bool>, JsError> {
+    pub fn flag(&self, name: &'static str) -> Option<bool> {
         self.convert(name, "true or false", JsValue::as_bool)
     }
 
-    pub fn text(&self, name: &'static str) -> Result<Option<String>, JsError> {
+    pub fn text(&self, name: &'static str) -> Option<String> {
         self.convert(name, "a string", JsValue::as_string)
     }
 
-    pub fn counts(&self, name: &'static str) -> Result<Option<Vec<usize>>, JsError> {
+    pub fn counts(&self, name: &'static str) -> Option<Vec<usize>> {
         self.convert(name, "an array of whole numbers", |value| {
             Array::is_array(value).then(|| value.unchecked_ref::<Array>().iter().map(|each| count(&each)).collect())?
         })
     }
 
     /// A number for each axis of windows, or one for all.
-    pub fn size<const R: usize>(&self, name: &'static str) -> Result<Option<[usize; R]>, JsError> {
+    pub fn size<const R: usize>(&self, name: &'static str) -> Option<[usize; R]> {
         self.convert(name, &format!("a whole number, or an array of {R}"), |value| {
             if let Some(each) = count(value) {
                 return Some([each; R]);
@@ -81,18 +86,29 @@ impl Options {
         })
     }
 
-    /// What must be there.
-    pub fn needed<T>(&self, name: &'static str, value: Option<T>) -> Result<T, JsError> {
-        value.ok_or_else(|| JsError::new(&format!("{} needs {name}", self.what)))
+    /// What must be there; something in its place, until the end tells that it is not.
+    pub fn needed<T: Default>(&self, name: &'static str, value: Option<T>) -> T {
+        if value.is_none() {
+            self.missing.borrow_mut().get_or_insert(name);
+        }
+        value.unwrap_or_default()
     }
 
-    /// An error if the object has a property that was not asked for.
+    /// An error if something was wrong with the object.
     pub fn end(&self) -> Result<(), JsError> {
-        let Some(object) = self.object.dyn_ref::<Object>() else { return Ok(()) };
-        let asked = self.asked.borrow();
-        let is_known = |key: &String| asked.iter().any(|name| name == key);
-        match Object::keys(object).iter().filter_map(|key| key.as_string()).find(|key| !is_known(key)) {
-            Some(key) => Err(JsError::new(&format!("{} has no {key}; it has {}", self.what, asked.join(", ")))),
+        if let Some(wrong) = self.wrong.take() {
+            return Err(JsError::new(&wrong));
+        }
+        if let Some(object) = self.object.dyn_ref::<Object>() {
+            let asked = self.asked.borrow();
+            let is_known = |key: &String| asked.iter().any(|name| name == key);
+            let keys = Object::keys(object);
+            if let Some(key) = keys.iter().filter_map(|key| key.as_string()).find(|key| !is_known(key)) {
+                return Err(JsError::new(&format!("{} has no {key}; it has {}", self.what, asked.join(", "))));
+            }
+        }
+        match self.missing.take() {
+            Some(name) => Err(JsError::new(&format!("{} needs {name}", self.what))),
             None => Ok(()),
         }
     }

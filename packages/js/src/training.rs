@@ -26,7 +26,7 @@ pub fn compile(description: &JsValue) -> Result<Compile, JsError> {
         let names = names.ok_or_else(|| JsError::new("metrics are given as an array of names"))?;
         compile.metrics = names.into_iter().map(Into::into).collect();
     }
-    if let Some(steps) = options.count("stepsPerExecution")? {
+    if let Some(steps) = options.count("stepsPerExecution") {
         compile.steps_per_execution = steps;
     }
     options.end()?;
@@ -39,7 +39,7 @@ fn named(given: &JsValue, what: &str) -> Result<(String, Options), JsError> {
         return Ok((name, Options::of(&JsValue::UNDEFINED, what)?));
     }
     let options = Options::of(given, what)?;
-    let name = options.needed("name", options.text("name")?)?;
+    let name = options.text("name").ok_or_else(|| JsError::new(&format!("{what} is a name, or an object with one")))?;
     Ok((name, options))
 }
 
@@ -48,29 +48,29 @@ fn optimizer(given: &JsValue) -> Result<Optimizer, JsError> {
     let mut optimizer = match name.as_str() {
         "adam" => {
             let mut adam = Adam::default();
-            adam.beta_1 = options.number("beta1")?.unwrap_or(adam.beta_1);
-            adam.beta_2 = options.number("beta2")?.unwrap_or(adam.beta_2);
-            adam.epsilon = options.number("epsilon")?.unwrap_or(adam.epsilon);
+            adam.beta_1 = options.number("beta1").unwrap_or(adam.beta_1);
+            adam.beta_2 = options.number("beta2").unwrap_or(adam.beta_2);
+            adam.epsilon = options.number("epsilon").unwrap_or(adam.epsilon);
             adam.into()
         }
         "sgd" => {
             let mut sgd = SGD::default();
-            sgd.momentum = options.number("momentum")?.unwrap_or(sgd.momentum);
-            sgd.nesterov = options.flag("nesterov")?.unwrap_or(sgd.nesterov);
+            sgd.momentum = options.number("momentum").unwrap_or(sgd.momentum);
+            sgd.nesterov = options.flag("nesterov").unwrap_or(sgd.nesterov);
             sgd.into()
         }
         _ => optimizers::get(&name)?,
     };
-    if let Some(rate) = options.number("learningRate")? {
+    if let Some(rate) = options.number("learningRate") {
         optimizer = optimizer.learning_rate(rate);
     }
-    if let Some(decay) = options.number("weightDecay")? {
+    if let Some(decay) = options.number("weightDecay") {
         optimizer = optimizer.weight_decay(decay);
     }
-    if let Some(bound) = options.number("clipValue")? {
+    if let Some(bound) = options.number("clipValue") {
         optimizer = optimizer.clip(Clip::Value(bound));
     }
-    if let Some(bound) = options.number("globalClipNorm")? {
+    if let Some(bound) = options.number("globalClipNorm") {
         optimizer = optimizer.clip(Clip::GlobalNorm(bound));
     }
     options.end()?;
@@ -79,7 +79,7 @@ fn optimizer(given: &JsValue) -> Result<Optimizer, JsError> {
 
 fn loss(given: &JsValue) -> Result<LossChoice, JsError> {
     let (name, options) = named(given, "a loss")?;
-    let from_logits = options.flag("fromLogits")?.unwrap_or(false);
+    let from_logits = options.flag("fromLogits").unwrap_or(false);
     options.end()?;
     let plain: String = name.chars().filter(|&c| c != '_').map(|c| c.to_ascii_lowercase()).collect();
     Ok(match plain.as_str() {

@@ -4,10 +4,9 @@
 //! Values are assigned where the variables lie, so recorded steps stay valid. Deliberately absent: loading a part, which
 //! is what weights files are for.
 
-use std::collections::HashMap;
-
 use super::{Checkpoint, Progress};
 use crate::callbacks::CallbackState;
+use crate::collections::Table;
 use crate::error::{Error, Result};
 use crate::graph::{Spec, Tensor};
 use crate::metrics::Metric;
@@ -38,7 +37,7 @@ impl<M: Model + ?Sized> Work<'_, M> {
     /// # Errors
     /// [`Error::State`] with what is missing, unexpected or of another shape; nothing is changed then.
     pub fn restore(&self, checkpoint: &Checkpoint) -> Result<()> {
-        let mut given: HashMap<&str, &Tensor> = checkpoint.tensors.iter().map(|(name, t)| (name.as_str(), t)).collect();
+        let mut given: Table<&str, &Tensor> = checkpoint.tensors.iter().map(|(name, t)| (name.as_str(), t)).collect();
         let (mut values, mut wrong): (Vec<Vec<Tensor>>, Vec<String>) = Default::default();
         for (index, network) in self.networks.iter().enumerate() {
             let mut store = at_home(&network.store)?;
