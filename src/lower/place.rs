@@ -62,8 +62,6 @@ const MANY: usize = 2000;
 /// With so many blocks at most, each order is improved in so many rounds.
 const FEW: usize = 256;
 const ROUNDS: usize = 12;
-/// Random moves of blocks where all of that leaves more than the slack.
-const TRIES: usize = 1000;
 
 /// A tensor of a block.
 #[derive(Clone, Debug)]
@@ -294,9 +292,12 @@ fn smallest(blocks: &[Block], which: &[usize], rules: &[Rule]) -> Attempt {
         orders.push(sorted(&|b| (b.first() as u64, u64::MAX - b.bytes)));
         orders.push(sorted(&|b| (u64::MAX - b.life(), u64::MAX - b.bytes)));
         orders.push(sorted(&|b| (u64::MAX - b.bytes, u64::MAX - b.first() as u64)));
+        // As they come, but the small ones into what the others leave.
+        let most = which.iter().map(|&block| blocks[block].bytes).max().unwrap_or(0);
+        orders.push(sorted(&|b| (u64::from(b.bytes < most / 4), b.first() as u64)));
     }
     let size = |attempt: &Attempt| (attempt.bytes(), attempt.slabs.len());
-    let mut best: Option<(Attempt, Vec<usize>, Rule)> = None;
+    let mut best: Option<Attempt> = None;
     let least = most_alive(which.iter().map(|&block| &blocks[block]), &[]);
     for mut order in orders {
         for &rule in rules {
@@ -304,43 +305,19 @@ fn smallest(blocks: &[Block], which: &[usize], rules: &[Rule]) -> Attempt {
                 let attempt = attempt(blocks, &order, rule);
                 // What made the buffers as large as they are goes first.
                 let end = |&at: &usize| attempt.places[order[at]].1 + blocks[order[at]].bytes;
-                let top = (0..order.len()).max_by_key(end);
-                if best.as_ref().is_none_or(|(best, ..)| size(&attempt) < size(best)) {
-                    best = Some((attempt, order.clone(), rule));
-                }
-                if best.as_ref().is_some_and(|(best, ..)| best.bytes() <= least) {
-                    break;
-                }
-                if let Some(top) = top {
+                if let Some(top) = (0..order.len()).max_by_key(end) {
                     order[..=top].rotate_right(1);
+                }
+                if best.as_ref().is_none_or(|best| size(&attempt) < size(best)) {
+                    best = Some(attempt);
+                }
+                if best.as_ref().is_some_and(|best| best.bytes() <= least) {
+                    break;
                 }
             }
         }
     }
-    let Some((mut best, mut order, rule)) = best else { return nothing(blocks.len()) };
-    // Where that still wastes memory, single blocks are moved to the front of others at random, as long as it does no harm.
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let mut random = |below: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state % below as u64) as usize
-    };
-    for _ in 0..if (2..=FEW).contains(&which.len()) && !rule.apart { TRIES } else { 0 } {
-        if best.bytes() * 100 <= least * SLACK {
-            break;
-        }
-        let from = 1 + random(order.len() - 1);
-        let to = random(from);
-        order[to..=from].rotate_right(1);
-        let moved = attempt(blocks, &order, rule);
-        if size(&moved) <= size(&best) {
-            best = moved;
-        } else {
-            order[to..=from].rotate_left(1);
-        }
-    }
-    best
+    best.unwrap_or_else(|| nothing(blocks.len()))
 }
 
 fn nothing(blocks: usize) -> Attempt {
