@@ -5,9 +5,10 @@
 //!
 //! A case is chosen by any part of its name. `--list` names them all; `--large` adds the products of 4096 and 8192;
 //! `--seconds N` is how long each is timed (1); `--variants` tries every variant, `--variant NAME` one of them;
-//! `--json FILE` writes a line of JSON for each, `--plot FILE.svg` a picture of the roofline; `--plan` prints the dispatches, `--source` their WGSL too. The share of
-//! the roof is the better of bytes over measured bandwidth and operations over measured peak. See `benches/common` for what
-//! the cases are.
+//! `--tune` tries every tile of a product, says how long each takes, and takes the fastest, now and in later processes;
+//! `--json FILE` writes a line of JSON for each, `--plot FILE.svg` a picture of the roofline; `--plan` prints the
+//! dispatches, `--source` their WGSL too. The share of the roof is the better of bytes over measured bandwidth and
+//! operations over measured peak. See `benches/common` for what the cases are.
 
 #[path = "../benches/common/mod.rs"]
 mod common;
@@ -28,6 +29,7 @@ struct Request {
     list: bool,
     plan: bool,
     source: bool,
+    tune: bool,
 }
 
 fn request(words: impl Iterator<Item = String>) -> Result<Request> {
@@ -41,6 +43,7 @@ fn request(words: impl Iterator<Item = String>) -> Result<Request> {
         list: false,
         plan: false,
         source: false,
+        tune: false,
     };
     let mut words = words;
     while let Some(word) = words.next() {
@@ -48,6 +51,7 @@ fn request(words: impl Iterator<Item = String>) -> Result<Request> {
         match word.as_str() {
             "--large" => asked.large = true,
             "--list" => asked.list = true,
+            "--tune" => asked.tune = true,
             "--plan" => asked.plan = true,
             "--source" => (asked.plan, asked.source) = (true, true),
             "--variants" => asked.variants = VARIANTS.to_vec(),
@@ -106,6 +110,10 @@ async fn run(asked: Request) -> Result<()> {
         for (variant, device, ceilings) in &devices {
             let measured = async {
                 let mut running = Running::new(device, variant, &case).await?;
+                if asked.tune {
+                    running.tune().await?.iter().for_each(|tuned| say(&tuned.to_string()));
+                    running = Running::new(device, variant, &case).await?;
+                }
                 let error = running.check().await?;
                 let timing = running.time(asked.seconds).await?;
                 let plan = if asked.plan { running.plan(asked.source) } else { String::new() };

@@ -2,14 +2,14 @@
 //! The families run on whatever adapter is there: workgroup and register tiles need nothing special; subgroup tiles run
 //! where the subgroup size is fixed.
 
-use wengert::gpu::{Class, Shader};
+use wengert::gpu::{Choices, Class, Shader};
 use wengert::lower::Target;
 use wengert::lower::gemm::{Gemm, Operand, Problem, select};
 use wgpu::util::DeviceExt;
 
 /// Product kernels are chosen by class and subgroup size alone.
 fn target_of(class: Class, subgroup: Option<u32>) -> Target {
-    Target { class, subgroup, bindings: 8, binding_bytes: 128 << 20 }
+    Target { class, subgroup, bindings: 8, binding_bytes: 128 << 20, choices: Choices::default() }
 }
 
 struct Gpu {

@@ -10,6 +10,7 @@ use wengert::gpu::DeviceOptions;
 use wengert::lower::Options;
 use wengert::lower::place::Strategy;
 use wengert::prelude::*;
+use wengert::step::Tuned;
 
 use super::cases::{Case, copies};
 
@@ -105,6 +106,13 @@ impl<'c> Running<'c> {
         let (case, inputs) = (self.case, &self.inputs);
         let f = |state: Vec<Tensor>, _: &()| Ok((Logs::default(), (case.apply)(&state, inputs)?));
         self.step.run_tagged(0, &mut self.state, &vec![(); runs], f).map(drop)
+    }
+
+    /// Times every variant of the case's products; whatever is made on the device from then on takes the fastest.
+    pub async fn tune(&mut self) -> Result<Vec<Tuned>> {
+        let (case, inputs) = (self.case, &self.inputs);
+        let f = |state: Vec<Tensor>, _: &()| Ok((Logs::default(), (case.apply)(&state, inputs)?));
+        self.step.tune(&self.state, &(), f).await
     }
 
     /// The largest error over the bound, of the results of the one run there has been; an error where that exceeds 1.

@@ -5,9 +5,9 @@
 //! with the batch on the device, so that neither the submission nor the upload is in them; `plan` is a step recorded and
 //! bound anew less a replay: all that a first step does but making pipelines.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
+use wengert::collections::Table;
 use wengert::graph::Tree;
 use wengert::lower::recording::Recording;
 use wengert::lower::{Options, Request, Target, compile};
@@ -52,13 +52,13 @@ pub fn run(case: &Model, device: &Device) -> Result<()> {
     let roots = leaves(step(state.clone())?);
     let hash = time(TIMES, || {
         let recording = Recording::of(&roots)?;
-        let stand_ins = HashMap::new();
+        let stand_ins = Table::new();
         std::hint::black_box(recording.signature(&stand_ins));
         Ok(())
     })?;
     let recording = Recording::of(&roots)?;
-    let program = recording.program(&HashMap::new(), None)?;
-    let build = time(21, || recording.program(&HashMap::new(), None).map(drop))?;
+    let program = recording.program(&Table::new(), None)?;
+    let build = time(21, || recording.program(&Table::new(), None).map(drop))?;
     let target = Target::of(device);
     let request = Request { results: program.roots.clone(), ..Request::default() };
     let passes = time(21, || compile(program.clone(), &request, &target, &Options::default()).map(drop))?;

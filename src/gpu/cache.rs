@@ -41,12 +41,12 @@ fn checksum(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// The driver's data in a file, if it is whole.
-fn read(path: &Path) -> Option<Vec<u8>> {
+/// What a file holds, if it is whole.
+pub(super) fn read(path: &Path) -> Option<Vec<u8>> {
     let mut bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(why) => {
-            log::debug!("no pipelines from {}: {why}", path.display());
+            log::debug!("nothing from {}: {why}", path.display());
             return None;
         }
     };
@@ -58,8 +58,8 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     None
 }
 
-/// Writes the driver's data so that the name stands for the whole file of before or of now.
-fn write(path: &Path, data: &[u8]) -> std::io::Result<()> {
+/// Writes data with its checksum so that the name stands for the whole file of before or of now.
+pub(super) fn write(path: &Path, data: &[u8]) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), fs::create_dir_all)?;
     // Of this writer alone: other devices and processes keep the same file.
     static WRITER: AtomicU64 = AtomicU64::new(0);

@@ -9,7 +9,7 @@ use std::fmt;
 use web_time::Instant;
 
 use super::buffer::{Buffer, Range};
-use super::pipeline::Access;
+use super::pipeline::{Access, BindGroup, Pipeline};
 use super::shader::Shader;
 use super::{Device, lock};
 use crate::error::{Error, Result};
@@ -121,19 +121,7 @@ impl Device {
         let group = self.bind_group(&pipeline, &ranges);
         let mut best = f64::INFINITY;
         for _ in 0..RUNS {
-            let seconds = if self.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
-                let mut encoder = self.encoder_profiled()?;
-                encoder.dispatch(&pipeline, &group, grid);
-                encoder.submit()?.spans().await?.first().map_or(0.0, |span| span.seconds)
-            } else {
-                self.wait().await?;
-                let start = Instant::now();
-                let mut encoder = self.encoder();
-                encoder.dispatch(&pipeline, &group, grid);
-                encoder.submit()?;
-                self.wait().await?;
-                start.elapsed().as_secs_f64()
-            };
+            let seconds = self.seconds(&pipeline, &group, grid).await?;
             // A clock too coarse to see the run says nothing.
             if seconds > 0.0 {
                 best = best.min(seconds);
@@ -144,6 +132,22 @@ impl Device {
         } else {
             Err(Error::Validation { why: "the device's clock saw no time pass in a measurement".into() })
         }
+    }
+
+    /// The seconds of one dispatch, by the device's clock where it has one that can be asked.
+    pub(crate) async fn seconds(&self, pipeline: &Pipeline, group: &BindGroup, grid: [u32; 3]) -> Result<f64> {
+        if self.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+            let mut encoder = self.encoder_profiled()?;
+            encoder.dispatch(pipeline, group, grid);
+            return Ok(encoder.submit()?.spans().await?.first().map_or(0.0, |span| span.seconds));
+        }
+        self.wait().await?;
+        let start = Instant::now();
+        let mut encoder = self.encoder();
+        encoder.dispatch(pipeline, group, grid);
+        encoder.submit()?;
+        self.wait().await?;
+        Ok(start.elapsed().as_secs_f64())
     }
 }
 

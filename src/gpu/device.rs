@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use super::adapter::{self, Class};
 use super::buffer::Pool;
 use super::ceilings::Ceilings;
+use super::choices::Choices;
 use super::compile::Listener;
 use super::fault::{Slot, translate};
 use super::flow::Flow;
@@ -35,8 +36,8 @@ pub struct DeviceOptions {
     /// Take no more than every WebGPU grants: its default limits and no optional features. So a native program finds out
     /// what its kernels will be in other people's browsers. Natively the default is whether `WENGERT_PORTABLE` is set.
     pub portable: bool,
-    /// The folder that compiled pipelines are kept in for later processes, where the driver lets them out (Vulkan);
-    /// `None` keeps none, and so does a browser. The default is the environment variable `WENGERT_CACHE`, where an empty
+    /// The folder that compiled pipelines are kept in for later processes, where the driver lets them out (Vulkan), and what
+    /// [`Step::tune`](crate::step::Step::tune) found; `None` keeps nothing, and so does a browser. The default is the environment variable `WENGERT_CACHE`, where an empty
     /// one means none, else `wengert` in the user's folder for caches.
     pub cache: Option<PathBuf>,
     /// The name of the device in debuggers and in `Debug`.
@@ -91,6 +92,10 @@ pub(super) struct Inner {
     pub readback: Readback,
     /// Once somebody has asked.
     pub ceilings: Mutex<Option<Ceilings>>,
+    /// Variants of kernels that were found best.
+    pub choices: Mutex<Choices>,
+    #[cfg(not(target_arch = "wasm32"))]
+    pub choices_file: Option<PathBuf>,
     /// Held while wgpu submits or polls. With two threads at it, wgpu 30 may find its queue empty after it has read an
     /// older count of finished submissions, and panics.
     pub turn: Mutex<()>,
@@ -133,6 +138,12 @@ impl Device {
             seen.lose(if message.is_empty() { format!("{reason:?}") } else { format!("{reason:?}: {message}") });
         });
         log::debug!("opened {name}");
+        #[cfg(not(target_arch = "wasm32"))]
+        let choices_file = options.cache.as_deref().map(|folder| super::choices::file(&info, folder));
+        #[cfg(not(target_arch = "wasm32"))]
+        let choices = choices_file.as_deref().map(super::choices::kept).unwrap_or_default();
+        #[cfg(target_arch = "wasm32")]
+        let choices = Choices::default();
         let counters = Arc::new(Counters::default());
         Ok(Device(Opaque::new(Inner {
             limits,
@@ -148,6 +159,9 @@ impl Device {
             staging: Shared::new(Staging::default()),
             readback: Readback::default(),
             ceilings: Mutex::new(None),
+            choices: Mutex::new(choices),
+            #[cfg(not(target_arch = "wasm32"))]
+            choices_file,
             counters,
             turn: Mutex::new(()),
             next_id: AtomicU64::new(0),

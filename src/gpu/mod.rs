@@ -15,6 +15,7 @@ mod buffer;
 #[cfg(not(target_arch = "wasm32"))]
 mod cache;
 mod ceilings;
+mod choices;
 mod compile;
 mod device;
 mod encoder;
@@ -35,6 +36,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use adapter::Class;
 pub use buffer::{Buffer, Range};
 pub use ceilings::Ceilings;
+pub use choices::Choices;
 pub use compile::Compiling;
 pub(crate) use compile::Wanted;
 pub use device::{Device, DeviceOptions};

@@ -5,6 +5,8 @@
 //! memory (F2: browsers, CPU drivers without subgroups), and workgroup tiles (F1: GPUs). Within a family the tile is
 //! the cheapest of a short list under a cost model that counts vector loads, multiply-adds and stores per tile, tails included.
 //!
+//! What was measured on the device at hand goes before the table and the model ([`Choices`](crate::gpu::Choices)).
+//!
 //! The text depends on family, tile and layout, never on sizes: another batch size compiles nothing new.
 //! Absent on purpose: devices and pipelines; fusion (the compiler replaces the seams of the text, see `gemm_text`).
 
@@ -173,20 +175,87 @@ pub fn select(problem: &Problem, target: &Target) -> Gemm {
 /// of its own.
 pub fn select_like(problem: &Problem, like: &Problem, target: &Target) -> Gemm {
     let p = problem;
-    let layout_of = |p: &Problem| Layout {
+    let layout = layout_of(p);
+    let like = if layout_of(like) == layout { like } else { p };
+    let chosen = if target.choices.is_empty() { None } else { target.choices.get(&kind(like)) };
+    let chosen = chosen.and_then(|name| every(target).into_iter().find(|tile| tile.label() == name));
+    written(p, &layout, chosen.unwrap_or_else(|| default(like, target)))
+}
+
+fn layout_of(p: &Problem) -> Layout {
+    Layout {
         ta: p.a.transposed,
         tb: p.b.transposed,
         a4: p.a.vec4,
         b4: p.b.vec4,
         c4: p.n.is_multiple_of(4),
         rolled: p.rolled,
-    };
+    }
+}
+
+/// The tile of the table.
+fn default(p: &Problem, target: &Target) -> Tile {
     let layout = layout_of(p);
-    let like = if layout_of(like) == layout { like } else { p };
-    let tile = candidates(target, like)
+    candidates(target, p)
         .into_iter()
-        .min_by(|x, y| x.cost(like, &layout).total_cmp(&y.cost(like, &layout)))
-        .expect("every class lists a tile");
+        .min_by(|x, y| x.cost(p, &layout).total_cmp(&y.cost(p, &layout)))
+        .expect("every class lists a tile")
+}
+
+/// Every tile that the device at hand can run, for a tuner: none takes more than every WebGPU grants. The first is the plainest.
+fn every(target: &Target) -> Vec<Tile> {
+    let registers = [(4, 4), (8, 4), (8, 8)].map(|(tm, tn)| Tile::Register { wx: 8, wy: 8, tm, tn });
+    let mut all = registers.to_vec();
+    if let Some(sg @ (4 | 8 | 16 | 32)) = target.subgroup {
+        let sg = sg as usize;
+        // Rows of a tile are shared out among the lanes by fours.
+        let wide = [(8, 4), (8, 8), (16, 4), (16, 8), (32, 4), (32, 8), (64, 4)];
+        all.extend(wide.into_iter().filter(|(tm, _)| tm % sg == 0).map(|(tm, tn)| Tile::Subgroup { sg, tm, tn }));
+        all.extend([4, 12].map(|tn| Tile::Narrow { sg, vs: 1, tn }));
+    }
+    if target.class != Class::Cpu {
+        let tiles =
+            [(32, 32, 16, 4, 4), (64, 64, 16, 4, 4), (64, 64, 16, 8, 4), (64, 64, 8, 8, 8), (128, 64, 16, 8, 4)];
+        let tiles = tiles.into_iter().chain([(128, 128, 8, 8, 8)]);
+        all.extend(tiles.map(|(bm, bn, bk, tm, tn)| Tile::Workgroup { bm, bn, bk, tm, tn }));
+    }
+    all
+}
+
+/// What one choice of a tile holds for: layout, alignment, and sizes up to the next power of two.
+pub fn kind(p: &Problem) -> String {
+    let letter = |is: bool, yes: &'static str, no: &'static str| if is { yes } else { no };
+    let layout = layout_of(p);
+    let (a, b) = (letter(layout.ta, "t", "n"), letter(layout.tb, "t", "n"));
+    let four = [letter(layout.a4, "a", ""), letter(layout.b4, "b", ""), letter(layout.c4, "c", "")].concat();
+    let [m, n, k] = [p.m, p.n, p.k].map(usize::next_power_of_two);
+    let (batch, rolled) = ((p.batch * p.parts).next_power_of_two(), letter(layout.rolled, " rolled", ""));
+    format!("matmul {a}{b} {m}x{n}x{k} of {batch}, vec4 {four}{rolled}")
+}
+
+/// A way to compute a product, for a tuner.
+pub struct Variant {
+    /// The tile's name, which [`Choices`](crate::gpu::Choices) keep.
+    pub name: String,
+    /// Whether it is what an untuned device takes.
+    pub default: bool,
+    /// The kernel.
+    pub gemm: Gemm,
+}
+
+/// All ways to compute a product; the first is the plainest, which the others are compared with.
+pub fn variants(p: &Problem, target: &Target) -> Vec<Variant> {
+    let (layout, usual) = (layout_of(p), default(p, target));
+    let mut tiles = every(target);
+    if !tiles.contains(&usual) {
+        tiles.push(usual);
+    }
+    let variant = |tile: Tile| Variant { name: tile.label(), default: tile == usual, gemm: written(p, &layout, tile) };
+    tiles.into_iter().map(variant).collect()
+}
+
+/// The kernel that computes a product by a tile.
+fn written(p: &Problem, layout: &Layout, tile: Tile) -> Gemm {
     let (rows, cols) = tile.extent();
     let (tiles_m, tiles_n) = (p.m.div_ceil(rows), p.n.div_ceil(cols));
     let matrices = p.batch * p.parts;
@@ -207,7 +276,7 @@ pub fn select_like(problem: &Problem, like: &Problem, target: &Target) -> Gemm {
     let ragged = if p.a.vec4 && p.b.vec4 && layout.c4 { "" } else { " ragged" };
     Gemm {
         name: format!("matmul {}{} {}{ragged}", kind(layout.ta), kind(layout.tb), tile.label()),
-        source: tile.text(&layout),
+        source: tile.text(layout),
         grid: flat_grid(total),
         params: words.into_iter().flatten().map(|w| w as u32).collect(),
         stores_vec4: layout.c4,

@@ -38,6 +38,8 @@ pub struct Target {
     pub bindings: usize,
     /// Largest binding in bytes.
     pub binding_bytes: u64,
+    /// Variants of kernels that were measured to be best there.
+    pub choices: crate::gpu::Choices,
 }
 
 /// Choices a caller may make; the defaults are what training uses.
@@ -199,6 +201,16 @@ fn finish(
 }
 
 impl Compiled {
+    /// The products that kernels are chosen for, those inside loops as well.
+    pub fn products(&self, target: &Target) -> Vec<gemm::Problem> {
+        let Compiled { program, fused, forms, wide, loops, .. } = self;
+        let slots = Table::new();
+        let forms = forms.as_ref().unwrap_or(fused);
+        let context = kernel::Context { program, fused, forms, wide, slots: &slots, target, turns: None };
+        let own = (0..fused.groups.len()).filter_map(|group| context.problem(group));
+        own.chain(loops.values().flat_map(|looped| looped.compiled.products(target))).collect()
+    }
+
     /// Whether no group alone binds more than `cap` buffers; `together` if the state lies in one. Inputs, results and
     /// captured tensors count as a buffer each.
     fn binds_at_most(&self, cap: usize, together: bool) -> bool {

@@ -8,7 +8,7 @@ use super::emit::{At, Emitter, Unit, wgsl_type};
 use super::fuse::{Level, Space};
 use super::index::along;
 use super::kernel::{Binding, Context, Kernel, helpers, uniform, words};
-use super::program::{Kind, Matrix};
+use super::program::{Id, Kind, Matrix};
 use super::turns;
 use super::{gemm, gemm_text};
 use crate::collections::Set;
@@ -18,8 +18,8 @@ use crate::gpu::Shader;
 use crate::graph::{Contraction, Through, Windows};
 
 impl Context<'_> {
-    /// A tuned matrix product whose store seam holds the group's maps.
-    pub(super) fn product(&self, group: usize, c: Contraction, parts: usize) -> Result<Kernel> {
+    /// The product of a group, the matrices that it multiplies, and what is asked of a tile for it.
+    fn multiplied(&self, group: usize, c: Contraction, parts: usize) -> Result<(Id, [Matrix; 2], gemm::Problem)> {
         let defect = || Error::Validation { why: "a product kernel without a product".into() };
         let product = self.product_member(group).ok_or_else(defect)?;
         let inputs = &self.program.vals[product].inputs;
@@ -47,13 +47,25 @@ impl Context<'_> {
         };
         let (x, y) = (operand(&a, c.m, c.k), operand(&b, c.k, c.n));
         let rolled = self.is_heavy(group);
-        let problem =
-            |c: Contraction| gemm::Problem { batch: c.batch, parts, m: c.m, n: c.n, k: c.k, a: x, b: y, rolled };
+        let problem = gemm::Problem { batch: c.batch, parts, m: c.m, n: c.n, k: c.k, a: x, b: y, rolled };
+        Ok((product, [a, b], problem))
+    }
+
+    /// The product that a group computes, as a tile is asked to.
+    pub(super) fn problem(&self, group: usize) -> Option<gemm::Problem> {
+        let Space::Product(c, parts) = self.fused.groups[group].space else { return None };
+        self.multiplied(group, c, parts).ok().map(|(_, _, problem)| problem)
+    }
+
+    /// A tuned matrix product whose store seam holds the group's maps.
+    pub(super) fn product(&self, group: usize, c: Contraction, parts: usize) -> Result<Kernel> {
+        let (product, [a, b], problem) = self.multiplied(group, c, parts)?;
+        let (x, y) = (problem.a, problem.b);
         let like = match self.forms.groups[group].space {
-            Space::Product(form, _) => problem(form),
-            _ => problem(c),
+            Space::Product(form, _) => gemm::Problem { batch: form.batch, m: form.m, n: form.n, k: form.k, ..problem },
+            _ => problem,
         };
-        let chosen = gemm::select_like(&problem(c), &like, self.target);
+        let chosen = gemm::select_like(&problem, &like, self.target);
         let lanes = if chosen.stores_vec4 { 4 } else { 1 };
         let mut unit = Unit::default();
         let mut e = Emitter::new(self.program, self.fused, group, &mut unit);

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::graph::Tensor;
 use crate::layers::Variables;
 use crate::plan::Memory;
-use crate::step::Logs;
+use crate::step::{Logs, Tuned};
 
 /// The entry points of every model.
 #[allow(async_fn_in_trait)] // the futures are awaited where they are made, on one thread
@@ -80,6 +80,16 @@ pub trait Train: Model {
     async fn memory(&self, batch: impl Into<Batch>) -> Result<Memory> {
         ready_to_train(self)?;
         Work::new(self).await?.memory(&batch.into())
+    }
+
+    /// Tries every variant of the products of the train step on batches like this one, and takes the fastest from now on, in
+    /// later processes too: [`Step::tune`](crate::step::Step::tune). Never needed. Of the batch only shapes and dtypes count.
+    ///
+    /// # Errors
+    /// [`Error::NotCompiled`], and those of `Step::tune`.
+    async fn tune(&self, batch: impl Into<Batch>) -> Result<Vec<Tuned>> {
+        ready_to_train(self)?;
+        Work::new(self).await?.tune(&batch.into()).await
     }
 
     /// Sets all metrics back to where they start.

@@ -15,7 +15,7 @@ use crate::graph::{Spec, Tensor, Tree, nowhere};
 use crate::layers::Variables;
 use crate::metrics::Metric;
 use crate::plan::Memory;
-use crate::step::{Logs, Step, assign_all, part_from_holders};
+use crate::step::{Logs, Step, Tuned, assign_all, part_from_holders, tune};
 
 /// A model at work, and what was asked of it at the beginning.
 pub(super) struct Work<'m, M: ?Sized> {
@@ -148,11 +148,19 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
     pub fn memory(&self, batch: &Batch) -> Result<Memory> {
         let mut loan = self.borrow()?;
         let (state, steps) = loan.parts(&self.device);
-        let batch = batch.map(&mut |tensor| match tensor.spec() {
-            Some(spec) => Tensor::from_bits(vec![0; spec.shape.numel()].into(), spec.clone(), nowhere()),
-            None => tensor.clone(),
-        });
+        let batch = like(batch);
         steps.train.memory_tagged(self.generation, state, &batch, |state, batch| self.train_step(state, batch))
+    }
+
+    /// Finds the fastest variants of what the train step multiplies, see [`Step::tune`](crate::step::Step::tune).
+    pub async fn tune(&self, batch: &Batch) -> Result<Vec<Tuned>> {
+        let products = {
+            let mut loan = self.borrow()?;
+            let (state, steps) = loan.parts(&self.device);
+            let f = |state: TrainState, batch: &Batch| self.train_step(state, batch);
+            steps.train.products(self.generation, state, &like(batch), f)?
+        };
+        tune(&self.device, &products).await
     }
 
     /// Replays the train step for each batch, in one submission.
@@ -273,4 +281,12 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
         }
         Ok(all)
     }
+}
+
+/// A batch of zeros on the host with the shapes and dtypes of another.
+fn like(batch: &Batch) -> Batch {
+    batch.map(&mut |tensor| match tensor.spec() {
+        Some(spec) => Tensor::from_bits(vec![0; spec.shape.numel()].into(), spec.clone(), nowhere()),
+        None => tensor.clone(),
+    })
 }

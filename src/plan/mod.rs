@@ -47,6 +47,7 @@ impl Target {
             subgroup: device.subgroup_size(),
             bindings: limits.max_storage_buffers_per_shader_stage as usize,
             binding_bytes: limits.max_storage_buffer_binding_size,
+            choices: device.choices(),
         }
     }
 }

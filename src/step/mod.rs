@@ -16,11 +16,14 @@ mod memory;
 mod nans;
 mod record;
 mod transfer;
+mod tune;
 
 pub(crate) use entry::part_from_holders;
 pub use logs::{Asked, Logs, RING};
 pub(crate) use transfer::Transfer;
 pub use transfer::{assign, assign_all};
+pub use tune::Tuned;
+pub(crate) use tune::tune;
 
 use std::sync::Arc;
 
