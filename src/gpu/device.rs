@@ -92,6 +92,8 @@ pub(super) struct Inner {
     pub readback: Readback,
     /// Once somebody has asked.
     pub ceilings: Mutex<Option<Ceilings>>,
+    /// Whether subgroups compute what they should.
+    pub subgroups: Mutex<bool>,
     /// Variants of kernels that were found best.
     pub choices: Mutex<Choices>,
     #[cfg(not(target_arch = "wasm32"))]
@@ -145,7 +147,7 @@ impl Device {
         #[cfg(target_arch = "wasm32")]
         let choices = Choices::default();
         let counters = Arc::new(Counters::default());
-        Ok(Device(Opaque::new(Inner {
+        let device = Device(Opaque::new(Inner {
             limits,
             features: raw.features(),
             label: options.label,
@@ -159,6 +161,7 @@ impl Device {
             staging: Shared::new(Staging::default()),
             readback: Readback::default(),
             ceilings: Mutex::new(None),
+            subgroups: Mutex::new(true),
             choices: Mutex::new(choices),
             #[cfg(not(target_arch = "wasm32"))]
             choices_file,
@@ -168,7 +171,9 @@ impl Device {
             info,
             raw,
             queue,
-        })))
+        }));
+        device.test_fast_paths().await;
+        Ok(device)
     }
 
     /// Opens the default device, blocking the thread. Only native: a browser must never block.
@@ -197,13 +202,15 @@ impl Device {
         Class::of(&self.0.info)
     }
 
-    /// The size of a subgroup, if kernels may use subgroups and their size is one fixed number.
+    /// The size of a subgroup, if kernels may use subgroups, their size is one fixed number, and what they computed when the
+    /// device was opened was right.
     ///
     /// wgpu 30 does not map the browser's `subgroups` feature, so in a browser this is `None`.
     pub fn subgroup_size(&self) -> Option<u32> {
         let info = &self.0.info;
         let fixed = info.subgroup_min_size == info.subgroup_max_size && info.subgroup_min_size > 0;
-        (self.0.features.contains(wgpu::Features::SUBGROUP) && fixed).then_some(info.subgroup_min_size)
+        let offered = self.0.features.contains(wgpu::Features::SUBGROUP) && fixed;
+        (offered && *lock(&self.0.subgroups)).then_some(info.subgroup_min_size)
     }
 
     /// What was asked of the device so far.

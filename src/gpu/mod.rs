@@ -25,6 +25,7 @@ mod opaque;
 mod pipeline;
 mod profile;
 mod read;
+mod selftest;
 pub mod shader;
 mod staging;
 mod stats;

@@ -136,6 +136,17 @@ impl Counters {
         self.bytes_allocated.fetch_sub(bytes, Relaxed);
     }
 
+    /// Begins anew, but for what is alive.
+    pub fn begin(&self) {
+        let Counters { dispatches, submissions, passes, copies, clears, buffers, .. } = self;
+        let Counters { bytes_allocated, bytes_peak, bytes_uploaded, bytes_read, bind_groups, pipelines, waits, .. } =
+            self;
+        let counted = [dispatches, submissions, passes, copies, clears, buffers];
+        let counted = counted.into_iter().chain([bytes_uploaded, bytes_read, bind_groups, pipelines, waits]);
+        counted.for_each(|counter| counter.store(0, Relaxed));
+        bytes_peak.store(bytes_allocated.load(Relaxed), Relaxed);
+    }
+
     pub fn snapshot(&self) -> Stats {
         Stats {
             dispatches: self.dispatches.load(Relaxed),
