@@ -4,7 +4,7 @@
 
 use wengert::gpu::{Choices, Class, Shader};
 use wengert::lower::Target;
-use wengert::lower::gemm::{Gemm, Operand, Problem, select};
+use wengert::lower::gemm::{Gemm, Operand, Problem, kind, select, variants};
 use wgpu::util::DeviceExt;
 
 /// Product kernels are chosen by class and subgroup size alone.
@@ -137,10 +137,13 @@ fn problem(c: &Case) -> Problem {
 }
 
 fn check(gpu: &Gpu, target: &Target, cases: &[Case]) {
+    check_all(gpu, &cases.iter().map(|case| (case, select(&problem(case), target))).collect::<Vec<_>>());
+}
+
+fn check_all(gpu: &Gpu, kernels: &[(&Case, Gemm)]) {
     let mut pipelines: std::collections::HashMap<String, wgpu::ComputePipeline> = Default::default();
-    for case in cases {
+    for (case, gemm) in kernels {
         let p = problem(case);
-        let gemm = select(&p, target);
         assert!(gemm.grid.iter().all(|&g| g <= 65535), "{gemm:?}");
         let rows = |o: &Operand, mn: usize| if o.transposed { p.k } else { mn };
         let a_rows = rows(&p.a, p.m);
@@ -151,7 +154,7 @@ fn check(gpu: &Gpu, target: &Target, cases: &[Case]) {
             pipelines.insert(gemm.source.clone(), gpu.pipeline(&gemm.source));
         }
         let c_len = p.batch * p.m * p.n;
-        let c = gpu.run(&pipelines[&gemm.source], &gemm, &a, &b, c_len);
+        let c = gpu.run(&pipelines[&gemm.source], gemm, &a, &b, c_len);
         let at = |x: &[f32], o: &Operand, z: usize, row: usize, k: usize| {
             let (i, j) = if o.transposed { (k, row) } else { (row, k) };
             x[z * o.batch_stride + i * o.ld + j] as f64
@@ -168,7 +171,7 @@ fn check(gpu: &Gpu, target: &Target, cases: &[Case]) {
         }
         assert!(c[c_len..].iter().all(|&x| x == -777.0), "{} {case:?} wrote beyond C", gemm.name);
     }
-    println!("{target:?}: {} cases, {} texts", cases.len(), pipelines.len());
+    println!("{} kernels, {} texts", kernels.len(), pipelines.len());
 }
 
 fn cases() -> Vec<Case> {
@@ -224,6 +227,46 @@ fn subgroup_tiles() {
     let gpu = gpu();
     let Some(sg @ (4 | 8 | 16)) = gpu.subgroup else { return };
     check(&gpu, &target_of(Class::Cpu, Some(sg)), &cases());
+}
+
+/// Ragged and aligned sizes by every tile that a device of any class can run.
+#[test]
+fn tiles_that_a_tuner_may_choose() {
+    let gpu = gpu();
+    let all: Vec<Case> = (cases().into_iter())
+        .filter(|case| case.pad == 0 && [[1, 37, 75, 29], [3, 20, 36, 8]].contains(&case.size))
+        .collect();
+    let mut kernels: Vec<(&Case, Gemm)> = Vec::new();
+    for target in [target_of(Class::Discrete, gpu.subgroup), target_of(Class::Cpu, gpu.subgroup)] {
+        for case in &all {
+            let variants = variants(&problem(case), &target);
+            assert_eq!(variants.iter().filter(|variant| variant.default).count(), 1);
+            kernels.extend(variants.into_iter().map(|variant| (case, variant.gemm)));
+        }
+    }
+    let mut names: Vec<&str> = kernels.iter().map(|(_, gemm)| gemm.name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    // Four layouts of nine tiles at least, ragged and not.
+    assert!(names.len() >= 4 * 9 * 2, "{names:?}");
+    check_all(&gpu, &kernels);
+}
+
+/// A choice goes before the table, for its kind of product alone; what nobody knows is passed over.
+#[test]
+fn what_was_measured_goes_before_the_table() {
+    let target = target_of(Class::Cpu, Some(8));
+    let p = |m| problem(&Case { size: [1, m, 512, 512], t: [false; 2], broadcast: [false; 2], pad: 0 });
+    let usual = select(&p(512), &target);
+    for variant in variants(&p(512), &target) {
+        let choices = Choices::default().with(&kind(&p(512)), &variant.name);
+        let tuned = Target { choices, ..target.clone() };
+        assert_eq!(select(&p(512), &tuned), variant.gemm);
+        assert_eq!(select(&p(400), &tuned).source, variant.gemm.source);
+        assert_eq!(select(&p(200), &tuned), select(&p(200), &target));
+    }
+    let choices = Choices::default().with(&kind(&p(512)), "a tile of another version");
+    assert_eq!(select(&p(512), &Target { choices, ..target }), usual);
 }
 
 /// The variant that stores f16 and accumulates in f32. Every sum here is exact in f32, so what differs from f64 is the

@@ -26,7 +26,7 @@ impl Choices {
     }
 
     /// With one more, or another one.
-    fn with(&self, what: &str, variant: &str) -> Choices {
+    pub fn with(&self, what: &str, variant: &str) -> Choices {
         let mut all = self.0.to_vec();
         match all.binary_search_by(|(known, _)| known.as_str().cmp(what)) {
             Ok(at) => all[at].1 = variant.into(),
