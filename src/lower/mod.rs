@@ -325,12 +325,6 @@ impl Compiled {
             _ => None,
         }
     }
-
-    /// Whether a program, as recorded, may be that of the same graph with a smaller batch.
-    pub fn begins_like(&self, program: &Program) -> bool {
-        let vals = &self.program.vals;
-        program.vals.len() <= vals.len() && vals.iter().zip(&program.vals).all(|(a, b)| a.is_like(b))
-    }
 }
 
 /// An error where the device cannot hold or index what the kernels run over.

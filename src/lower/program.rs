@@ -135,6 +135,11 @@ pub struct Matrix {
 }
 
 impl Program {
+    /// Whether another program, as recorded, may be that of the same graph with a smaller batch.
+    pub fn begins_like(&self, other: &Program) -> bool {
+        other.vals.len() <= self.vals.len() && self.vals.iter().zip(&other.vals).all(|(a, b)| a.is_like(b))
+    }
+
     /// Reads a value as `batch` matrices of `rows` by `columns`, if its view allows it.
     pub fn matrix(&self, id: Id, (batch, rows, columns): (usize, usize, usize)) -> Option<Matrix> {
         let val = &self.vals[id];

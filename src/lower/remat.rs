@@ -3,7 +3,7 @@
 //! The pass compiles, looks at the dispatch in which most bytes are alive, and picks from the values that are alive there
 //! without being used the one whose memory is cheapest to win back: bytes per work done again. Its later readers get a
 //! copy of it, and of what it is computed from as far as that is gone by then, and the program is compiled again. What
-//! does not lower the peak is undone. A copy waits (see [`Val::after`](super::program::Val::after)) for what its first reader reads besides.
+//! does not lower the peak is undone. Without a budget the same is done with what costs nothing ([`compile_free`]). A copy waits (see [`Val::after`](super::program::Val::after)) for what its first reader reads besides.
 //! Deliberately absent: sharing of equal values, which would undo all this; `build` alone does that, before.
 
 use super::fuse;
@@ -18,7 +18,7 @@ const ROUND: usize = 16;
 const PATIENCE: usize = 24;
 
 /// Compiles a program such that its temporaries take `budget` bytes at most. Also says where each leaf and root of the
-/// program is now.
+/// program is now. Where the budget is kept for nothing, the result is that of [`compile_free`].
 ///
 /// # Errors
 /// [`Error::Limit`] with the fewest bytes that were reached.
@@ -28,12 +28,13 @@ pub fn compile_within(
     target: &Target,
     options: &Options,
     budget: u64,
-) -> Result<(Compiled, Table<Id, Id>)> {
-    let kept: Vec<Id> = (0..program.vals.len())
+) -> Result<(Compiled, Option<Free>, Table<Id, Id>)> {
+    let kept: Table<Id, Id> = (0..program.vals.len())
         .filter(|&id| matches!(program.vals[id].kind, Kind::Leaf(_)) || program.roots.contains(&id))
+        .map(|id| (id, id))
         .collect();
-    let mut moved: Table<Id, Id> = kept.into_iter().map(|id| (id, id)).collect();
-    let mut best = compile(program, request, target, options)?;
+    let (mut best, mut free, to) = compile_free(program, request, target, options)?;
+    let mut moved = if to.is_empty() { kept } else { composed(&kept, &to) };
     let mut refused: Set<Id> = Set::new();
     let (mut count, mut failures) = (ROUND, 0);
     let bytes = |compiled: &Compiled| compiled.temporaries().iter().sum::<u64>();
@@ -69,7 +70,7 @@ pub fn compile_within(
         let next = compile(program, &request, target, options)?;
         let smaller = (next.placement.live, bytes(&next)) < (best.placement.live, need);
         if smaller && bytes(&next) <= need {
-            best = next;
+            (best, free) = (next, None);
             moved = composed(&moved, &places);
             refused = refused.iter().filter_map(|id| places.get(id).copied()).collect();
             (count, failures) = ((count * 2).min(ROUND), 0);
@@ -80,7 +81,77 @@ pub fn compile_within(
             failures += 1;
         }
     }
-    Ok((best, moved))
+    Ok((best, free, moved))
+}
+
+/// What a program computes again although nobody set a budget, because it costs nothing: no more dispatches, no more bytes read.
+#[derive(Clone, Debug)]
+pub struct Free {
+    /// The program as recorded.
+    pub program: Program,
+    steps: Vec<Again>,
+}
+
+/// Rounds of it, and the hundredths of all temporaries that a copy has to win.
+const TRIED: usize = 8;
+const WORTH: u64 = 2;
+
+impl Free {
+    /// The same copies in a program of the same form, its request, and where its values are now.
+    pub fn repeated(&self, program: &Program, request: &Request) -> (Program, Request, Table<Id, Id>) {
+        let kept = (0..program.vals.len()).map(|id| (id, id)).collect();
+        self.steps.iter().fold((program.clone(), request.clone(), kept), |(program, request, places), step| {
+            let (next, to) = step.applied(&program);
+            (next, renumbered(&request, &to), composed(&places, &to))
+        })
+    }
+
+    /// The same copies, of another program as recorded.
+    pub fn of(&self, program: Program) -> Free {
+        Free { program, steps: self.steps.clone() }
+    }
+}
+
+/// Compiles a program, and computes elementwise values again where that lowers the peak for nothing. Also says where each
+/// value of the program is now, if something is.
+pub fn compile_free(
+    program: Program,
+    request: &Request,
+    target: &Target,
+    options: &Options,
+) -> Result<(Compiled, Option<Free>, Table<Id, Id>)> {
+    let mut best = compile(program, request, target, options)?;
+    let bytes = |compiled: &Compiled| compiled.temporaries().iter().sum::<u64>();
+    let (mut free, mut moved, mut refused) = (None::<Free>, Table::new(), Set::new());
+    for _ in 0..if options.fuse { TRIED } else { 0 } {
+        let found = candidates(&best, &refused).into_iter().find(|candidate| is_free(&best, candidate));
+        let Some(candidate) = found else { break };
+        let Some(step) = planned(&best, &best.program, &candidate, None) else {
+            refused.insert(candidate.value);
+            continue;
+        };
+        let (program, to) = step.applied(&best.program);
+        let next = compile(program, &renumbered(&best.request, &to), target, options)?;
+        let wins = bytes(&next) * 100 <= bytes(&best) * (100 - WORTH) && next.placement.live < best.placement.live;
+        if wins && next.schedule.jobs.len() <= best.schedule.jobs.len() {
+            let before = std::mem::replace(&mut best, next);
+            free.get_or_insert_with(|| Free { program: before.program, steps: Vec::new() }).steps.push(step);
+            moved = if moved.is_empty() { to.clone() } else { composed(&moved, &to) };
+            refused = refused.iter().filter_map(|id| to.get(id).copied()).collect();
+        } else {
+            refused.insert(candidate.value);
+        }
+    }
+    Ok((best, free, moved))
+}
+
+/// Whether a value is made of maps and views of at most as many bytes as it has.
+fn is_free(compiled: &Compiled, candidate: &Candidate) -> bool {
+    let vals = &compiled.program.vals;
+    let maps = candidate.cone.iter().all(|&id| matches!(vals[id].kind, Kind::Map(_) | Kind::View(_)));
+    let read = Set::<Id>::from_iter(candidate.cone.iter().flat_map(|&id| vals[id].inputs.iter().copied()));
+    let read = read.iter().filter(|id| !candidate.cone.contains(id) && !matches!(vals[**id].kind, Kind::Scalar(_)));
+    maps && read.map(|&id| vals[id].bytes()).sum::<u64>() <= vals[candidate.value].bytes()
 }
 
 fn composed(first: &Table<Id, Id>, second: &Table<Id, Id>) -> Table<Id, Id> {
@@ -214,14 +285,36 @@ fn cone(program: &Program, value: Id, there: &dyn Fn(Id) -> bool) -> Option<Sort
     Some(cone)
 }
 
-/// The program in which the late readers of a candidate read a copy, and where its values are now. `places` says where
-/// those of the compiled program are in `program`.
+/// What is computed again in a program, and for whom: the same in every program of its form.
+#[derive(Clone, Debug)]
+pub struct Again {
+    value: Id,
+    /// Stored values whose computation reads copies.
+    readers: Sorted<Id>,
+    /// The value and what has to be computed again for it.
+    cone: Sorted<Id>,
+    /// What lies between the value and its readers without being stored: each reader computes it anyway.
+    between: Sorted<Id>,
+    after: Id,
+}
+
+/// A program in which late readers of candidates read copies, and where its values are now. `places` says where those of the
+/// compiled program are in `program`.
 fn again(
     compiled: &Compiled,
     program: &Program,
     candidate: &Candidate,
     places: Option<&Table<Id, Id>>,
 ) -> Option<(Program, Table<Id, Id>)> {
+    Some(planned(compiled, program, candidate, places)?.applied(program))
+}
+
+fn planned(
+    compiled: &Compiled,
+    program: &Program,
+    candidate: &Candidate,
+    places: Option<&Table<Id, Id>>,
+) -> Option<Again> {
     let now = |id: &Id| places.map_or(Some(*id), |places| places.get(id).copied());
     let value = now(&candidate.value)?;
     let readers = Sorted::from_iter(candidate.readers.iter().map(now).collect::<Option<Vec<Id>>>()?);
@@ -233,7 +326,6 @@ fn again(
     if after >= place || cone.contains(&after) {
         return None;
     }
-    // What lies between the value and its late readers without being stored is computed by each reader anyway.
     let mut between: Sorted<Id> = Sorted::new();
     let mut reaches: Table<Id, bool> = Table::from([(value, true)]);
     for &reader in &readers {
@@ -255,58 +347,63 @@ fn again(
             }
         }
     }
-    // Copies have numbers behind those of all values, and are then put where they belong.
-    let total = program.vals.len();
-    let copies: Vec<Id> = cone.iter().chain(&between).copied().collect();
-    if copies.iter().collect::<Set<_>>().len() < copies.len() {
-        return None;
-    }
-    let copy: Table<Id, Id> = copies.iter().enumerate().map(|(at, &id)| (id, total + at)).collect();
-    let own = |id: Id| copy.get(&id).copied().unwrap_or(id);
-    let late = |id: Id| if id == value || between.contains(&id) { own(id) } else { id };
-    let mut all: Vec<_> = program.vals.clone();
-    for &reader in &readers {
-        all[reader].inputs.iter_mut().for_each(|input| *input = late(*input));
-    }
-    for &id in &copies {
-        let mut val = program.vals[id].clone();
-        if cone.contains(&id) {
-            val.inputs.iter_mut().for_each(|input| *input = own(*input));
-            val.after = Some(after);
-        } else {
-            val.inputs.iter_mut().for_each(|input| *input = late(*input));
+    between.is_disjoint(&cone).then_some(Again { value, readers, cone, between, after })
+}
+
+impl Again {
+    /// A program with the copies, and where its values are now.
+    fn applied(&self, program: &Program) -> (Program, Table<Id, Id>) {
+        let Again { value, readers, cone, between, after } = self;
+        // Copies have numbers behind those of all values, and are then put where they belong.
+        let (total, place) = (program.vals.len(), readers.first().copied().unwrap_or_default());
+        let copies: Vec<Id> = cone.iter().chain(between).copied().collect();
+        let copy: Table<Id, Id> = copies.iter().enumerate().map(|(at, &id)| (id, total + at)).collect();
+        let own = |id: Id| copy.get(&id).copied().unwrap_or(id);
+        let late = |id: Id| if id == *value || between.contains(&id) { own(id) } else { id };
+        let mut all: Vec<_> = program.vals.clone();
+        for &reader in readers {
+            all[reader].inputs.iter_mut().for_each(|input| *input = late(*input));
         }
-        all.push(val);
-    }
-    let mut order: Vec<Id> = (0..all.len()).collect();
-    sort_by_key(&mut order, |&id| match copies.get(id.wrapping_sub(total)) {
-        None => (id, 1, 0),
-        Some(&from) if cone.contains(&from) => (place, 0, from),
-        Some(&from) if from < place => (place, 0, total + from),
-        Some(&from) => (from, 2, 0),
-    });
-    // What nothing needs any more goes.
-    let mut needed = vec![false; all.len()];
-    let mut stack = program.roots.clone();
-    stack.extend((0..total).filter(|&id| matches!(all[id].kind, Kind::Leaf(_))));
-    while let Some(id) = stack.pop() {
-        if !std::mem::replace(&mut needed[id], true) {
-            stack.extend(all[id].inputs.iter().copied().chain(all[id].after));
-            // No output of a loop or of an op's own kernel goes without the others.
-            if id < total {
-                stack.extend(program.together(id).into_iter().flatten());
+        for &id in &copies {
+            let mut val = program.vals[id].clone();
+            if cone.contains(&id) {
+                val.inputs.iter_mut().for_each(|input| *input = own(*input));
+                val.after = Some(*after);
+            } else {
+                val.inputs.iter_mut().for_each(|input| *input = late(*input));
+            }
+            all.push(val);
+        }
+        let mut order: Vec<Id> = (0..all.len()).collect();
+        sort_by_key(&mut order, |&id| match copies.get(id.wrapping_sub(total)) {
+            None => (id, 1, 0),
+            Some(&from) if cone.contains(&from) => (place, 0, from),
+            Some(&from) if from < place => (place, 0, total + from),
+            Some(&from) => (from, 2, 0),
+        });
+        // What nothing needs any more goes.
+        let mut needed = vec![false; all.len()];
+        let mut stack = program.roots.clone();
+        stack.extend((0..total).filter(|&id| matches!(all[id].kind, Kind::Leaf(_))));
+        while let Some(id) = stack.pop() {
+            if !std::mem::replace(&mut needed[id], true) {
+                stack.extend(all[id].inputs.iter().copied().chain(all[id].after));
+                // No output of a loop or of an op's own kernel goes without the others.
+                if id < total {
+                    stack.extend(program.together(id).into_iter().flatten());
+                }
             }
         }
+        let mut to = Table::new();
+        let mut made = Program { leaves: program.leaves.clone(), ..Program::default() };
+        for id in order.into_iter().filter(|&id| needed[id]) {
+            let mut val = all[id].clone();
+            val.inputs.iter_mut().for_each(|input| *input = to[input]);
+            val.after = val.after.map(|after| to[&after]);
+            to.insert(id, made.vals.len());
+            made.vals.push(val);
+        }
+        made.roots = program.roots.iter().map(|root| to[root]).collect();
+        (made, to)
     }
-    let mut to = Table::new();
-    let mut made = Program { leaves: program.leaves.clone(), ..Program::default() };
-    for id in order.into_iter().filter(|&id| needed[id]) {
-        let mut val = all[id].clone();
-        val.inputs.iter_mut().for_each(|input| *input = to[input]);
-        val.after = val.after.map(|after| to[&after]);
-        to.insert(id, made.vals.len());
-        made.vals.push(val);
-    }
-    made.roots = program.roots.iter().map(|root| to[root]).collect();
-    Some((made, to))
 }

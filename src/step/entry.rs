@@ -15,9 +15,9 @@ use crate::graph::{Slot, Spec, Tensor, Tree, Value};
 use crate::lower::pack::{ALIGN, offsets};
 use crate::lower::program::{Id, Kind, Program, Val};
 use crate::lower::recording::Signature;
-use crate::lower::remat::compile_within;
+use crate::lower::remat::{Free, compile_free, compile_within};
 use crate::lower::turns::Stride;
-use crate::lower::{Compiled, Options, Request, Target, compile};
+use crate::lower::{Compiled, Options, Request, Target};
 use crate::plan::{Bound, Plan, Replays};
 
 /// One recorded and compiled form of a step.
@@ -28,6 +28,8 @@ pub(super) struct Entry {
     /// What a further recording must be equal to.
     pub signature: Signature,
     pub(super) compiled: Compiled,
+    /// What is computed again to take less memory for nothing, if anything is.
+    free: Option<Free>,
     /// Leaves of the state, by position, that must lie one behind the other.
     layouts: Vec<Vec<usize>>,
     /// For each leaf of the state its value in the program.
@@ -103,6 +105,11 @@ impl Entry {
             && larger(&self.batch, &recorded.batch)
     }
 
+    /// The program as recorded, without what is computed again for nothing.
+    fn recorded(&self) -> &Program {
+        self.free.as_ref().map_or(&self.compiled.program, |free| &free.program)
+    }
+
     /// Whether a batch is like the one recorded.
     pub fn takes(&self, batch: &impl Tree) -> bool {
         matches(batch, &self.batch)
@@ -122,8 +129,8 @@ impl Entry {
         let (state_specs, batch_specs) = (specs(&state)?, specs(&batch)?);
         // Sums split as in the model are right for any graph, but only for its like what the graph needs.
         let alike = match model {
-            Some(model) => Some((model, recording.program(&stand_ins, Some(&model.compiled.program))?))
-                .filter(|(model, program)| model.compiled.begins_like(program)),
+            Some(model) => Some((model, recording.program(&stand_ins, Some(model.recorded()))?))
+                .filter(|(model, program)| model.recorded().begins_like(program)),
             None => None,
         };
         let (model, mut program) = match alike {
@@ -199,16 +206,18 @@ impl Entry {
             .collect();
         // The leaves were stand-ins of this recording; holding on to them would hold the recorded graph.
         program.leaves.clear();
-        let alike = model.and_then(|model| model.compiled.smaller(program.clone(), &request));
-        let (target, mut moved) = (Target::of(device), Table::new());
-        let compiled = match (alike, budget) {
-            (Some(compiled), _) => compiled,
-            (None, None) => compile(program, &request, &target, options)?,
-            (None, Some(budget)) => {
-                let (compiled, places) = compile_within(program, &request, &target, options, budget)?;
-                moved = places;
-                compiled
-            }
+        let alike = model.and_then(|model| {
+            let Some(free) = &model.free else {
+                return Some((model.compiled.smaller(program.clone(), &request)?, None, Table::new()));
+            };
+            let (repeated, request, moved) = free.repeated(&program, &request);
+            Some((model.compiled.smaller(repeated, &request)?, Some(free.of(program.clone())), moved))
+        });
+        let target = Target::of(device);
+        let (compiled, free, moved) = match (alike, budget) {
+            (Some(alike), _) => alike,
+            (None, None) => compile_free(program, &request, &target, options)?,
+            (None, Some(budget)) => compile_within(program, &request, &target, options, budget)?,
         };
         // Where values are computed again, others have other numbers.
         let now = |id: Id| moved.get(&id).copied().unwrap_or(id);
@@ -225,6 +234,7 @@ impl Entry {
             batch: batch_specs,
             signature,
             compiled,
+            free,
             layouts,
             leaves,
             overwritten,
