@@ -39,7 +39,7 @@ pub fn compile_within(
     let (mut count, mut failures) = (ROUND, 0);
     let bytes = |compiled: &Compiled| compiled.temporaries().iter().sum::<u64>();
     while bytes(&best) > budget {
-        let found = candidates(&best, &refused);
+        let found = candidates(&best, &refused, false);
         let need = bytes(&best);
         if found.is_empty() || failures > PATIENCE {
             let what = "the memory for temporaries of a step, with all computed again that helps,".into();
@@ -92,7 +92,7 @@ pub struct Free {
     steps: Vec<Again>,
 }
 
-/// Rounds of it, and the hundredths of all temporaries that a copy has to win.
+/// Attempts, each of which compiles, and the hundredths of all temporaries that one has to win.
 const TRIED: usize = 8;
 const WORTH: u64 = 2;
 
@@ -123,23 +123,34 @@ pub fn compile_free(
     let mut best = compile(program, request, target, options)?;
     let bytes = |compiled: &Compiled| compiled.temporaries().iter().sum::<u64>();
     let (mut free, mut moved, mut refused) = (None::<Free>, Table::new(), Set::new());
+    // All at once, else one after the other.
+    let mut count = usize::MAX;
     for _ in 0..if options.fuse { TRIED } else { 0 } {
-        let found = candidates(&best, &refused).into_iter().find(|candidate| is_free(&best, candidate));
-        let Some(candidate) = found else { break };
-        let Some(step) = planned(&best, &best.program, &candidate, None) else {
-            refused.insert(candidate.value);
-            continue;
-        };
-        let (program, to) = step.applied(&best.program);
-        let next = compile(program, &renumbered(&best.request, &to), target, options)?;
+        let found = candidates(&best, &refused, true).into_iter().filter(|candidate| is_free(&best, candidate));
+        let chosen: Vec<Candidate> = found.take(count).collect();
+        if chosen.is_empty() {
+            break;
+        }
+        let (mut program, mut request) = (best.program.clone(), best.request.clone());
+        let (mut steps, mut places) = (Vec::new(), None::<Table<Id, Id>>);
+        for candidate in &chosen {
+            let Some(step) = planned(&best, &program, candidate, places.as_ref()) else { continue };
+            let (next, to) = step.applied(&program);
+            (program, request) = (next, renumbered(&request, &to));
+            places = Some(places.map_or_else(|| to.clone(), |before| composed(&before, &to)));
+            steps.push(step);
+        }
+        let next = compile(program, &request, target, options)?;
         let wins = bytes(&next) * 100 <= bytes(&best) * (100 - WORTH) && next.placement.live < best.placement.live;
-        if wins && next.schedule.jobs.len() <= best.schedule.jobs.len() {
+        if let Some(places) = places.filter(|_| wins && next.schedule.jobs.len() <= best.schedule.jobs.len()) {
             let before = std::mem::replace(&mut best, next);
-            free.get_or_insert_with(|| Free { program: before.program, steps: Vec::new() }).steps.push(step);
-            moved = if moved.is_empty() { to.clone() } else { composed(&moved, &to) };
-            refused = refused.iter().filter_map(|id| to.get(id).copied()).collect();
+            free.get_or_insert_with(|| Free { program: before.program, steps: Vec::new() }).steps.extend(steps);
+            moved = if moved.is_empty() { places.clone() } else { composed(&moved, &places) };
+            refused = refused.iter().filter_map(|id| places.get(id).copied()).collect();
+        } else if chosen.len() > 1 {
+            count = 1;
         } else {
-            refused.insert(candidate.value);
+            refused.insert(chosen[0].value);
         }
     }
     Ok((best, free, moved))
@@ -185,8 +196,9 @@ struct Life {
     reads: Sorted<usize>,
 }
 
-/// What could be computed again to lower the peak, the cheapest first.
-fn candidates(compiled: &Compiled, refused: &Set<Id>) -> Vec<Candidate> {
+/// What could be computed again to lower the peak, the cheapest first: when it is read next, or, `early`, with the last of what
+/// it is made of.
+fn candidates(compiled: &Compiled, refused: &Set<Id>, early: bool) -> Vec<Candidate> {
     let Compiled { program, fused, schedule, placement, .. } = compiled;
     let stop = |id: Id| fused.is_member(id);
     let mut time_of = vec![0; fused.groups.len()];
@@ -255,7 +267,8 @@ fn candidates(compiled: &Compiled, refused: &Set<Id>) -> Vec<Candidate> {
         let waits = order.iter().filter(|&&id| id < place && id != value);
         let waits = waits.filter(|id| lives[id].first >= peak && lives[id].first < next && last(&lives[id]) >= next);
         let Some(&after) = waits.max_by_key(|id| (lives[id].first, **id)) else { continue };
-        let there = |id: Id| lives.get(&id).is_some_and(|life| life.first < next && last(life) >= next);
+        let until = if early { peak + 1 } else { next };
+        let there = |id: Id| lives.get(&id).is_some_and(|life| life.first < next && last(life) >= until);
         let Some(cone) = cone(program, value, &there) else { continue };
         let work: usize = cone.iter().map(|&id| fuse::space(&program.vals[id]).work()).sum();
         let gain = program.vals[value].bytes() as f64 / work.max(1) as f64;
