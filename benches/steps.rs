@@ -5,8 +5,8 @@
 //! the median over blocks. `_read` reads the loss back after every step, `_k16` hands sixteen steps to the device in one
 //! submission, `_resident` likewise with rows of a data set that lies on the device. Dispatches and submissions are
 //! counted by the device's own counters, and by the Vulkan layer vkcount where VKCOUNT_FILE names its file. `--plan`
-//! prints each plan, `--profile` the time of each dispatch, `--arena` has all temporaries lie in one slab, `--texts`
-//! prints all kernels without timing them.
+//! prints each plan, `--profile` the time of each dispatch, `--arena` has all temporaries lie in one slab, `--tune`
+//! has the tiles of products found by trying, and says what each takes, `--texts` prints all kernels without timing them.
 //!
 //! `fit_seed` is what `fit` adds to a step: the model of `step_seed` through `fit`, against the same steps replayed from
 //! batches that lie ready, in blocks that alternate. `--learn=FILE` trains the model of `step_tfm` on a text instead of
@@ -73,6 +73,9 @@ fn run(case: &Model, way: Way, flags: &[String]) -> Result<()> {
     let mut step = Step::with(&device, options).purity(wengert::step::Purity::Sometimes);
     let mut state = case.state()?;
     let f = |state: State, batch: &(Tensor, Tensor)| case.step(state, batch);
+    if flags.iter().any(|flag| flag == "--tune") {
+        pollster::block_on(step.tune(&state, &case.batch, f))?.iter().for_each(|tuned| eprintln!("{tuned}"));
+    }
     let fused = if let Way::Fused(k) | Way::Resident(k) = way { k } else { 1 };
     let mut batches = vec![case.batch.clone(); fused];
     if let Way::Resident(k) = way {

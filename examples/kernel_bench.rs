@@ -3,7 +3,7 @@
 //!     cargo run --release --example kernel_bench -- [case...] [options]
 //!     cargo run -p xtask -- web kernel_bench               as a page in target/web/: all cases but the largest
 //!
-//! A case is chosen by any part of its name. `--list` names them all; `--large` adds the products of 4096 and 8192;
+//! A case is chosen by any part of its name. `--list` names them all; `--large` adds products of 4096 and 8192 and rows of 64 MB;
 //! `--seconds N` is how long each is timed (1); `--variants` tries every variant, `--variant NAME` one of them;
 //! `--tune` tries every tile of a product, says how long each takes, and takes the fastest, now and in later processes;
 //! `--json FILE` writes a line of JSON for each, `--plot FILE.svg` a picture of the roofline; `--plan` prints the

@@ -350,11 +350,17 @@ pub fn timed() -> Vec<Entry> {
     ]
 }
 
-/// Products that only a GPU finishes in reasonable time; timed on request.
+/// Products that only a GPU finishes in reasonable time, and rows of 64 MB, which no cache holds; timed on request.
 pub fn large() -> Vec<Entry> {
     vec![
         ("matmul_nn_4096", |name| product(name, "nn", 1, [4096; 3])),
         ("matmul_nn_8192", |name| product(name, "nn", 1, [8192; 3])),
+        ("gelu_fma_16m", |name| gelu_fma(name, 1 << 24, true)),
+        ("sum_16m", |name| sum(name, 1 << 24)),
+        ("softmax_4096", |name| softmax(name, 4096, 4096, false)),
+        ("softmax_4096_backward", |name| softmax(name, 4096, 4096, true)),
+        ("layernorm_4096", |name| layer_norm(name, 4096, 4096, false)),
+        ("layernorm_4096_backward", |name| layer_norm(name, 4096, 4096, true)),
     ]
 }
 

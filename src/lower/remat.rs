@@ -10,6 +10,7 @@ use super::fuse;
 use super::program::{Id, Kind, Program};
 use super::{Compiled, Options, Request, Target, compile};
 use crate::collections::{Set, Sorted, Table};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::sort::{sort, sort_by, sort_by_key};
 
@@ -156,13 +157,18 @@ pub fn compile_free(
     Ok((best, free, moved))
 }
 
-/// Whether a value is made of maps and views of at most as many bytes as it has.
+/// Whether a value is made by maps and views of at most as many bytes as it has, one heavy function among them at most and no
+/// random numbers, which are heavy functions of integers.
 fn is_free(compiled: &Compiled, candidate: &Candidate) -> bool {
     let vals = &compiled.program.vals;
-    let maps = candidate.cone.iter().all(|&id| matches!(vals[id].kind, Kind::Map(_) | Kind::View(_)));
+    let maps = candidate.cone.iter().all(|&id| match &vals[id].kind {
+        Kind::Map(map) => !map.heavy || vals[id].dtype == DType::F32,
+        kind => matches!(kind, Kind::View(_)),
+    });
+    let heavy = candidate.cone.iter().filter(|&&id| matches!(&vals[id].kind, Kind::Map(map) if map.heavy)).count();
     let read = Set::<Id>::from_iter(candidate.cone.iter().flat_map(|&id| vals[id].inputs.iter().copied()));
     let read = read.iter().filter(|id| !candidate.cone.contains(id) && !matches!(vals[**id].kind, Kind::Scalar(_)));
-    maps && read.map(|&id| vals[id].bytes()).sum::<u64>() <= vals[candidate.value].bytes()
+    maps && heavy <= 1 && read.map(|&id| vals[id].bytes()).sum::<u64>() <= vals[candidate.value].bytes()
 }
 
 fn composed(first: &Table<Id, Id>, second: &Table<Id, Id>) -> Table<Id, Id> {
