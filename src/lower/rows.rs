@@ -35,8 +35,11 @@ impl Context<'_> {
         let (stretch, columns) = (fold_stretch(length, parts), fold_stretch(columns, parts));
         let subgroup = self.target.subgroup.filter(|&size| size <= WIDTH && WIDTH.is_multiple_of(size));
         // One subgroup needs no barrier, and short rows do not fill more. Where a CPU has subgroups of 4, as SwiftShader, a
-        // barrier costs more than all of a row of 1024: a third of the time without (docs/notes/bets.md).
-        let narrow = |size: u32| columns <= 32 * size as usize || (size <= 4 && self.target.class == Class::Cpu);
+        // barrier costs more than all of a row of 1024: a third of the time without (docs/notes/bets.md). On CPUs of any kind
+        // rows that are not kept anyway do without: drivers hold the variables of a kernel with barriers in memory.
+        let long = columns.div_ceil(WIDTH as usize * lanes) > KEPT;
+        let cpu = self.target.class == Class::Cpu;
+        let narrow = |size: u32| columns <= 32 * size as usize || (cpu && (size <= 4 || long));
         let width = match subgroup {
             Some(size) if narrow(size) => size,
             _ => WIDTH,
