@@ -257,9 +257,12 @@ fn training_and_validation_share_what_they_made() {
     model.compile(adam()).unwrap();
     let device = pollster::block_on(model.device()).unwrap();
     let mut ends = Vec::new();
-    // How many upload buffers there are depends on how far the device lags behind, so it must not: not in validation either.
+    // How many upload buffers there are depends on how far the device lags behind, so it must not: not in validation either,
+    // nor where metrics are set back.
     let mut see = LambdaCallback::new()
+        .on_epoch_begin(|_| device.wait_blocking().unwrap())
         .on_batch_end(|_| device.wait_blocking().unwrap())
+        .on_test_begin(|_| device.wait_blocking().unwrap())
         .on_test_batch_end(|_| device.wait_blocking().unwrap())
         .on_epoch_end(|_| ends.push(device.stats()));
     let options = Fit { epochs: 4, validation_split: 0.25, callbacks: vec![&mut see], ..silent() };
