@@ -92,7 +92,7 @@ pub(super) struct Inner {
     pub readback: Readback,
     /// Once somebody has asked.
     pub ceilings: Mutex<Option<Ceilings>>,
-    /// Whether subgroups compute what they should.
+    /// Whether subgroups compute what they should; a browser's are not used at all.
     pub subgroups: Mutex<bool>,
     /// Variants of kernels that were found best.
     pub choices: Mutex<Choices>,
@@ -172,6 +172,7 @@ impl Device {
             raw,
             queue,
         }));
+        #[cfg(not(target_arch = "wasm32"))]
         device.test_fast_paths().await;
         Ok(device)
     }

@@ -25,6 +25,7 @@ mod opaque;
 mod pipeline;
 mod profile;
 mod read;
+#[cfg(not(target_arch = "wasm32"))]
 mod selftest;
 pub mod shader;
 mod staging;

@@ -137,6 +137,7 @@ impl Counters {
     }
 
     /// Begins anew, but for what is alive.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn begin(&self) {
         let Counters { dispatches, submissions, passes, copies, clears, buffers, .. } = self;
         let Counters { bytes_allocated, bytes_peak, bytes_uploaded, bytes_read, bind_groups, pipelines, waits, .. } =
