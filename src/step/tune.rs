@@ -67,9 +67,10 @@ const SECONDS: f64 = 1.5;
 const COMPARED: u64 = 16 << 20;
 
 impl Step {
-    /// Tries every variant of the products of the function for such a state and batch, and takes the fastest from now on, in
-    /// all steps on the device and in later processes (see [`DeviceOptions::cache`](crate::gpu::DeviceOptions::cache)).
-    /// Never needed: the defaults are tuned for classes of devices. Nothing of the function is run. What was compiled before is forgotten.
+    /// Tries every variant of the products of the function for such a state and batch. The fastest is taken by all that is
+    /// compiled on the device from now on, and in later processes (see [`DeviceOptions::cache`](crate::gpu::DeviceOptions::cache)).
+    /// Never needed: the defaults are tuned for classes of devices. Nothing of the function is run. What this step had
+    /// compiled before is forgotten; other steps keep theirs.
     ///
     /// Other variants may add up in another order, so the bits of results may differ from those of an untuned device.
     ///
