@@ -45,3 +45,16 @@ part() {
 }
 
 summary() { printf '\n'; printf '%s\n' "${parts[@]}" "total: $SECONDS s"; }
+
+# on_swiftshader COMMAND...: on the driver that Chromium brings along. Its numbers and bugs are not lavapipe's, and its compiler
+# takes half the time.
+on_swiftshader() {
+  local icd found=
+  for icd in /usr/lib/chromium/vk_swiftshader_icd.json /usr/lib/chromium-browser/vk_swiftshader_icd.json \
+    /usr/lib64/chromium-browser/vk_swiftshader_icd.json /opt/google/chrome/vk_swiftshader_icd.json; do
+    if [[ -f $icd ]]; then found=$icd; break; fi
+  done
+  if [[ -z $found ]]; then echo "no vk_swiftshader_icd.json beside Chromium" >&2; return 1; fi
+  # The second name is what older loaders read.
+  VK_DRIVER_FILES=$found VK_ICD_FILENAMES=$found "$@"
+}
