@@ -47,7 +47,8 @@ fn request(words: impl Iterator<Item = String>) -> Result<Request> {
     };
     let mut words = words;
     while let Some(word) = words.next() {
-        let mut value = || words.next().ok_or_else(|| Error::Argument { what: format!("{word} wants a value") });
+        let mut value =
+            || words.next().ok_or_else(|| Error::new(ErrorKind::Argument { what: format!("{word} wants a value") }));
         match word.as_str() {
             "--large" => asked.large = true,
             "--list" => asked.list = true,
@@ -60,7 +61,9 @@ fn request(words: impl Iterator<Item = String>) -> Result<Request> {
                 asked.variants = VARIANTS.iter().copied().filter(|variant| variant.name == name).collect();
                 if asked.variants.is_empty() {
                     let known: Vec<&str> = VARIANTS.iter().map(|variant| variant.name).collect();
-                    return Err(Error::Argument { what: format!("no variant {name}; there are {}", known.join(", ")) });
+                    return Err(Error::new(ErrorKind::Argument {
+                        what: format!("no variant {name}; there are {}", known.join(", ")),
+                    }));
                 }
             }
             "--json" => asked.json = Some(value()?),
@@ -68,9 +71,12 @@ fn request(words: impl Iterator<Item = String>) -> Result<Request> {
             "--seconds" => {
                 let text = value()?;
                 let seconds = text.parse().ok().filter(|&seconds: &f64| seconds > 0.0 && seconds < 1e6);
-                asked.seconds = seconds.ok_or_else(|| Error::Argument { what: format!("--seconds {text}") })?;
+                asked.seconds =
+                    seconds.ok_or_else(|| Error::new(ErrorKind::Argument { what: format!("--seconds {text}") }))?;
             }
-            _ if word.starts_with('-') => return Err(Error::Argument { what: format!("unknown option {word}") }),
+            _ if word.starts_with('-') => {
+                return Err(Error::new(ErrorKind::Argument { what: format!("unknown option {word}") }));
+            }
             _ => asked.names.push(word),
         }
     }
@@ -78,7 +84,7 @@ fn request(words: impl Iterator<Item = String>) -> Result<Request> {
 }
 
 fn write(file: &str, text: &str) -> Result<()> {
-    std::fs::write(file, text).map_err(|error| Error::Argument { what: format!("{file}: {error}") })
+    std::fs::write(file, text).map_err(|error| Error::new(ErrorKind::Argument { what: format!("{file}: {error}") }))
 }
 
 async fn run(asked: Request) -> Result<()> {
@@ -89,7 +95,9 @@ async fn run(asked: Request) -> Result<()> {
         .filter(|(name, _)| asked.names.is_empty() || asked.names.iter().any(|part| name.contains(part.as_str())))
         .collect();
     if chosen.is_empty() {
-        return Err(Error::Argument { what: format!("no case is called {}; see --list", asked.names.join(", ")) });
+        return Err(Error::new(ErrorKind::Argument {
+            what: format!("no case is called {}; see --list", asked.names.join(", ")),
+        }));
     }
     if asked.list {
         chosen.iter().for_each(|(name, _)| say(name));
@@ -142,7 +150,7 @@ async fn run(asked: Request) -> Result<()> {
     }
     match failures.is_empty() {
         true => Ok(()),
-        false => Err(Error::Validation { why: format!("these cases failed: {}", failures.join(", ")) }),
+        false => Err(Error::new(ErrorKind::Validation { why: format!("these cases failed: {}", failures.join(", ")) })),
     }
 }
 

@@ -1,8 +1,9 @@
-//! Every way this crate can fail, as one enum.
+//! Every way this crate can fail, as one enum behind one pointer.
 //!
-//! Floor 0. A variant's documentation states the cause and the cure; its message carries what a person needs to
-//! act: both shapes, the op, the layer path, the caller's line, the known names. Errors can be cloned, because a
-//! *poisoned* tensor carries its error through every op applied to it (shared, not copied) until a boundary returns it.
+//! Floor 0. [`Error`] is as large as a pointer, because nearly every function returns it and hardly any makes one: what
+//! went wrong is its [`ErrorKind`], which is looked at by [`Error::kind`]. A variant's documentation states the cause and the cure; its message carries what a person needs to
+//! act: both shapes, the op, the layer path, the caller's line, the known names. Clones share it, because a *poisoned*
+//! tensor carries its error through every op applied to it until a boundary returns it.
 //! Deliberately absent: panics for user mistakes, and error types of other crates in the public surface.
 
 use std::fmt;
@@ -34,10 +35,48 @@ impl fmt::Display for Place {
     }
 }
 
+/// What went wrong, and where: see its [`kind`](Error::kind).
+///
+/// ```
+/// use wengert::prelude::*;
+///
+/// let sum = Tensor::zeros([2, 3]) + Tensor::zeros([4]);
+/// match sum.error().map(Error::kind) {
+///     Some(ErrorKind::Shape { inputs, .. }) => assert_eq!(inputs.len(), 2),
+///     other => panic!("{other:?}"),
+/// }
+/// ```
+#[derive(Clone, PartialEq)]
+pub struct Error(Arc<ErrorKind>);
+
+impl Error {
+    /// An error of a kind. (Were it `From`, the types of closures that use `?` could no longer be inferred.)
+    #[inline(never)]
+    pub fn new(kind: ErrorKind) -> Error {
+        Error(Arc::new(kind))
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.0
+    }
+
+    /// What went wrong, to keep.
+    pub fn into_kind(self) -> ErrorKind {
+        Arc::unwrap_or_clone(self.0)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// What went wrong. See each variant for its cause and its cure.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub enum Error {
+pub enum ErrorKind {
     /// Operands whose shapes do not fit the op. Cure: reshape or broadcast explicitly; the message has every shape.
     Shape {
         /// The op.
@@ -181,52 +220,52 @@ pub enum Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Shape { op, inputs, why, place } => {
+        match self.kind() {
+            ErrorKind::Shape { op, inputs, why, place } => {
                 let shapes: Vec<_> = inputs.iter().map(Shape::to_string).collect();
                 write!(f, "{op}: shapes {} do not fit: {why} ({place})", shapes.join(" and "))
             }
-            Error::DType { op, inputs, why, place } => {
+            ErrorKind::DType { op, inputs, why, place } => {
                 let dtypes: Vec<_> = inputs.iter().map(|d| d.name()).collect();
                 write!(f, "{op}: dtypes {} do not fit: {why} ({place})", dtypes.join(" and "))
             }
-            Error::NotDifferentiable { op, place } => {
+            ErrorKind::NotDifferentiable { op, place } => {
                 write!(
                     f,
                     "{op} has no derivative, but one was asked through it; cut the path with stop_gradient ({place})"
                 )
             }
-            Error::ReadInsideStep { op, place } => write!(
+            ErrorKind::ReadInsideStep { op, place } => write!(
                 f,
                 "the value of {op} was read inside a step while it was being recorded; return it as a log or in the state and read it after the step ({place})"
             ),
-            Error::StepChanged { why, place } => write!(
+            ErrorKind::StepChanged { why, place } => write!(
                 f,
                 "the step recorded another graph than before: {why}; a host value must not be baked into a step, keep it in the state ({place})"
             ),
-            Error::State { what } => write!(f, "wrong state: {what}"),
-            Error::NotCompiled { needs } => write!(f, "the model is not compiled with {needs}; call compile first"),
-            Error::UnknownName { kind, name, known } => {
+            ErrorKind::State { what } => write!(f, "wrong state: {what}"),
+            ErrorKind::NotCompiled { needs } => write!(f, "the model is not compiled with {needs}; call compile first"),
+            ErrorKind::UnknownName { kind, name, known } => {
                 write!(f, "unknown {kind} \"{name}\"; known: {}", known.join(", "))
             }
-            Error::NoAdapter { wanted, found } if found.is_empty() => write!(
+            ErrorKind::NoAdapter { wanted, found } if found.is_empty() => write!(
                 f,
                 "no GPU adapter found ({wanted}); install a Vulkan driver, for example Debian's mesa-vulkan-drivers, a software one"
             ),
-            Error::NoAdapter { wanted, found } => {
+            ErrorKind::NoAdapter { wanted, found } => {
                 write!(f, "no adapter matches {wanted}; found: {}", found.join(", "))
             }
-            Error::Limit { what, need, have } => write!(f, "{what} needs {need}, the limit is {have}"),
-            Error::OutOfMemory { what } => write!(f, "out of device memory: {what}"),
-            Error::DeviceLost { why } => write!(f, "the device was lost: {why}"),
-            Error::Validation { why } => write!(f, "the device refused a command: {why}"),
-            Error::Shader { why, source } => write!(f, "a shader did not compile: {why}\n{source}"),
-            Error::Device { what, place: Some(place) } => write!(f, "{what} ({place})"),
-            Error::Device { what, place: None } => f.write_str(what),
-            Error::NonFinite { what } => write!(f, "not finite: {what}"),
-            Error::Data { what } | Error::Argument { what } => f.write_str(what),
-            Error::Io { path, why } => write!(f, "{path}: {why}"),
-            Error::Format { what, why } => write!(f, "{what} is malformed: {why}"),
+            ErrorKind::Limit { what, need, have } => write!(f, "{what} needs {need}, the limit is {have}"),
+            ErrorKind::OutOfMemory { what } => write!(f, "out of device memory: {what}"),
+            ErrorKind::DeviceLost { why } => write!(f, "the device was lost: {why}"),
+            ErrorKind::Validation { why } => write!(f, "the device refused a command: {why}"),
+            ErrorKind::Shader { why, source } => write!(f, "a shader did not compile: {why}\n{source}"),
+            ErrorKind::Device { what, place: Some(place) } => write!(f, "{what} ({place})"),
+            ErrorKind::Device { what, place: None } => f.write_str(what),
+            ErrorKind::NonFinite { what } => write!(f, "not finite: {what}"),
+            ErrorKind::Data { what } | ErrorKind::Argument { what } => f.write_str(what),
+            ErrorKind::Io { path, why } => write!(f, "{path}: {why}"),
+            ErrorKind::Format { what, why } => write!(f, "{what} is malformed: {why}"),
         }
     }
 }

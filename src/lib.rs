@@ -79,6 +79,6 @@ mod sort;
 pub mod step;
 pub mod threads;
 
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};
 pub use graph::Tensor;
 pub use host::{main, say};

@@ -10,7 +10,7 @@ pub use crate::callbacks::{
 };
 pub use crate::data::{Batch, Data};
 pub use crate::dtype::DType;
-pub use crate::error::{Error, Result};
+pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::gpu::Device;
 pub use crate::grad::{grad, value_and_grad};
 pub use crate::graph::{Spec, Tensor, Tree};

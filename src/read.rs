@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use crate::collections::Table;
 use crate::dtype::{DType, Element};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{Device, Range, Reading};
 use crate::graph::{Lowering, Slot, Spec, Tensor, Value, View, is_taping, pending};
 use crate::lower::program::{Id, Kind, Val};
@@ -56,7 +56,10 @@ pub fn evaluate(device: &Device, tensors: &[Tensor], options: &Options) -> Resul
     let recording = Recording::of(&wanted)?;
     if recording.nodes().iter().any(|node| node.is_stand_in()) {
         let (asked, _) = wanted[0].node()?;
-        return Err(Error::ReadInsideStep { op: asked.op().name().into(), place: asked.place().clone() });
+        return Err(Error::new(ErrorKind::ReadInsideStep {
+            op: asked.op().name().into(),
+            place: asked.place().clone(),
+        }));
     }
     let (recording, more) = if is_taping() { (recording, Vec::new()) } else { with_held(recording, &wanted)? };
     if !more.is_empty() {
@@ -209,7 +212,10 @@ pub(crate) fn ask_all(tensors: &[Tensor]) -> Result<AskedAll> {
                 places.push(index);
             }
             (None, None) => {
-                return Err(Error::ReadInsideStep { op: node.op().name().into(), place: node.place().clone() });
+                return Err(Error::new(ErrorKind::ReadInsideStep {
+                    op: node.op().name().into(),
+                    place: node.place().clone(),
+                }));
             }
         }
     }
@@ -262,7 +268,7 @@ fn device_of(tensor: &Tensor) -> Result<Option<Device>> {
             let device = slot.buffer.device();
             if found.as_ref().is_some_and(|other| *other != device) {
                 let what = "the graph holds tensors of two devices; move one of them".into();
-                return Err(Error::Device { what, place: Some(node.place().clone()) });
+                return Err(Error::new(ErrorKind::Device { what, place: Some(node.place().clone()) }));
             }
             found = Some(device);
         }
@@ -333,7 +339,7 @@ impl Tensor {
     /// its operands lie on.
     ///
     /// # Errors
-    /// [`Error::DType`] where `E` is not what the tensor holds: f32 and f64 are read from f32, i32 and i64 from i32, u32
+    /// [`ErrorKind::DType`] where `E` is not what the tensor holds: f32 and f64 are read from f32, i32 and i64 from i32, u32
     /// and u8 from u32, and any whole number from bool; [`cast`](Tensor::cast) first.
     pub async fn read<E: Element>(&self) -> Result<Vec<E>> {
         self.check_holds::<E>()?;
@@ -368,12 +374,12 @@ impl Tensor {
             return Ok(());
         }
         let (rust, into) = (std::any::type_name::<E>(), E::DTYPE);
-        Err(Error::DType {
+        Err(Error::new(ErrorKind::DType {
             op: "read".into(),
             inputs: vec![dtype],
             why: format!("{rust} is read from {into}; cast the tensor first, or read what it holds"),
             place: node.place().clone(),
-        })
+        }))
     }
 
     /// The bits of the elements.
@@ -383,7 +389,10 @@ impl Tensor {
             return Ok(bits.to_vec());
         }
         if node.value(output).placeholder {
-            return Err(Error::ReadInsideStep { op: "an input of the step".into(), place: node.place().clone() });
+            return Err(Error::new(ErrorKind::ReadInsideStep {
+                op: "an input of the step".into(),
+                place: node.place().clone(),
+            }));
         }
         if let Some(bits) = seen_on_host(self) {
             return Ok(bits);
@@ -396,14 +405,14 @@ impl Tensor {
                     // A graph of stand-ins has no device either, and that is the better message.
                     for n in Recording::of(std::slice::from_ref(self))?.nodes() {
                         if (0..n.outputs().len()).any(|output| n.value(output).placeholder) {
-                            return Err(Error::ReadInsideStep {
+                            return Err(Error::new(ErrorKind::ReadInsideStep {
                                 op: node.op().name().into(),
                                 place: node.place().clone(),
-                            });
+                            }));
                         }
                     }
                     let what = "nothing in the graph lies on a device; use read_on, or move an operand with to";
-                    return Err(Error::Device { what: what.into(), place: Some(node.place().clone()) });
+                    return Err(Error::new(ErrorKind::Device { what: what.into(), place: Some(node.place().clone()) }));
                 }
             },
         };

@@ -2,7 +2,7 @@
 
 #![cfg(not(target_arch = "wasm32"))]
 
-use wengert::error::Error;
+use wengert::error::{Error, ErrorKind};
 use wengert::gpu::{Class, Device, DeviceOptions};
 
 #[test]
@@ -43,8 +43,8 @@ fn an_adapter_is_chosen_by_any_part_of_its_description() {
 fn an_unknown_adapter_is_answered_with_the_known_ones() {
     let name = Device::blocking().unwrap().info().name.clone();
     let options = DeviceOptions { adapter: Some("no such gpu".into()), ..Default::default() };
-    match pollster::block_on(Device::with(options)) {
-        Err(Error::NoAdapter { wanted, found }) => {
+    match pollster::block_on(Device::with(options)).map_err(Error::into_kind) {
+        Err(ErrorKind::NoAdapter { wanted, found }) => {
             assert_eq!(wanted, "no such gpu");
             assert!(found.iter().any(|found| found.contains(&name)), "{found:?}");
         }

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use common::{Random, read};
 use wengert::dtype::DType;
-use wengert::error::{Error, Result};
+use wengert::error::{Error, ErrorKind, Result};
 use wengert::gpu::{Device, DeviceOptions};
 use wengert::grad::{grad, value_and_grad};
 use wengert::graph::interpret::{Array, Given, interpret};
@@ -184,13 +184,14 @@ fn what_exceeds_a_binding_is_refused_while_it_is_recorded() {
     assert!(limit <= 128 << 20, "a portable device grants what WebGPU does");
     let many = limit / 4 + 1;
     let allocated = device.stats().bytes_allocated;
-    let refused = |what: &str, result: Result<()>, line: u32| match result {
-        Err(error @ Error::Limit { need, have, .. }) => {
-            assert_eq!(have, limit as u64, "{what}: {error}");
-            assert!(need > have && error.to_string().contains(&format!("limits.rs:{line}")), "{what}: {error}");
-        }
-        other => panic!("{what}: {other:?}"),
-    };
+    let refused =
+        |what: &str, result: Result<()>, line: u32| match result.as_ref().map_err(|error| (error, error.kind())) {
+            Err((error, &ErrorKind::Limit { need, have, .. })) => {
+                assert_eq!(have, limit as u64, "{what}: {error}");
+                assert!(need > have && error.to_string().contains(&format!("limits.rs:{line}")), "{what}: {error}");
+            }
+            other => panic!("{what}: {other:?}"),
+        };
     // An operand, a result and a temporary of a step, of which nothing is allocated.
     let large = Tensor::new(&vec![1f32; many], [many]);
     let line = line!() + 1;
@@ -381,7 +382,7 @@ fn an_optimizer_takes_a_batch_of_no_rows_and_a_parameter_of_no_elements() {
     let train = |(weights, moments): (Vec<Tensor>, Vec<Tensor>), x: &Tensor| {
         let loss = |weights: &Vec<Tensor>| {
             let Some((none, own)) = weights.split_last() else {
-                return Err(Error::State { what: "no weights".into() });
+                return Err(Error::new(ErrorKind::State { what: "no weights".into() }));
             };
             let (outputs, _) = network.call(own, &fixed, std::slice::from_ref(x), Mode::Train)?;
             Ok((outputs[0].square().sum(..) + none.sum(..), ()))

@@ -5,7 +5,7 @@
 mod common;
 
 use common::training::{Training, batch};
-use wengert::error::{Error, Result};
+use wengert::error::{Error, ErrorKind, Result};
 use wengert::gpu::Device;
 use wengert::grad::{checkpoint, grad, value_and_grad};
 use wengert::graph::{Tensor, Tree};
@@ -233,8 +233,8 @@ fn budgeted<S: Tree>(state: impl Fn() -> S, x: &Tensor, f: impl Fn(S, &Tensor) -
         assert!((a - b).abs() <= 1e-4 * (0.01 + a.abs()), "{a} {b}");
     }
     let error: Result<_> = run(Some(1000));
-    match error {
-        Err(Error::Limit { need, have: 1000, .. }) => {
+    match error.map_err(Error::into_kind) {
+        Err(ErrorKind::Limit { need, have: 1000, .. }) => {
             println!("no less than {need}");
             assert!(need <= budget && need > 1000, "{need}");
         }

@@ -132,7 +132,7 @@ impl<'c> Running<'c> {
                 if error.is_nan() || error > bound {
                     let name = &self.case.name;
                     let why = format!("{name}: element {index} of result {at}: {} for {want}", got[index]);
-                    return Err(Error::Validation { why });
+                    return Err(Error::new(ErrorKind::Validation { why }));
                 }
                 worst = worst.max(if bound > 0.0 { error / bound } else { 0.0 });
             }

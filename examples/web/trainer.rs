@@ -286,7 +286,7 @@ impl Session {
             if (images.rows, images.columns) != (28, 28) || images.is_empty() {
                 let what =
                     format!("images of 28 by 28 pixels are wanted, these are {} by {}", images.rows, images.columns);
-                return Err(Error::Data { what });
+                return Err(Error::new(ErrorKind::Data { what }));
             }
         }
         self.shared.page.tell("images", [("train", train.len().into()), ("test", test.len().into())]);
@@ -301,7 +301,7 @@ impl Session {
             let device = self.device().await?;
             let Some(training) = &mut self.training else { return Ok(()) };
             let Err(error) = training.fit(&device, &mut self.shared).await else { return Ok(()) };
-            let lost = matches!(error, Error::DeviceLost { .. }) || device.check().is_err();
+            let lost = matches!(error.kind(), ErrorKind::DeviceLost { .. }) || device.check().is_err();
             let step = self.shared.snapshot.as_ref().map_or(0, |snapshot| snapshot.step);
             if !lost || lost_at == Some(step) {
                 return Err(error);

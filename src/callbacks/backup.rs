@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use super::callback::{Callback, Hook, Run};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::io;
 use crate::model::{Arrived, AskedCheckpoint, Checkpoint};
 
@@ -114,14 +114,16 @@ impl BackupAndRestore {
 
     fn write(&self, values: Arrived) -> Result<JoinHandle<Result<()>>> {
         let path = self.path.clone();
-        let failed = |why: std::io::Error| Error::Io { path: self.path.display().to_string(), why: why.to_string() };
+        let failed = |why: std::io::Error| {
+            Error::new(ErrorKind::Io { path: self.path.display().to_string(), why: why.to_string() })
+        };
         let thread = std::thread::Builder::new().name("checkpoint".into());
         thread.spawn(move || io::replace(&path, &values.into_bytes()?)).map_err(failed)
     }
 }
 
 fn joined(thread: JoinHandle<Result<()>>) -> Result<()> {
-    let died = |_| Error::State { what: "the thread that writes a checkpoint panicked".into() };
+    let died = |_| Error::new(ErrorKind::State { what: "the thread that writes a checkpoint panicked".into() });
     thread.join().map_err(died)?
 }
 
@@ -129,7 +131,7 @@ impl Callback for BackupAndRestore {
     fn on_train_begin<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
         Box::pin(async move {
             if self.save_freq == Some(0) {
-                return Err(Error::Argument { what: "save_freq is 1 step at least".into() });
+                return Err(Error::new(ErrorKind::Argument { what: "save_freq is 1 step at least".into() }));
             }
             // What a training that ended by an error had under way.
             self.advance(true).await?;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::callback::{Callback, Hook, Run, nothing};
 use super::state::CallbackState;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::io;
 
 /// Writes the number of each epoch, from 0, and its scores to a file of comma-separated values.
@@ -58,14 +58,14 @@ impl CSVLogger {
 
     fn failed(&self) -> impl Fn(std::io::Error) -> Error {
         let path = self.path.display().to_string();
-        move |why| Error::Io { path: path.clone(), why: why.to_string() }
+        move |why| Error::new(ErrorKind::Io { path: path.clone(), why: why.to_string() })
     }
 
     /// Before the first epoch, whose number is `epoch`.
     fn open(&mut self, epoch: usize) -> Result<()> {
         if ['"', '\n', '\r'].contains(&self.separator) {
             let what = format!("{:?} cannot separate the values of a table", self.separator);
-            return Err(Error::Argument { what });
+            return Err(Error::new(ErrorKind::Argument { what }));
         }
         let text = match self.append {
             true if self.path.exists() => fs::read_to_string(&self.path).map_err(self.failed())?,

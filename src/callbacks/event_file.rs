@@ -8,13 +8,13 @@
 #![cfg(not(target_arch = "wasm32"))]
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Seek, SeekFrom, Write};
+use std::io::{ErrorKind as IoError, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use web_time::{SystemTime, UNIX_EPOCH};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::io;
 use crate::model::crc::{CASTAGNOLI, Crc};
 
@@ -130,7 +130,7 @@ impl EventFile {
                 events.file = Some(file);
                 Ok(events)
             }
-            Err(why) if why.kind() != ErrorKind::NotFound => Err(failed(&path)(why)),
+            Err(why) if why.kind() != IoError::NotFound => Err(failed(&path)(why)),
             _ => Ok(EventFile::new(events.folder)),
         }
     }
@@ -166,7 +166,7 @@ impl EventFile {
             let path = self.path();
             match OpenOptions::new().append(true).create_new(true).open(&path) {
                 // Processes of two machines may have one number.
-                Err(why) if why.kind() == ErrorKind::AlreadyExists => self.id[2] += 1,
+                Err(why) if why.kind() == IoError::AlreadyExists => self.id[2] += 1,
                 file => return file.map_err(failed(&path)),
             }
         }
@@ -174,7 +174,7 @@ impl EventFile {
 }
 
 fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error {
-    move |why| Error::Io { path: path.display().to_string(), why: why.to_string() }
+    move |why| Error::new(ErrorKind::Io { path: path.display().to_string(), why: why.to_string() })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::future::ready;
 
 use super::callback::{Callback, Hook, Run, nothing};
 use super::latest::Latest;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::Scores;
 
 /// Stops when a log or a score is a NaN or infinite. Which op made it is found with
@@ -69,7 +69,7 @@ impl TerminateOnNaN {
         let what = format!("{name} in epoch {}, after {} steps of it", run.epoch + 1, run.step);
         self.found = Some((run.epoch, name));
         if self.raise {
-            return Err(Error::NonFinite { what });
+            return Err(Error::new(ErrorKind::NonFinite { what }));
         }
         log::warn!("not finite: {what}; training stops");
         run.stop = true;

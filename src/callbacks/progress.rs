@@ -9,7 +9,7 @@ use web_time::Instant;
 use super::bar::{self, Bar, Style};
 use super::callback::{Callback, Hook, Run};
 use super::latest::Latest;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::Out;
 use crate::model::Scores;
 
@@ -22,7 +22,7 @@ pub struct ProgressBar {
 }
 
 fn failed(why: std::io::Error) -> Error {
-    Error::Io { path: "standard output".into(), why: why.to_string() }
+    Error::new(ErrorKind::Io { path: "standard output".into(), why: why.to_string() })
 }
 
 impl ProgressBar {

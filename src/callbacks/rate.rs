@@ -9,7 +9,7 @@ use super::callback::{Callback, Hook, Run};
 use super::monitor::{Direction, Monitor};
 use super::rules::{Improvement, Plateau};
 use super::state::CallbackState;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::say;
 
 /// The name of the learning rate among the scores, as in Keras.
@@ -154,10 +154,10 @@ impl ReduceLROnPlateau {
         let Plateau { factor, min_lr, .. } = self.rule;
         if !(factor > 0.0 && factor < 1.0) {
             let what = format!("the factor that lowers a learning rate is above 0 and below 1, not {factor}");
-            return Err(Error::Argument { what });
+            return Err(Error::new(ErrorKind::Argument { what }));
         }
         if !min_lr.is_finite() {
-            return Err(Error::NonFinite { what: format!("a least learning rate of {min_lr}") });
+            return Err(Error::new(ErrorKind::NonFinite { what: format!("a least learning rate of {min_lr}") }));
         }
         self.rule.improvement = self.monitor.improvement()?;
         self.rule.reset();

@@ -6,7 +6,7 @@ use super::callback::{Callback, Hook, Run, Snapshot, nothing};
 use super::monitor::{Direction, Monitor};
 use super::rules::{Improvement, Stopping};
 use super::state::CallbackState;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::say;
 
 /// Stops when a score has not become better for some epochs.
@@ -120,7 +120,7 @@ impl Callback for EarlyStopping {
     fn on_train_begin<'a>(&'a mut self, _: &'a mut Run<'_>) -> Hook<'a> {
         Box::pin(async move {
             if self.rule.baseline.is_some_and(f64::is_nan) {
-                return Err(Error::NonFinite { what: "the baseline of early stopping".into() });
+                return Err(Error::new(ErrorKind::NonFinite { what: "the baseline of early stopping".into() }));
             }
             self.rule.improvement = self.monitor.improvement()?;
             self.rule.reset();

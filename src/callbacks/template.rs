@@ -4,7 +4,7 @@
 //! needs (alignment, signs, thousands, percent) and a precision without `f` or `e`, which Python and Rust read
 //! differently; all of it is refused.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// A path with fields.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +25,7 @@ enum Kind {
 }
 
 fn wrong(text: &str, why: impl std::fmt::Display) -> Error {
-    Error::Argument { what: format!("the path \"{text}\": {why}") }
+    Error::new(ErrorKind::Argument { what: format!("the path \"{text}\": {why}") })
 }
 
 impl Template {
@@ -77,11 +77,11 @@ impl Template {
                     let Some((_, value)) = values.iter().find(|(known, _)| known == name) else {
                         let known: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
                         let what = format!("there is no number \"{name}\" for a path; there are {}", known.join(", "));
-                        return Err(Error::Argument { what });
+                        return Err(Error::new(ErrorKind::Argument { what }));
                     };
                     if *kind == Kind::Whole && value.fract() != 0.0 {
                         let what = format!("{name} is {value}, which {{{name}:d}} of a path has no place for");
-                        return Err(Error::Argument { what });
+                        return Err(Error::new(ErrorKind::Argument { what }));
                     }
                     path.push_str(&padded(&number(*value, *kind, *precision), *width, *zeros));
                 }
@@ -178,7 +178,10 @@ mod tests {
             "{epoch:999d}",
             "{val_loss:.f}",
         ] {
-            assert!(matches!(Template::new(text), Err(Error::Argument { .. })), "{text}");
+            assert!(
+                matches!(Template::new(text), Err(error) if matches!(error.kind(), ErrorKind::Argument { .. })),
+                "{text}"
+            );
         }
         let error = fill("{loss:.2f}").unwrap_err().to_string();
         assert_eq!(error, "there is no number \"loss\" for a path; there are epoch, val_loss, r2, bad");

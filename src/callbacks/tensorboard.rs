@@ -15,7 +15,7 @@ use super::callback::{Callback, Hook, Run, nothing};
 use super::event_file::EventFile;
 use super::rate::LEARNING_RATE;
 use super::state::CallbackState;
-use crate::error::{Error, Result};
+use crate::error::{ErrorKind, Result};
 use crate::step::Asked;
 
 /// Writes scores as scalars that TensorBoard reads, in two folders below the given one.
@@ -131,7 +131,7 @@ impl TensorBoard {
     async fn after_test(&mut self, run: &Run<'_>) -> Result<()> {
         let iterations = match run.network(0)?.iterations().await {
             // A model may have steps of its own and no optimizer.
-            Err(Error::NotCompiled { .. }) => return Ok(()),
+            Err(error) if matches!(error.kind(), ErrorKind::NotCompiled { .. }) => return Ok(()),
             iterations => iterations?,
         };
         let scalars = run.scores.iter().map(|(name, value)| (format!("evaluation_{name}_vs_iterations"), value));

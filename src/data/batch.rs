@@ -4,7 +4,7 @@
 //! case; the accessors are for the usual one. Deliberately absent: names of inputs and outputs, which belong to the
 //! model; [`by_name`](crate::model::Train::by_name) puts named tensors into its order.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Tensor, Tree};
 
 /// Rows to train or evaluate on: every tensor has one row for each sample along its first axis.
@@ -26,7 +26,7 @@ impl Batch {
     /// The only input.
     ///
     /// # Errors
-    /// [`Error::Data`] if there are none or several; use [`inputs`](Batch::inputs) then.
+    /// [`ErrorKind::Data`] if there are none or several; use [`inputs`](Batch::inputs) then.
     pub fn x(&self) -> Result<Tensor> {
         match self.inputs.as_slice() {
             [x] => Ok(x.clone()),
@@ -37,7 +37,7 @@ impl Batch {
     /// The only input and the only target.
     ///
     /// # Errors
-    /// [`Error::Data`] if there is not exactly one of each; use the fields then.
+    /// [`ErrorKind::Data`] if there is not exactly one of each; use the fields then.
     pub fn xy(&self) -> Result<(Tensor, Tensor)> {
         match (self.inputs.as_slice(), self.targets.as_slice()) {
             ([x], [y]) => Ok((x.clone(), y.clone())),
@@ -70,7 +70,7 @@ impl Batch {
     fn not(&self, wanted: &str) -> Error {
         let count = |n: usize, name: &str| format!("{n} {name}{}", if n == 1 { "" } else { "s" });
         let (inputs, targets) = (count(self.inputs.len(), "input"), count(self.targets.len(), "target"));
-        Error::Data { what: format!("the batch has {inputs} and {targets}, {wanted} was expected") }
+        Error::new(ErrorKind::Data { what: format!("the batch has {inputs} and {targets}, {wanted} was expected") })
     }
 }
 
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(message(two.xy()), "the batch has 2 inputs and 1 target, one input and one target was expected");
         let none = Batch::from(rows(1));
         assert_eq!(message(none.xy()), "the batch has 1 input and 0 targets, one input and one target was expected");
-        assert!(matches!(two.x(), Err(Error::Data { .. })));
+        assert!(matches!(two.x(), Err(error) if matches!(error.kind(), ErrorKind::Data { .. })));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! resumes in the middle of an epoch, and an evaluation sees what it saw before. Deliberately absent: the rows
 //! themselves, see [`Data`](super::Data).
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::random::threefry;
 
 /// Whether an epoch takes the rows in their own order.
@@ -34,10 +34,12 @@ impl Batches {
     /// The batches of `rows` rows.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a batch size of 0.
+    /// [`ErrorKind::Argument`] for a batch size of 0.
     pub fn new(rows: usize, batch_size: usize, shuffle: Shuffle) -> Result<Batches> {
         if batch_size == 0 {
-            return Err(Error::Argument { what: "a batch size of 0 makes no batches; give at least 1".into() });
+            return Err(Error::new(ErrorKind::Argument {
+                what: "a batch size of 0 makes no batches; give at least 1".into(),
+            }));
         }
         let order = match shuffle {
             Shuffle::Off => (0..rows).collect(),
@@ -89,7 +91,9 @@ mod tests {
         assert_eq!(batches.get(32), None);
         assert_eq!(Batches::new(64, 32, Shuffle::Off).unwrap().len(), 2);
         assert!(Batches::new(0, 32, Shuffle::Off).unwrap().is_empty());
-        assert!(matches!(Batches::new(1, 0, Shuffle::Off), Err(Error::Argument { .. })));
+        assert!(
+            matches!(Batches::new(1, 0, Shuffle::Off), Err(error) if matches!(error.kind(), ErrorKind::Argument { .. }))
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::dtype::DType;
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, ErrorKind, Place, Result};
 use crate::graph::{Spec, Tensor, here};
 
 use super::Batch;
@@ -35,7 +35,7 @@ impl Data {
     /// A data set of whole tensors: whatever a [`Batch`] is made from.
     ///
     /// # Errors
-    /// The error of a poisoned tensor; [`Error::Data`] if there are no inputs or no rows, if a tensor is a scalar, if
+    /// The error of a poisoned tensor; [`ErrorKind::Data`] if there are no inputs or no rows, if a tensor is a scalar, if
     /// numbers of rows differ, or if a tensor has no value on the host.
     pub fn new(whole: impl Into<Batch>) -> Result<Data> {
         let whole = whole.into();
@@ -48,17 +48,21 @@ impl Data {
         let weight = named("the sample weight", &whole.sample_weights)?;
 
         let Some((first_name, first)) = inputs.first() else {
-            return Err(Error::Data { what: "a data set needs at least one input".into() });
+            return Err(Error::new(ErrorKind::Data { what: "a data set needs at least one input".into() }));
         };
         let len = first.spec.shape[0];
         for (name, column) in inputs.iter().chain(&targets).chain(&weight) {
             let rows = column.spec.shape[0];
             if rows != len {
-                return Err(Error::Data { what: format!("{first_name} has {len} rows, but {name} has {rows}") });
+                return Err(Error::new(ErrorKind::Data {
+                    what: format!("{first_name} has {len} rows, but {name} has {rows}"),
+                }));
             }
         }
         if len == 0 {
-            return Err(Error::Data { what: format!("the data set is empty: {first_name} has 0 rows") });
+            return Err(Error::new(ErrorKind::Data {
+                what: format!("the data set is empty: {first_name} has 0 rows"),
+            }));
         }
 
         let columns = |named: Vec<(String, Column)>| named.into_iter().map(|(_, column)| column);
@@ -86,9 +90,9 @@ impl Data {
     pub fn rows(&self, rows: &[usize]) -> Batch {
         let place = here();
         let gather = |column: &Column| match rows.iter().find(|&&row| row >= self.len) {
-            Some(row) => Tensor::poisoned(Error::Data {
+            Some(row) => Tensor::poisoned(Error::new(ErrorKind::Data {
                 what: format!("row {row} of a data set of {} rows was asked ({place})", self.len),
-            }),
+            })),
             None => column.gather(self.first, rows, place.clone()),
         };
         Batch {
@@ -102,18 +106,18 @@ impl Data {
     /// Keras' `validation_split`, applied before any shuffling. Copies nothing.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `fraction` is not between 0 and 1; [`Error::Data`] if either part would be empty.
+    /// [`ErrorKind::Argument`] if `fraction` is not between 0 and 1; [`ErrorKind::Data`] if either part would be empty.
     pub fn split(&self, fraction: f64) -> Result<(Data, Data)> {
         if !(fraction > 0.0 && fraction < 1.0) {
-            return Err(Error::Argument {
+            return Err(Error::new(ErrorKind::Argument {
                 what: format!("a split of {fraction} is not a fraction of the rows; give one between 0 and 1"),
-            });
+            }));
         }
         let at = (self.len as f64 * (1.0 - fraction)).floor() as usize;
         if at == 0 || at == self.len {
-            return Err(Error::Data {
+            return Err(Error::new(ErrorKind::Data {
                 what: format!("a split of {fraction} leaves no rows in one part of a data set of {}", self.len),
-            });
+            }));
         }
         let part = |first, len| Data { first: self.first + first, len, ..self.clone() };
         Ok((part(0, at), part(at, self.len - at)))
@@ -125,9 +129,9 @@ impl Data {
     /// integer, or the place of the largest one where a row has several; classes that are not listed weigh 1.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there are sample weights already, not one target, or more than one class in a row of it.
+    /// [`ErrorKind::Argument`] if there are sample weights already, not one target, or more than one class in a row of it.
     pub fn class_weighted(mut self, weights: &[(usize, f64)]) -> Result<Data> {
-        let refused = |what: &str| Err(Error::Argument { what: format!("class_weight: {what}") });
+        let refused = |what: &str| Err(Error::new(ErrorKind::Argument { what: format!("class_weight: {what}") }));
         if !self.sample_weights.is_empty() {
             return refused("the data has sample weights; give either, or multiply the sample weights yourself");
         }
@@ -170,15 +174,15 @@ impl Column {
         let (node, output) = tensor.node()?;
         let spec = node.outputs()[output].clone();
         if spec.shape.rank() == 0 {
-            return Err(Error::Data {
+            return Err(Error::new(ErrorKind::Data {
                 what: format!("{name} is a scalar and has no rows; give it an axis of samples"),
-            });
+            }));
         }
         let Some(bits) = node.value(output).host else {
             let what = format!(
                 "{name} has no value on the host; read it first and make the data set of a tensor of what was read"
             );
-            return Err(Error::Data { what });
+            return Err(Error::new(ErrorKind::Data { what }));
         };
         let width = spec.shape[1..].iter().product();
         Ok(Column { bits, spec, width })
@@ -205,6 +209,7 @@ impl Column {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     /// n rows of [i, -i] and the label i.
     fn numbered(n: usize) -> Batch {
@@ -219,8 +224,8 @@ mod tests {
     }
 
     fn message(result: Result<Data>) -> String {
-        match result {
-            Err(Error::Data { what }) => what,
+        match result.map_err(Error::into_kind) {
+            Err(ErrorKind::Data { what }) => what,
             other => panic!("a data error was expected, got {other:?}"),
         }
     }
@@ -277,8 +282,8 @@ mod tests {
             (Batch::from((&x, &cube)), "one-hot"),
         ];
         for (batch, about) in refused {
-            match Data::new(batch).unwrap().class_weighted(&weights) {
-                Err(Error::Argument { what }) => assert!(what.contains(about), "{what}"),
+            match Data::new(batch).unwrap().class_weighted(&weights).map_err(Error::into_kind) {
+                Err(ErrorKind::Argument { what }) => assert!(what.contains(about), "{what}"),
                 other => panic!("an error about {about} was expected, got {other:?}"),
             }
         }
@@ -287,7 +292,7 @@ mod tests {
     #[test]
     fn a_row_that_does_not_exist_poisons() {
         let batch = Data::new(numbered(4)).unwrap().rows(&[0, 4]);
-        let Some(Error::Data { what }) = batch.inputs[0].error() else { panic!("not poisoned") };
+        let Some(ErrorKind::Data { what }) = batch.inputs[0].error().map(Error::kind) else { panic!("not poisoned") };
         assert!(what.starts_with("row 4 of a data set of 4 rows was asked (at src/data/dataset.rs"), "{what}");
     }
 
@@ -311,7 +316,7 @@ mod tests {
     fn poison_surfaces_and_unread_tensors_are_named() {
         let x = Tensor::new(&[1.0; 3], [3]);
         let poisoned = Tensor::new(&[1.0; 3], [4]);
-        assert!(matches!(Data::new((&x, &poisoned)), Err(Error::Shape { .. })));
+        assert!(matches!(Data::new((&x, &poisoned)), Err(error) if matches!(error.kind(), ErrorKind::Shape { .. })));
         let unread = Tensor::placeholder(Spec::new([3], DType::F32), here());
         assert!(message(Data::new(&unread)).contains("the input has no value on the host; read it first"));
     }
@@ -327,12 +332,14 @@ mod tests {
                     assert_eq!(labels(&a.rows(&[train - 1])), [train as u32 - 1]);
                     assert_eq!(labels(&b.rows(&[0])), [train as u32]);
                 }
-                Err(error) => assert!(train == 0 && matches!(error, Error::Data { .. }), "{fraction}: {error}"),
+                Err(error) => {
+                    assert!(train == 0 && matches!(error.kind(), ErrorKind::Data { .. }), "{fraction}: {error}")
+                }
             }
         }
-        assert!(matches!(data.split(0.0), Err(Error::Argument { .. })));
-        assert!(matches!(data.split(1.0), Err(Error::Argument { .. })));
-        assert!(matches!(data.split(f64::NAN), Err(Error::Argument { .. })));
+        assert!(matches!(data.split(0.0), Err(error) if matches!(error.kind(), ErrorKind::Argument { .. })));
+        assert!(matches!(data.split(1.0), Err(error) if matches!(error.kind(), ErrorKind::Argument { .. })));
+        assert!(matches!(data.split(f64::NAN), Err(error) if matches!(error.kind(), ErrorKind::Argument { .. })));
         // A part is a data set of its own.
         let (_, last) = data.split(0.5).unwrap();
         let (_, last) = last.split(0.4).unwrap();

@@ -4,7 +4,7 @@
 //! than unsigned bytes, which no published data set of the family has. Source: the page of the MNIST database
 //! (yann.lecun.com/exdb/mnist), section "the IDX file format".
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The header's mark of unsigned bytes.
 const UNSIGNED_BYTE: u8 = 0x08;
@@ -23,7 +23,7 @@ pub struct Idx {
 /// and a second decoder would be among the largest parts of a page.
 ///
 /// # Errors
-/// [`Error::Format`] if it is not one, if it holds something else than unsigned bytes, if its length is not what the
+/// [`ErrorKind::Format`] if it is not one, if it holds something else than unsigned bytes, if its length is not what the
 /// header says, or if the compressed stream is damaged.
 pub fn parse(file: &[u8]) -> Result<Idx> {
     let unpacked;
@@ -67,7 +67,7 @@ fn unpack(_: &[u8]) -> Result<Vec<u8>> {
 }
 
 fn malformed(why: String) -> Error {
-    Error::Format { what: "an IDX file".into(), why }
+    Error::new(ErrorKind::Format { what: "an IDX file".into(), why })
 }
 
 #[cfg(test)]
@@ -100,8 +100,8 @@ pub(super) mod tests {
 
     #[test]
     fn damaged_files_are_refused() {
-        let why = |file: &[u8]| match parse(file) {
-            Err(Error::Format { why, .. }) => why,
+        let why = |file: &[u8]| match parse(file).map_err(Error::into_kind) {
+            Err(ErrorKind::Format { why, .. }) => why,
             other => panic!("a format error was expected, got {other:?}"),
         };
         let good = idx(&[2, 3], &[0; 6]);

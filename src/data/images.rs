@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Spec, Tensor, here};
 
 use super::idx;
@@ -28,11 +28,11 @@ impl Images {
     /// From the contents of two IDX files, see [`idx::parse`].
     ///
     /// # Errors
-    /// [`Error::Format`] if one is malformed, if the images have not three axes or the labels not one, or if there are
+    /// [`ErrorKind::Format`] if one is malformed, if the images have not three axes or the labels not one, or if there are
     /// not as many labels as images.
     pub fn from_idx(images: &[u8], labels: &[u8]) -> Result<Images> {
         let (images, labels) = (idx::parse(images)?, idx::parse(labels)?);
-        let malformed = |why| Error::Format { what: "a pair of IDX files".into(), why };
+        let malformed = |why| Error::new(ErrorKind::Format { what: "a pair of IDX files".into(), why });
         match (images.shape.as_slice(), labels.shape.as_slice()) {
             (&[n, rows, columns], &[m]) if n == m => {
                 Ok(Images { pixels: images.data, labels: labels.data, rows, columns })
@@ -79,7 +79,7 @@ impl Images {
         // The fields are public, so their lengths may disagree.
         if self.pixels.len() != shape.iter().product::<usize>() {
             let what = format!("{} pixels are not images of shape {shape:?} ({place})", self.pixels.len());
-            return Tensor::poisoned(Error::Data { what });
+            return Tensor::poisoned(Error::new(ErrorKind::Data { what }));
         }
         let scaled: [u32; 256] = std::array::from_fn(|byte| (byte as f32 / 255.0).to_bits());
         let bits: Arc<[u32]> = self.pixels.iter().map(|&byte| scaled[usize::from(byte)]).collect();
@@ -110,8 +110,8 @@ mod tests {
 
     #[test]
     fn pairs_that_do_not_belong_together_are_refused() {
-        let why = |images: &[u8], labels: &[u8]| match Images::from_idx(images, labels) {
-            Err(Error::Format { why, .. }) => why,
+        let why = |images: &[u8], labels: &[u8]| match Images::from_idx(images, labels).map_err(Error::into_kind) {
+            Err(ErrorKind::Format { why, .. }) => why,
             other => panic!("a format error was expected, got {other:?}"),
         };
         let (images, labels) = (idx(&[2, 1, 1], &[0; 2]), idx(&[3], &[0; 3]));
@@ -122,6 +122,6 @@ mod tests {
     #[test]
     fn inconsistent_fields_poison() {
         let images = Images { pixels: vec![0; 5], labels: vec![0, 1], rows: 2, columns: 2 };
-        assert!(matches!(images.x().error(), Some(Error::Data { .. })));
+        assert!(matches!(images.x().error(), Some(error) if matches!(error.kind(), ErrorKind::Data { .. })));
     }
 }

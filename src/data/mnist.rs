@@ -25,7 +25,7 @@ mod files {
 
     use super::Mnist;
     use crate::data::Images;
-    use crate::error::{Error, Result};
+    use crate::error::{Error, ErrorKind, Result};
 
     /// Training images and labels, test images and labels; each may also end in `.gz`.
     const FILES: [&str; 4] =
@@ -36,7 +36,7 @@ mod files {
     /// `~/Library/Caches` on macOS, `%LOCALAPPDATA%` on Windows).
     ///
     /// # Errors
-    /// [`Error::Data`] if none has, with what to put where; those of [`load_from`].
+    /// [`ErrorKind::Data`] if none has, with what to put where; those of [`load_from`].
     pub fn load() -> Result<Mnist> {
         let folders = folders(|name| std::env::var_os(name));
         match folders.iter().find(|folder| paths(folder).is_some()) {
@@ -48,23 +48,26 @@ mod files {
     /// Reads MNIST from a folder that has its four files, gzipped or not.
     ///
     /// # Errors
-    /// [`Error::Data`] if it has not; [`Error::Io`] if one cannot be read; [`Error::Format`] if one is damaged.
+    /// [`ErrorKind::Data`] if it has not; [`ErrorKind::Io`] if one cannot be read; [`ErrorKind::Format`] if one is damaged.
     pub fn load_from(folder: impl AsRef<Path>) -> Result<Mnist> {
         let folder = folder.as_ref();
         let Some([train_images, train_labels, test_images, test_labels]) = paths(folder) else {
             return Err(missing(&[folder.to_path_buf()]));
         };
         let images = |images: &Path, labels: &Path| {
-            Images::from_idx(&read(images)?, &read(labels)?).map_err(|error| match error {
-                Error::Format { what, why } => Error::Format { what: format!("{what} in {}", folder.display()), why },
-                other => other,
+            Images::from_idx(&read(images)?, &read(labels)?).map_err(|error| match error.into_kind() {
+                ErrorKind::Format { what, why } => {
+                    Error::new(ErrorKind::Format { what: format!("{what} in {}", folder.display()), why })
+                }
+                other => Error::new(other),
             })
         };
         Ok(Mnist { train: images(&train_images, &train_labels)?, test: images(&test_images, &test_labels)? })
     }
 
     fn read(path: &Path) -> Result<Vec<u8>> {
-        std::fs::read(path).map_err(|e| Error::Io { path: path.display().to_string(), why: e.to_string() })
+        std::fs::read(path)
+            .map_err(|e| Error::new(ErrorKind::Io { path: path.display().to_string(), why: e.to_string() }))
     }
 
     /// Where to look, in order. The environment is an argument, so that a test does not have to change it.
@@ -101,13 +104,13 @@ mod files {
         let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
         let looked = if folders.is_empty() { "nowhere".into() } else { folders.join(", ") };
         let files = FILES.map(|file| format!("{file}.gz")).join(", ");
-        Error::Data {
+        Error::new(ErrorKind::Data {
             what: format!(
                 "MNIST was not found (looked in: {looked}). Get its four files, {files}, from any mirror of \
                  yann.lecun.com/exdb/mnist, put them into one of these folders or into another that the environment \
                  variable WENGERT_DATA names, gzipped or not, and run again"
             ),
-        }
+        })
     }
 
     #[cfg(test)]
@@ -155,7 +158,7 @@ mod files {
             write("train-images-idx3-ubyte.gz", &gzip(&idx(&[2, 1, 2], &[1, 2, 3, 4])));
             write("train-labels-idx1-ubyte", &idx(&[2], &[5, 6]));
             write("t10k-images-idx3-ubyte", &idx(&[1, 1, 2], &[7, 8]));
-            assert!(matches!(load_from(&folder), Err(Error::Data { .. })));
+            assert!(matches!(load_from(&folder), Err(error) if matches!(error.kind(), ErrorKind::Data { .. })));
             write("t10k-labels-idx1-ubyte.gz", &gzip(&idx(&[1], &[9])));
             let mnist = load_from(&folder).unwrap();
             assert_eq!((mnist.train.pixels, mnist.train.labels), (vec![1, 2, 3, 4], vec![5, 6]));
@@ -163,14 +166,17 @@ mod files {
             write("t10k-labels-idx1-ubyte.gz", b"not an IDX file");
             let damaged = load_from(&folder).unwrap_err();
             std::fs::remove_dir_all(&folder).unwrap();
-            assert!(matches!(&damaged, Error::Format { what, .. } if what.contains("wengert-mnist")), "{damaged}");
+            assert!(
+                matches!(damaged.kind(), ErrorKind::Format { what, .. } if what.contains("wengert-mnist")),
+                "{damaged}"
+            );
         }
 
         #[test]
         fn mnist_is_what_it_is_known_to_be() {
             let mnist = match load() {
                 Ok(mnist) => mnist,
-                Err(error @ Error::Data { .. }) => {
+                Err(error) if matches!(error.kind(), ErrorKind::Data { .. }) => {
                     println!("skipped: {error}");
                     return;
                 }

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::DeviceOptions;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// What kind of machine a device is. Tuned defaults are keyed by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,7 +57,7 @@ impl fmt::Display for Class {
     }
 }
 
-/// The words a user's choice is matched against, which are also what [`Error::NoAdapter`] lists.
+/// The words a user's choice is matched against, which are also what [`ErrorKind::NoAdapter`] lists.
 pub(super) fn describe(info: &wgpu::AdapterInfo) -> String {
     let name = if info.name.is_empty() { "unnamed" } else { &info.name };
     let driver = format!("{} {}", info.driver, info.driver_info);
@@ -68,7 +68,7 @@ pub(super) fn describe(info: &wgpu::AdapterInfo) -> String {
 pub(super) fn choose(infos: &[wgpu::AdapterInfo], wanted: Option<&str>, power: wgpu::PowerPreference) -> Result<usize> {
     let none = |wanted: &str| {
         let found = infos.iter().enumerate().map(|(i, info)| format!("{i}: {}", describe(info))).collect();
-        Error::NoAdapter { wanted: wanted.into(), found }
+        Error::new(ErrorKind::NoAdapter { wanted: wanted.into(), found })
     };
     let wanted = wanted.map(str::trim).unwrap_or("");
     if let Some(index) = wanted.parse().ok().filter(|index| *index < infos.len()) {
@@ -115,7 +115,8 @@ async fn find(instance: &wgpu::Instance, options: &DeviceOptions) -> Result<wgpu
 async fn find(instance: &wgpu::Instance, options: &DeviceOptions) -> Result<wgpu::Adapter> {
     let request = wgpu::RequestAdapterOptions { power_preference: options.power, ..Default::default() };
     let adapter = instance.request_adapter(&request).await;
-    let adapter = adapter.map_err(|why| Error::NoAdapter { wanted: format!("WebGPU: {why}"), found: Vec::new() })?;
+    let adapter = adapter
+        .map_err(|why| Error::new(ErrorKind::NoAdapter { wanted: format!("WebGPU: {why}"), found: Vec::new() }))?;
     choose(&[adapter.get_info()], options.adapter.as_deref(), options.power)?;
     Ok(adapter)
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::stats::Counters;
 use super::{Device, Opaque, lock};
 use crate::collections::Table;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Sizes are multiples of this: WebGPU's own alignment of bound ranges, so that any 256-aligned offset may be bound.
 const GRAIN: u64 = 256;
@@ -193,7 +193,7 @@ impl Device {
         let limits = self.limits();
         let have = limits.max_buffer_size.min(limits.max_storage_buffer_binding_size);
         if bytes > have {
-            return Err(Error::Limit { what: "a buffer".into(), need: bytes, have });
+            return Err(Error::new(ErrorKind::Limit { what: "a buffer".into(), need: bytes, have }));
         }
         // The last grain below a limit that is no multiple of it is still usable in words.
         let rounded = bytes.max(1).div_ceil(GRAIN) * GRAIN;
@@ -203,7 +203,7 @@ impl Device {
         }
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let raw = match self.create(size, usage, false) {
-            Err(Error::OutOfMemory { .. }) => {
+            Err(error) if matches!(error.kind(), ErrorKind::OutOfMemory { .. }) => {
                 // What the pool keeps for later may be what is missing now; freed memory returns with a poll.
                 self.trim();
                 #[cfg(not(target_arch = "wasm32"))]
@@ -233,7 +233,7 @@ impl Device {
     pub(super) fn create(&self, size: u64, usage: wgpu::BufferUsages, mapped: bool) -> Result<Raw> {
         let have = self.limits().max_buffer_size;
         if size > have {
-            return Err(Error::Limit { what: "a buffer".into(), need: size, have });
+            return Err(Error::new(ErrorKind::Limit { what: "a buffer".into(), need: size, have }));
         }
         if let Some(lost) = self.inner().slot.lost() {
             return Err(lost);

@@ -12,7 +12,7 @@ use super::buffer::{Buffer, Range};
 use super::pipeline::{Access, BindGroup, Pipeline};
 use super::shader::Shader;
 use super::{Device, lock};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The best rates measured on a device.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,7 +56,7 @@ impl Device {
     /// The best rates of this device, measured at the first call and remembered: a fraction of a second.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] where there is no room for two buffers of a mebibyte.
+    /// [`ErrorKind::OutOfMemory`] where there is no room for two buffers of a mebibyte.
     pub async fn ceilings(&self) -> Result<Ceilings> {
         if let Some(known) = *lock(&self.inner().ceilings) {
             return Ok(known);
@@ -72,7 +72,9 @@ impl Device {
         let mut bytes = LARGE.min(self.limits().max_storage_buffer_binding_size).min(self.limits().max_buffer_size);
         let (a, b) = loop {
             match self.scratch(bytes).and_then(|a| Ok((a, self.scratch(bytes)?))) {
-                Err(Error::OutOfMemory { .. }) if bytes / 2 >= SMALLEST => bytes = (bytes / 2).next_multiple_of(64),
+                Err(error) if bytes / 2 >= SMALLEST && matches!(error.kind(), ErrorKind::OutOfMemory { .. }) => {
+                    bytes = (bytes / 2).next_multiple_of(64)
+                }
                 buffers => break buffers?,
             }
         };
@@ -130,7 +132,9 @@ impl Device {
         if best.is_finite() {
             Ok(best)
         } else {
-            Err(Error::Validation { why: "the device's clock saw no time pass in a measurement".into() })
+            Err(Error::new(ErrorKind::Validation {
+                why: "the device's clock saw no time pass in a measurement".into(),
+            }))
         }
     }
 

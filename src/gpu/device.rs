@@ -21,7 +21,7 @@ use super::read::Readback;
 use super::staging::Staging;
 use super::stats::{Counters, Stats};
 use super::{Opaque, Shared, lock};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// How to choose and open a device.
 #[derive(Clone, Debug)]
@@ -128,8 +128,8 @@ impl Device {
         let info = adapter.get_info();
         let name = adapter::describe(&info);
         let opened = adapter.request_device(&request).await;
-        let (raw, queue) =
-            opened.map_err(|why| Error::DeviceLost { why: format!("{name} could not be opened: {why}") })?;
+        let (raw, queue) = opened
+            .map_err(|why| Error::new(ErrorKind::DeviceLost { why: format!("{name} could not be opened: {why}") }))?;
 
         let slot = Arc::new(Slot::default());
         let seen = slot.clone();

@@ -12,7 +12,7 @@ use super::profile::{Profile, Span, Timings};
 use super::staging::Lease;
 use super::stats::{Stats, add};
 use super::{Device, lock};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// A submission in the making.
 pub(crate) struct Encoder {
@@ -46,7 +46,7 @@ impl Submission {
     pub async fn spans(self) -> Result<Vec<Span>> {
         match self.timings {
             Some(timings) => timings.read().await,
-            None => Err(Error::Argument { what: "this submission was not profiled".into() }),
+            None => Err(Error::new(ErrorKind::Argument { what: "this submission was not profiled".into() })),
         }
     }
 }
@@ -94,7 +94,7 @@ impl Encoder {
         let fits = offset.checked_add(len).is_some_and(|end| end <= dst.size());
         if !len.is_multiple_of(4) || !offset.is_multiple_of(4) || !fits {
             let what = format!("an upload of {len} bytes at {offset} into {} is not whole words inside it", dst.size());
-            return Err(Error::Argument { what });
+            return Err(Error::new(ErrorKind::Argument { what }));
         }
         if len == 0 {
             return Ok(());
@@ -156,7 +156,7 @@ impl Encoder {
         let need = grid.into_iter().max().unwrap_or(0);
         if need > have {
             let what = format!("a grid of {}", pipeline.label());
-            return self.fail(Error::Limit { what, need: need.into(), have: have.into() });
+            return self.fail(Error::new(ErrorKind::Limit { what, need: need.into(), have: have.into() }));
         }
         // Nothing to run is still something to time, so that times stay in step with what was recorded.
         if grid.contains(&0) && self.profile.is_none() {

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Device, lock};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The first error nobody caught, and whether the device is gone.
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ impl Slot {
 
     /// The device is gone for good.
     pub fn lose(&self, why: String) {
-        lock(&self.state).lost.get_or_insert(Error::DeviceLost { why });
+        lock(&self.state).lost.get_or_insert(Error::new(ErrorKind::DeviceLost { why }));
         self.full.store(true, Ordering::Release);
     }
 
@@ -68,9 +68,11 @@ impl Slot {
 /// wgpu's error as ours. `what` says what was being done.
 pub(super) fn translate(error: wgpu::Error, what: &str) -> Error {
     match error {
-        wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { what: what.into() },
+        wgpu::Error::OutOfMemory { .. } => Error::new(ErrorKind::OutOfMemory { what: what.into() }),
         wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
-            Error::Validation { why: if what.is_empty() { description } else { format!("{what}: {description}") } }
+            Error::new(ErrorKind::Validation {
+                why: if what.is_empty() { description } else { format!("{what}: {description}") },
+            })
         }
     }
 }
@@ -89,7 +91,7 @@ impl Device {
 
     /// The error to return where the device did not answer: what the slot knows, or a loss for reason `why`.
     pub(super) fn silence(&self, why: &str) -> Error {
-        self.check().err().unwrap_or_else(|| Error::DeviceLost { why: why.into() })
+        self.check().err().unwrap_or_else(|| Error::new(ErrorKind::DeviceLost { why: why.into() }))
     }
 
     /// Runs `f` under error scopes and awaits their verdict. The scopes are closed before the first await, so work
@@ -121,7 +123,7 @@ impl Device {
         // A native verdict is a ready future; should that ever change, the wait is still bounded by the device.
         match self.guarded(what, f).now_or_never() {
             Some(verdict) => verdict,
-            None => Err(Error::Validation { why: format!("{what}: the error scope did not answer") }),
+            None => Err(Error::new(ErrorKind::Validation { why: format!("{what}: the error scope did not answer") })),
         }
     }
 
@@ -141,14 +143,14 @@ mod tests {
     fn the_first_error_is_taken_and_a_loss_stays() {
         let slot = Slot::default();
         assert_eq!(slot.check(), Ok(()));
-        slot.record(Error::Validation { why: "first".into() });
-        slot.record(Error::Validation { why: "second".into() });
-        assert_eq!(slot.check(), Err(Error::Validation { why: "first".into() }));
+        slot.record(Error::new(ErrorKind::Validation { why: "first".into() }));
+        slot.record(Error::new(ErrorKind::Validation { why: "second".into() }));
+        assert_eq!(slot.check(), Err(Error::new(ErrorKind::Validation { why: "first".into() })));
         assert_eq!(slot.check(), Ok(()));
         slot.lose("gone".into());
-        slot.record(Error::Validation { why: "a consequence".into() });
+        slot.record(Error::new(ErrorKind::Validation { why: "a consequence".into() }));
         for _ in 0..2 {
-            assert_eq!(slot.check(), Err(Error::DeviceLost { why: "gone".into() }));
+            assert_eq!(slot.check(), Err(Error::new(ErrorKind::DeviceLost { why: "gone".into() })));
         }
     }
 }

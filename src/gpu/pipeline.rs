@@ -12,7 +12,7 @@ use super::compile::Wanted;
 use super::stats::add;
 use super::{Device, Opaque, lock};
 use crate::collections::{Set, Table};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::sort::sort;
 
 /// How a kernel uses the buffer at one binding.
@@ -69,7 +69,7 @@ pub(super) struct Pipelines {
 impl Device {
     /// Compiles the only entry point of `wgsl`, or returns what an earlier call with the same text and bindings did.
     ///
-    /// `bindings` describe bindings 0.. of group 0. Natively a text that does not compile is [`Error::Shader`]; in a
+    /// `bindings` describe bindings 0.. of group 0. Natively a text that does not compile is [`ErrorKind::Shader`]; in a
     /// browser that is known only later and surfaces through [`Device::check`].
     pub(crate) fn pipeline(&self, label: &str, wgsl: &str, bindings: &[Access]) -> Result<Pipeline> {
         let source: Arc<str> = wgsl.into();
@@ -81,7 +81,11 @@ impl Device {
             bindings.iter().filter(|access| !matches!(access, Access::Uniform | Access::Turns)).count() as u64;
         let have = u64::from(self.limits().max_storage_buffers_per_shader_stage);
         if storage > have {
-            return Err(Error::Limit { what: format!("storage buffers of {label}"), need: storage, have });
+            return Err(Error::new(ErrorKind::Limit {
+                what: format!("storage buffers of {label}"),
+                need: storage,
+                have,
+            }));
         }
         let (layout, pipeline_layout) = self.layout(bindings)?;
         // Compiling takes milliseconds and the lock is not held meanwhile, so threads may compile side by side. Two
@@ -102,9 +106,9 @@ impl Device {
                 cache,
             })
         };
-        let raw = self.guarded_now(label, compile).map_err(|error| match error {
-            Error::Validation { why } => Error::Shader { why, source: source.clone() },
-            other => other,
+        let raw = self.guarded_now(label, compile).map_err(|error| match error.into_kind() {
+            ErrorKind::Validation { why } => Error::new(ErrorKind::Shader { why, source: source.clone() }),
+            other => Error::new(other),
         })?;
         // A lost device compiles nothing and says so nowhere else.
         if let Some(lost) = self.inner().slot.lost() {

@@ -8,7 +8,7 @@
 use super::buffer::Buffer;
 use super::pipeline::Access;
 use super::{Device, lock};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 const SUBGROUPS: &str = include_str!("subgroups.wgsl");
 const THREADS: usize = 64;
@@ -44,7 +44,7 @@ impl Device {
     }
 
     async fn test_subgroups(&self, size: usize) -> Result<()> {
-        let wrong = |why: String| Error::Validation { why };
+        let wrong = |why: String| Error::new(ErrorKind::Validation { why });
         if !(4..=THREADS).contains(&size) || !size.is_power_of_two() {
             return Err(wrong(format!("kernels have no use for a size of {size}")));
         }

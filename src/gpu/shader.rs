@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// A kernel's text under specialisation. The first mistake is kept and returned by [`Shader::build`], so that
 /// rewrites chain.
@@ -63,11 +63,11 @@ impl Shader {
         self
     }
 
-    /// The text, or [`Error::Shader`] for the first rewrite that found nothing to rewrite.
+    /// The text, or [`ErrorKind::Shader`] for the first rewrite that found nothing to rewrite.
     pub fn build(self) -> Result<Arc<str>> {
         match self.wrong {
             None => Ok(self.text.into()),
-            Some(why) => Err(Error::Shader { why, source: self.text.into() }),
+            Some(why) => Err(Error::new(ErrorKind::Shader { why, source: self.text.into() })),
         }
     }
 
@@ -210,6 +210,7 @@ fn function_body(code: &[u8], name: &str) -> Place {
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     const KERNEL: &str = "// const TILE: u32 = 1u; fn load(i: u32) {} – a comment
 /* alias T = i32; /* nested */ fn load(i: u32) -> T { return 0; } */
@@ -286,9 +287,13 @@ fn loaded(i: u32) -> T { const TILE = 3u; return load(i + TILE); }
         ];
         for shader in missing {
             let error = shader.constant("TILE", "1u").build().unwrap_err();
-            assert!(matches!(error, Error::Shader { .. }), "{error}");
+            assert!(matches!(error.kind(), ErrorKind::Shader { .. }), "{error}");
         }
-        let Err(Error::Shader { why, source }) = Shader::new(KERNEL).constant("ABSENT", "1").build() else { panic!() };
+        let Err(ErrorKind::Shader { why, source }) =
+            Shader::new(KERNEL).constant("ABSENT", "1").build().map_err(Error::into_kind)
+        else {
+            panic!()
+        };
         assert_eq!((why.as_str(), &*source), ("there is no `const ABSENT` to replace", KERNEL));
     }
 }

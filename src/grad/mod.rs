@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::collections::{Set, Table};
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Derivative, Node, OnBehalf, Taping, Tensor, Tree, here};
 use crate::sort::sort_by_key;
 
@@ -24,8 +24,8 @@ use crate::sort::sort_by_key;
 /// were computed from the same ones. A leaf that the loss does not reach gets zeros and a warning.
 ///
 /// # Errors
-/// The error of a poisoned loss or gradient; [`Error::NotDifferentiable`] where the path from a leaf to the loss runs
-/// through an op without a derivative; [`Error::Shape`] or [`Error::DType`] where the loss is not one f32.
+/// The error of a poisoned loss or gradient; [`ErrorKind::NotDifferentiable`] where the path from a leaf to the loss runs
+/// through an op without a derivative; [`ErrorKind::Shape`] or [`ErrorKind::DType`] where the loss is not one f32.
 #[track_caller]
 pub fn value_and_grad<W: Tree, A>(f: impl FnOnce(&W) -> Result<(Tensor, A)>, at: &W) -> Result<((Tensor, A), W)> {
     let place = here();
@@ -42,11 +42,16 @@ pub fn value_and_grad<W: Tree, A>(f: impl FnOnce(&W) -> Result<(Tensor, A)>, at:
     let spec = &node.outputs()[output];
     if spec.dtype != DType::F32 {
         let (op, why) = ("value_and_grad".into(), "the loss must be f32".into());
-        return Err(Error::DType { op, inputs: vec![spec.dtype], why, place });
+        return Err(Error::new(ErrorKind::DType { op, inputs: vec![spec.dtype], why, place }));
     }
     if spec.shape.numel() != 1 {
         let why = "the loss must be one number; take its mean or sum".into();
-        return Err(Error::Shape { op: "value_and_grad".into(), inputs: vec![spec.shape.clone()], why, place });
+        return Err(Error::new(ErrorKind::Shape {
+            op: "value_and_grad".into(),
+            inputs: vec![spec.shape.clone()],
+            why,
+            place,
+        }));
     }
     let seed = Tensor::ones(loss.shape());
     let mut gradients = pull(&[(loss.clone(), seed)], &arguments)?.into_iter();
@@ -116,7 +121,7 @@ pub(crate) fn pull(seeds: &[(Tensor, Tensor)], arguments: &[Tensor]) -> Result<V
         if argument.dtype() != DType::F32 {
             let (op, why) = ("value_and_grad".into(), "only f32 has derivatives".into());
             let place = node.place().clone();
-            return Err(Error::DType { op, inputs: vec![node.outputs()[0].dtype], why, place });
+            return Err(Error::new(ErrorKind::DType { op, inputs: vec![node.outputs()[0].dtype], why, place }));
         }
         ends.insert(node.number());
     }
@@ -172,7 +177,7 @@ pub(crate) fn pull(seeds: &[(Tensor, Tensor)], arguments: &[Tensor]) -> Result<V
             Derivative::Zero => continue,
             Derivative::NotDifferentiable => {
                 let (op, place) = (node.op().name().into(), node.place().clone());
-                failed.get_or_insert(Error::NotDifferentiable { op, place });
+                failed.get_or_insert(Error::new(ErrorKind::NotDifferentiable { op, place }));
                 vec![Some(Tensor::zeros([])); inputs.len()]
             }
         };
@@ -190,7 +195,7 @@ pub(crate) fn pull(seeds: &[(Tensor, Tensor)], arguments: &[Tensor]) -> Result<V
                 let inputs = vec![input.shape(), cotangent.shape()];
                 let (op, why) =
                     (format!("derivative of {}", node.op().name()), "it is not of its operand's shape".into());
-                return Err(Error::Shape { op, inputs, why, place: node.place().clone() });
+                return Err(Error::new(ErrorKind::Shape { op, inputs, why, place: node.place().clone() }));
             }
             add(&mut cotangents, from, output, cotangent);
         }

@@ -14,7 +14,7 @@ use super::pending;
 use super::primitive::{Lowering, Misfit, Primitive};
 use super::tape::is_taping;
 use crate::dtype::{DType, Element};
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, ErrorKind, Place, Result};
 use crate::gpu::{Buffer, Device};
 use crate::shape::Shape;
 
@@ -206,7 +206,7 @@ impl Primitive for Leaf {
 #[derive(Clone)]
 enum Handle {
     Node { node: Arc<Node>, output: usize },
-    Poisoned(Arc<Error>),
+    Poisoned(Error),
 }
 
 /// An n-dimensional array: a handle on one output of a recorded [`Node`]. Cloning counts a reference.
@@ -298,11 +298,18 @@ impl Tensor {
     fn checked(bits: Result<Arc<[u32]>, String>, count: usize, spec: Spec, place: Place) -> Tensor {
         if spec.shape.numel() != count {
             let why = format!("{count} elements were given, the shape has {}", spec.shape.numel());
-            return Tensor::poisoned(Error::Shape { op: "tensor".into(), inputs: vec![spec.shape], why, place });
+            return Tensor::poisoned(Error::new(ErrorKind::Shape {
+                op: "tensor".into(),
+                inputs: vec![spec.shape],
+                why,
+                place,
+            }));
         }
         match bits {
             Ok(bits) => Tensor::from_bits(bits, spec, place),
-            Err(what) => Tensor::poisoned(Error::Argument { what: format!("tensor: {what} ({place})") }),
+            Err(what) => {
+                Tensor::poisoned(Error::new(ErrorKind::Argument { what: format!("tensor: {what} ({place})") }))
+            }
         }
     }
 
@@ -334,7 +341,7 @@ impl Tensor {
 
     /// A tensor that carries an error.
     pub fn poisoned(error: Error) -> Tensor {
-        Tensor(Handle::Poisoned(Arc::new(error)))
+        Tensor(Handle::Poisoned(error))
     }
 
     /// Records an op and returns its outputs; poisoned ones where an operand is poisoned or does not fit.
@@ -380,12 +387,18 @@ impl Tensor {
             Err(misfit) => {
                 let op = op.name().to_string();
                 let error = match misfit {
-                    Misfit::Shape(why) => {
-                        Error::Shape { op, inputs: specs.into_iter().map(|s| s.shape).collect(), why, place }
-                    }
-                    Misfit::DType(why) => {
-                        Error::DType { op, inputs: specs.into_iter().map(|s| s.dtype).collect(), why, place }
-                    }
+                    Misfit::Shape(why) => Error::new(ErrorKind::Shape {
+                        op,
+                        inputs: specs.into_iter().map(|s| s.shape).collect(),
+                        why,
+                        place,
+                    }),
+                    Misfit::DType(why) => Error::new(ErrorKind::DType {
+                        op,
+                        inputs: specs.into_iter().map(|s| s.dtype).collect(),
+                        why,
+                        place,
+                    }),
                 };
                 vec![Tensor::poisoned(error); outputs]
             }
@@ -403,7 +416,7 @@ impl Tensor {
     pub fn node(&self) -> Result<(&Arc<Node>, usize)> {
         match &self.0 {
             Handle::Node { node, output } => Ok((node, *output)),
-            Handle::Poisoned(error) => Err((**error).clone()),
+            Handle::Poisoned(error) => Err(error.clone()),
         }
     }
 
@@ -452,11 +465,13 @@ impl Tensor {
     pub fn dims<const N: usize>(&self) -> Result<[usize; N]> {
         let (node, output) = self.node()?;
         let shape = &node.outputs[output].shape;
-        shape.dims().try_into().map_err(|_| Error::Shape {
-            op: "dims".into(),
-            inputs: vec![shape.clone()],
-            why: format!("{N} axes were expected"),
-            place: node.place.clone(),
+        shape.dims().try_into().map_err(|_| {
+            Error::new(ErrorKind::Shape {
+                op: "dims".into(),
+                inputs: vec![shape.clone()],
+                why: format!("{N} axes were expected"),
+                place: node.place.clone(),
+            })
         })
     }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::choice::plain;
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Spec, Tensor};
 use crate::random::{quantile, threefry};
 use crate::shape::Shape;
@@ -159,7 +159,13 @@ pub fn get(name: &str) -> Result<Initializer> {
         "lecununiform" => Initializer::LecunUniform,
         "lecunnormal" => Initializer::LecunNormal,
         "orthogonal" => Initializer::Orthogonal { gain: 1.0 },
-        _ => return Err(Error::UnknownName { kind: "initializer", name: name.into(), known: KNOWN.to_vec() }),
+        _ => {
+            return Err(Error::new(ErrorKind::UnknownName {
+                kind: "initializer",
+                name: name.into(),
+                known: KNOWN.to_vec(),
+            }));
+        }
     })
 }
 
@@ -229,7 +235,7 @@ impl Initializer {
     }
 
     fn refuse<T>(&self, why: String) -> Result<T> {
-        Err(Error::Argument { what: format!("{} {why}", self.name()) })
+        Err(Error::new(ErrorKind::Argument { what: format!("{} {why}", self.name()) }))
     }
 
     /// Elements of those that make f32 only.
@@ -325,7 +331,9 @@ fn constant(value: f64, spec: &Spec) -> Result<Tensor> {
             Ok(Tensor::new(&vec![value as i32; n], spec.shape.clone()))
         }
         DType::U32 if whole(0.0, f64::from(u32::MAX)) => Ok(Tensor::new(&vec![value as u32; n], spec.shape.clone())),
-        dtype => Err(Error::Argument { what: format!("a variable of {dtype} cannot start from {value}") }),
+        dtype => {
+            Err(Error::new(ErrorKind::Argument { what: format!("a variable of {dtype} cannot start from {value}") }))
+        }
     }
 }
 

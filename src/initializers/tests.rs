@@ -44,7 +44,9 @@ fn constants_and_functions() {
     let count = Initializer::function(|shape, _| (0..shape.numel()).map(|i| i as f32).collect());
     assert_eq!(values(&count, [3], 0), [0.0, 1.0, 2.0]);
     let short = Initializer::function(|_, _| vec![1.0]);
-    assert!(matches!(short.tensor(&Spec::new([3], DType::F32), [0, 0]), Err(Error::Shape { .. })));
+    assert!(
+        matches!(short.tensor(&Spec::new([3], DType::F32), [0, 0]), Err(error) if matches!(error.kind(), ErrorKind::Shape { .. }))
+    );
 }
 
 #[test]
@@ -80,8 +82,12 @@ fn names() {
 #[test]
 fn what_a_dtype_cannot_hold_is_refused() {
     let spec = Spec::new([2], DType::I32);
-    assert!(matches!(Initializer::Constant(0.5).tensor(&spec, [0, 0]), Err(Error::Argument { .. })));
-    assert!(matches!(Initializer::GlorotUniform.tensor(&spec, [0, 0]), Err(Error::Argument { .. })));
+    assert!(
+        matches!(Initializer::Constant(0.5).tensor(&spec, [0, 0]), Err(error) if matches!(error.kind(), ErrorKind::Argument { .. }))
+    );
+    assert!(
+        matches!(Initializer::GlorotUniform.tensor(&spec, [0, 0]), Err(error) if matches!(error.kind(), ErrorKind::Argument { .. }))
+    );
     assert!(Initializer::Ones.tensor(&spec, [0, 0]).is_ok());
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Context, Layer};
 use crate::choice::plain;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Tensor;
 use crate::threads::{MaybeSend, MaybeSync};
 
@@ -75,7 +75,8 @@ impl Activation {
             "logsigmoid" => |x| -(-x).softplus(),
             "exponential" => |x| x.exp(),
             _ => {
-                let error = Error::UnknownName { kind: "activation", name: name.into(), known: KNOWN.to_vec() };
+                let error =
+                    Error::new(ErrorKind::UnknownName { kind: "activation", name: name.into(), known: KNOWN.to_vec() });
                 return Activation { name: name.into(), function: Err(error) };
             }
         };

@@ -5,19 +5,19 @@
 use std::ops::Range;
 
 use super::{Context, Layer};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Spec, Tensor, here};
 use crate::sort::sort;
 
 /// Inputs that a layer cannot take.
 pub(super) fn misfit(layer: &str, inputs: &[Spec], why: impl Into<String>) -> Error {
     let inputs = inputs.iter().map(|input| input.shape.clone()).collect();
-    Error::Shape { op: layer.into(), inputs, why: why.into(), place: here() }
+    Error::new(ErrorKind::Shape { op: layer.into(), inputs, why: why.into(), place: here() })
 }
 
 /// An option that cannot be.
 pub(super) fn invalid(layer: &str, what: impl std::fmt::Display) -> Error {
-    Error::Argument { what: format!("{layer}: {what}") }
+    Error::new(ErrorKind::Argument { what: format!("{layer}: {what}") })
 }
 
 /// The first input must have `rank` axes; `form` says what they are.

@@ -2,7 +2,7 @@
 
 use super::check::invalid;
 use super::{Activation, Context, Layer, Variable};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Spec, Tensor, here};
 use crate::initializers::Initializer;
 
@@ -68,7 +68,12 @@ impl Layer for Dense {
         let shape = &inputs[0].shape;
         let [_, .., features] = shape.dims() else {
             let why = "a dense layer takes a batch and features, [batch, .., features]".into();
-            return Err(Error::Shape { op: "dense".into(), inputs: vec![shape.clone()], why, place: here() });
+            return Err(Error::new(ErrorKind::Shape {
+                op: "dense".into(),
+                inputs: vec![shape.clone()],
+                why,
+                place: here(),
+            }));
         };
         if self.units == 0 {
             return Err(invalid("dense", "units is 0; it must be 1 or more"));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::symbolic::{Source, entry};
 use super::{Context, Layer, LayerRef, Mode, Symbolic, Variable, Variables, summary};
 use crate::collections::{Set, Table};
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, ErrorKind, Place, Result};
 use crate::graph::{Scope, Spec, Tensor, here};
 use crate::random::threefry;
 use crate::shape::Shape;
@@ -123,7 +123,7 @@ fn reach(inputs: &[Symbolic], outputs: &[Symbolic]) -> Result<Vec<Symbolic>> {
         match &x.0.source {
             Source::Input { .. } => {
                 let what = "an output is computed from an input that is not among the network's inputs; list it";
-                return Err(Error::Argument { what: what.into() });
+                return Err(Error::new(ErrorKind::Argument { what: what.into() }));
             }
             Source::Call { inputs, .. } => stack.extend(inputs.iter().cloned()),
         }
@@ -134,11 +134,12 @@ fn reach(inputs: &[Symbolic], outputs: &[Symbolic]) -> Result<Vec<Symbolic>> {
 }
 
 /// The same error within the layer's unique name.
-fn within(mut error: Error, name: &Arc<str>) -> Error {
-    if let Error::Shape { place, .. } | Error::DType { place, .. } = &mut error {
+fn within(error: Error, name: &Arc<str>) -> Error {
+    let mut kind = error.into_kind();
+    if let ErrorKind::Shape { place, .. } | ErrorKind::DType { place, .. } = &mut kind {
         *place = Place { at: place.at, within: name.clone() };
     }
-    error
+    Error::new(kind)
 }
 
 impl Network {
@@ -164,7 +165,9 @@ impl Network {
                 && !named.iter().any(|other| other.same(layer) && other.name() == Some(name))
             {
                 if !taken.insert(name.into()) {
-                    return Err(Error::Argument { what: format!("two layers are named {name}; names must be unique") });
+                    return Err(Error::new(ErrorKind::Argument {
+                        what: format!("two layers are named {name}; names must be unique"),
+                    }));
                 }
                 named.push(layer);
             }
@@ -175,13 +178,13 @@ impl Network {
             {
                 let what =
                     format!("an input is named {name}, and so is another input or a layer; names must be unique");
-                return Err(Error::Argument { what });
+                return Err(Error::new(ErrorKind::Argument { what }));
             }
         }
         let mut port_of: Table<u64, usize> = Table::new();
         for input in inputs {
             if port_of.insert(input.0.number, graph.ports.len()).is_some() {
-                return Err(Error::Argument { what: "an input is listed twice".into() });
+                return Err(Error::new(ErrorKind::Argument { what: "an input is listed twice".into() }));
             }
             let name = match &input.0.source {
                 Source::Input { name: Some(name) } => name.clone(),
@@ -213,7 +216,7 @@ impl Network {
             let spec = call.0.spec.clone().map_err(|error| within(error, &entry.name))?;
             if !entry.variables.iter().map(Variable::spec).eq(variables.iter().map(Variable::spec)) {
                 let what = format!("{} is shared, but its calls need variables of different shapes", entry.name);
-                return Err(Error::State { what });
+                return Err(Error::new(ErrorKind::State { what }));
             }
             port_of.insert(call.0.number, graph.ports.len());
             graph.ports.push(Port { name: entry.name.clone(), spec, symbolic: call.clone() });
@@ -281,8 +284,8 @@ impl Network {
 
     /// The outputs and the new non-trainable tensors: a pure function of variables, inputs and mode.
     ///
-    /// Errors: a wrong number of tensors or a variable of another shape (`Error::State`), an input of another shape
-    /// (`Error::Shape`, with both), fractions where whole numbers are taken (`Error::DType`), and what poisoned an
+    /// Errors: a wrong number of tensors or a variable of another shape (`ErrorKind::State`), an input of another shape
+    /// (`ErrorKind::Shape`, with both), fractions where whole numbers are taken (`ErrorKind::DType`), and what poisoned an
     /// output. Whole numbers and truth values are cast to what an input takes.
     #[track_caller]
     pub fn call(
@@ -335,14 +338,14 @@ impl Network {
         if expected.len() != tensors.len() {
             let (have, need) = (tensors.len(), expected.len());
             let what = format!("{} has {need} {kind} variables, {have} were given", self.name);
-            return Err(Error::State { what });
+            return Err(Error::new(ErrorKind::State { what }));
         }
         for (variable, tensor) in expected.into_iter().zip(tensors) {
             let (node, output) = tensor.node()?;
             let (given, wanted) = (&node.outputs()[output], variable.spec());
             if *given != wanted {
                 let what = format!("variable {} is {wanted}, {given} was given", variable.name);
-                return Err(Error::State { what });
+                return Err(Error::new(ErrorKind::State { what }));
             }
         }
         Ok(())
@@ -355,30 +358,30 @@ impl Network {
         let expected = &self.graph.ports[..self.graph.inputs];
         if inputs.len() != expected.len() {
             let what = format!("{} takes {} inputs, {} were given", self.name, expected.len(), inputs.len());
-            return Err(Error::Argument { what });
+            return Err(Error::new(ErrorKind::Argument { what }));
         }
         let place = here();
         let fit = |(port, tensor): (&Port, &Tensor)| {
             let (node, output) = tensor.node()?;
             let (given, wanted) = (&node.outputs()[output], entry(&port.spec.shape));
             if given.shape.is_empty() || entry(&given.shape) != wanted {
-                return Err(Error::Shape {
+                return Err(Error::new(ErrorKind::Shape {
                     op: format!("{} of {}", port.name, self.name),
                     inputs: vec![given.shape.clone()],
                     why: format!("the network takes {}", summary::batched(&wanted)),
                     place: place.clone(),
-                });
+                }));
             }
             if given.dtype == port.spec.dtype {
                 return Ok(tensor.clone());
             }
             if given.dtype.is_float() {
-                return Err(Error::DType {
+                return Err(Error::new(ErrorKind::DType {
                     op: format!("{} of {}", port.name, self.name),
                     inputs: vec![given.dtype],
                     why: format!("the network takes {}; cast the tensor, which cuts fractions off", port.spec.dtype),
                     place: place.clone(),
-                });
+                }));
             }
             Ok(tensor.cast(port.spec.dtype))
         };

@@ -4,7 +4,7 @@
 
 use super::check::{invalid, misfit, rank};
 use super::{Context, Layer, Variable};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Spec, Tensor, here};
 use crate::sort::sort;
 
@@ -54,12 +54,12 @@ impl Layer for Reshape {
             (true, 1) if fixed > 0 && elements.is_multiple_of(fixed) => elements / fixed,
             _ => {
                 let why = format!("the {elements} elements of a batch entry do not fill {:?}", self.target);
-                return Tensor::poisoned(Error::Shape {
+                return Tensor::poisoned(Error::new(ErrorKind::Shape {
                     op: "reshape".into(),
                     inputs: vec![shape],
                     why,
                     place: here(),
-                });
+                }));
             }
         };
         let axes = self.target.iter().map(|&axis| usize::try_from(axis).unwrap_or(rest));

@@ -5,7 +5,7 @@
 //! channels]`) and a rank of 3.
 
 use crate::choice::plain;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Tensor, here};
 use crate::ops::{self, Window};
 use crate::shape::Shape;
@@ -77,7 +77,11 @@ impl Padding {
             Padding::Causal => "causal",
             _ => "valid",
         };
-        Err(Error::UnknownName { kind: "padding", name: self.name().into(), known: known.iter().map(name).collect() })
+        Err(Error::new(ErrorKind::UnknownName {
+            kind: "padding",
+            name: self.name().into(),
+            known: known.iter().map(name).collect(),
+        }))
     }
 }
 
@@ -152,15 +156,19 @@ pub(super) fn spatial<const R: usize>(kind: &str, shape: &Shape) -> Result<([usi
 }
 
 pub(super) fn misfit(kind: &str, shape: &Shape, why: String) -> Error {
-    Error::Shape { op: kind.into(), inputs: vec![shape.clone()], why, place: here() }
+    Error::new(ErrorKind::Shape { op: kind.into(), inputs: vec![shape.clone()], why, place: here() })
 }
 
 /// An error if one of the named hyper-parameters is 0.
 pub(super) fn positive(kind: &str, values: &[(&str, &[usize])]) -> Result<()> {
     match values.iter().find(|(_, values)| values.contains(&0)) {
         None => Ok(()),
-        Some((name, [_])) => Err(Error::Argument { what: format!("{kind}: {name} is 0; it must be 1 or more") }),
-        Some((name, values)) => Err(Error::Argument { what: format!("{kind}: {name} {values:?} must be 1 or more") }),
+        Some((name, [_])) => {
+            Err(Error::new(ErrorKind::Argument { what: format!("{kind}: {name} is 0; it must be 1 or more") }))
+        }
+        Some((name, values)) => {
+            Err(Error::new(ErrorKind::Argument { what: format!("{kind}: {name} {values:?} must be 1 or more") }))
+        }
     }
 }
 

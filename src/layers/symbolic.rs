@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Context, Layer, Mode, Variable};
 use crate::dtype::DType;
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, ErrorKind, Place, Result};
 use crate::graph::{OnBehalf, Spec, Tensor};
 use crate::shape::Shape;
 
@@ -92,7 +92,7 @@ impl LayerRef {
                 (least, most) => format!("{least} to {most}"),
             };
             let what = format!("{} takes {what} inputs, {} were given ({place})", place.within, specs.len());
-            return Err(Error::Argument { what });
+            return Err(Error::new(ErrorKind::Argument { what }));
         }
         let variables = self.layer.variables(&specs)?;
         variables.iter().try_for_each(|variable| variable.init.check())?;
@@ -107,12 +107,12 @@ impl LayerRef {
         let (node, index) = output.node()?;
         let spec = node.outputs()[index].clone();
         if spec.shape.first() != Some(&1) {
-            return Err(Error::Shape {
+            return Err(Error::new(ErrorKind::Shape {
                 op: self.layer.kind().into(),
                 inputs: specs.into_iter().map(|spec| spec.shape).collect(),
                 why: format!("for a batch of 1 the output is {}, its first axis is not the batch", spec.shape),
                 place: place.clone(),
-            });
+            }));
         }
         Ok((variables, spec))
     }
@@ -159,7 +159,7 @@ impl Symbolic {
                     "only inputs are named so; an output is called like its layer: Dense::new(1).named({name:?}).on(..)"
                 );
                 let (layer, inputs, variables) = (layer.clone(), inputs.clone(), variables.clone());
-                Symbolic::new(Source::Call { layer, inputs, variables }, Err(Error::Argument { what }))
+                Symbolic::new(Source::Call { layer, inputs, variables }, Err(Error::new(ErrorKind::Argument { what })))
             }
         }
     }

@@ -7,7 +7,7 @@ use super::table::{Named, losses};
 use super::{EPSILON, Loss, last_mean};
 use crate::choice::Choice;
 use crate::dtype::DType;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::graph::{Tensor, here};
 
 losses! {
@@ -134,7 +134,7 @@ pub(crate) fn labels(op: &str, y: &Tensor, y_pred: &Tensor) -> Tensor {
                    categorical form"
             .into();
         let inputs = vec![given, predicted];
-        return Tensor::poisoned(Error::Shape { op: op.into(), inputs, why, place: here() });
+        return Tensor::poisoned(Error::new(ErrorKind::Shape { op: op.into(), inputs, why, place: here() }));
     }
     y.cast(DType::I32).reshape(batch)
 }
@@ -146,7 +146,7 @@ pub(crate) fn no_classes(op: &str, y: &Tensor, y_pred: &Tensor) -> Option<Tensor
     poisoned.cloned().or_else(|| {
         let why = "predictions need an axis of classes, [batch, .., classes]".into();
         let inputs = vec![y.shape(), y_pred.shape()];
-        let error = || Error::Shape { op: op.into(), inputs, why, place: here() };
+        let error = || Error::new(ErrorKind::Shape { op: op.into(), inputs, why, place: here() });
         (y_pred.rank() == 0).then(|| Tensor::poisoned(error()))
     })
 }

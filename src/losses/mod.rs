@@ -32,7 +32,7 @@ use table::{Named, find};
 
 use crate::choice::{Choice, Registered};
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Tensor, here};
 use crate::shape::Shape;
 use crate::threads::{MaybeSend, MaybeSync};
@@ -190,7 +190,8 @@ pub(crate) fn align(op: &str, y: &Tensor, y_pred: &Tensor) -> (Tensor, Tensor) {
         let why = "targets and predictions must have the same shape; they do not broadcast, and class numbers go \
                    with the sparse forms"
             .into();
-        let error = Tensor::poisoned(Error::Shape { op: op.into(), inputs: vec![a, b], why, place: here() });
+        let error =
+            Tensor::poisoned(Error::new(ErrorKind::Shape { op: op.into(), inputs: vec![a, b], why, place: here() }));
         (error.clone(), error)
     }
 }
@@ -213,7 +214,12 @@ pub(crate) fn weight_like(weight: &Tensor, values: &Tensor) -> Tensor {
     if !fits {
         let why = "weights must be one for each sample, or have the shape of the values per sample".into();
         let inputs = vec![shape, target];
-        return Tensor::poisoned(Error::Shape { op: "sample_weight".into(), inputs, why, place: here() });
+        return Tensor::poisoned(Error::new(ErrorKind::Shape {
+            op: "sample_weight".into(),
+            inputs,
+            why,
+            place: here(),
+        }));
     }
     weight.reshape(dims).broadcast_to(&target)
 }

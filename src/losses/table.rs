@@ -4,7 +4,7 @@
 //! a second list of names, and options that are not public fields with a default.
 
 use crate::choice::plain;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Names, and what they stand for; the first name is its own.
 pub(crate) type Named<T> = (&'static [&'static str], fn() -> T);
@@ -16,7 +16,7 @@ pub(crate) fn find<T>(kind: &'static str, rows: impl Iterator<Item = Named<T>> +
         Some((_, make)) => Ok(make()),
         None => {
             let known = rows.flat_map(|(names, _)| names).copied().collect();
-            Err(Error::UnknownName { kind, name: name.into(), known })
+            Err(Error::new(ErrorKind::UnknownName { kind, name: name.into(), known }))
         }
     }
 }

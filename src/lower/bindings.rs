@@ -10,7 +10,7 @@ use super::kernel::{Binding, Context};
 use super::program::Id;
 use super::turns::Stride;
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{Access, Range};
 use crate::graph::Slot;
 
@@ -29,14 +29,15 @@ pub(super) struct Bound {
 
 impl Context<'_> {
     pub(super) fn slot(&self, id: Id) -> Result<&Slot> {
-        let missing = || Error::Validation { why: format!("{} has no place", self.program.vals[id].name) };
+        let missing =
+            || Error::new(ErrorKind::Validation { why: format!("{} has no place", self.program.vals[id].name) });
         self.slots.get(&id).ok_or_else(missing)
     }
 
     /// Assigns every tensor of the unit to a binding and declares its accessor functions.
     pub(super) fn accessors(&self, unit: &mut Unit, bounds: &mut Vec<Bound>, share: bool) -> Result<String> {
         if let Some(why) = unit.defect.take() {
-            return Err(Error::Validation { why });
+            return Err(Error::new(ErrorKind::Validation { why }));
         }
         let tensors = unit.tensors.clone();
         let mut binding = Vec::new();

@@ -9,7 +9,7 @@ use super::program::{Id, Kind, Program, Val};
 use super::recording::scalar;
 use crate::collections::{Set, Table};
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Contraction, Fold, Kernel, Lowering, Map, Node, Reduction, Scan, Spec, Tensor, View, ViewOp};
 
 /// With the number of the later computation that a value belongs to.
@@ -84,7 +84,7 @@ pub(super) struct Builder {
 impl Builder {
     fn refuse(&mut self, node: &Node, what: &str) {
         let why = format!("{} {what} ({})", node.op().name(), node.place());
-        self.defect.get_or_insert(Error::Validation { why });
+        self.defect.get_or_insert(Error::new(ErrorKind::Validation { why }));
     }
 
     fn number(&self) -> usize {

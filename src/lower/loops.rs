@@ -11,7 +11,7 @@ use super::recording::Recording;
 use super::turns::Stride;
 use super::{Compiled, Options, Request, Target, compile};
 use crate::collections::{Set, Table};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Scan;
 
 /// A loop of a program, compiled.
@@ -105,7 +105,7 @@ impl Turn {
         let first = &program.vals[fused.groups[group].members[0]];
         match &first.kind {
             Kind::Scan(scan, _) => turn(scan, &first.inputs, &outputs(program, fused, group), model),
-            _ => Err(Error::Validation { why: format!("{} is no loop", first.name) }),
+            _ => Err(Error::new(ErrorKind::Validation { why: format!("{} is no loop", first.name) })),
         }
     }
 

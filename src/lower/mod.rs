@@ -60,7 +60,7 @@ impl Default for Options {
 use crate::collections::{Set, Sorted, Table};
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use fuse::{Buffers, Fused};
 use loops::Looped;
 use pack::{Pack, Wide};
@@ -157,7 +157,9 @@ fn fused(
         if !buffers.thorough {
             return self::fused(program, request, target, options, &Buffers { thorough: true, ..buffers.clone() });
         }
-        return Err(Error::Validation { why: "kernels wait for each other, a defect of the compiler".into() });
+        return Err(Error::new(ErrorKind::Validation {
+            why: "kernels wait for each other, a defect of the compiler".into(),
+        }));
     }
     finish(program, fused, pack::Packs::default(), schedule, request, target, options)
 }
@@ -334,14 +336,14 @@ fn within(program: &Program, fused: &Fused, target: &Target) -> Result<()> {
         let largest = leaves.filter(|leaf| matches!(leaf.kind, Kind::Leaf(_))).map(|leaf| leaf.bytes()).max();
         if let Some(need) = largest.filter(|&bytes| bytes > target.binding_bytes) {
             let what = format!("the bytes of an operand of {} ({})", val.name, val.place);
-            return Err(Error::Limit { what, need, have: target.binding_bytes });
+            return Err(Error::new(ErrorKind::Limit { what, need, have: target.binding_bytes }));
         }
     }
     for group in &fused.groups {
         let val = &program.vals[group.members[0]];
         let limit = |what: &str, need: u64, have: u64| {
             let what = format!("{what} of {} ({})", val.name, val.place);
-            if need > have { Err(Error::Limit { what, need, have }) } else { Ok(()) }
+            if need > have { Err(Error::new(ErrorKind::Limit { what, need, have })) } else { Ok(()) }
         };
         // Indices are u32.
         limit("the elements", group.space.full() as u64, u32::MAX.into())?;

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use super::emit::{Unit, wgsl_type};
 use super::kernel::{Context, Kernel, Thread};
 use super::program::Kind;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Workgroups that any device takes in one dimension.
 const DIMENSION: u32 = 65535;
@@ -18,7 +18,8 @@ impl Context<'_> {
     pub(super) fn own(&self, group: usize) -> Result<Kernel> {
         let members = &self.fused.groups[group].members;
         let val = &self.program.vals[members[0]];
-        let wrong = |what: &str| Error::Validation { why: format!("{} {what} ({})", val.name, val.place) };
+        let wrong =
+            |what: &str| Error::new(ErrorKind::Validation { why: format!("{} {what} ({})", val.name, val.place) });
         let Kind::Kernel(kernel, _) = &val.kind else { return Err(wrong("has no kernel of its own")) };
         let (text, width) = kernel.text_for(self.target.subgroup);
         let calls = |function: &str| text.contains(&format!("{function}("));
@@ -75,7 +76,7 @@ impl Context<'_> {
             let most = u64::from(DIMENSION);
             if all > most * most {
                 let what = format!("the workgroups of {} ({})", val.name, val.place);
-                return Err(Error::Limit { what, need: all, have: most * most });
+                return Err(Error::new(ErrorKind::Limit { what, need: all, have: most * most }));
             }
             grid = [DIMENSION, all.div_ceil(most) as u32, 1];
             let [x, y, all] = [asked[0], asked[1], all as u32].map(|n| unit.param(n));

@@ -13,14 +13,14 @@ use super::turns;
 use super::{gemm, gemm_text};
 use crate::collections::Set;
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::Shader;
 use crate::graph::{Contraction, Through, Windows};
 
 impl Context<'_> {
     /// The product of a group, the matrices that it multiplies, and what is asked of a tile for it.
     fn multiplied(&self, group: usize, c: Contraction, parts: usize) -> Result<(Id, [Matrix; 2], gemm::Problem)> {
-        let defect = || Error::Validation { why: "a product kernel without a product".into() };
+        let defect = || Error::new(ErrorKind::Validation { why: "a product kernel without a product".into() });
         let product = self.product_member(group).ok_or_else(defect)?;
         let inputs = &self.program.vals[product].inputs;
         let a = self.program.matrix(inputs[0], (c.batch, c.m, c.k)).ok_or_else(defect)?;

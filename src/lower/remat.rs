@@ -11,7 +11,7 @@ use super::program::{Id, Kind, Program};
 use super::{Compiled, Options, Request, Target, compile};
 use crate::collections::{Set, Sorted, Table};
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::sort::{sort, sort_by, sort_by_key};
 
 /// Values given copies in one round at most, and attempts that lower nothing in a row before it is given up.
@@ -22,7 +22,7 @@ const PATIENCE: usize = 24;
 /// program is now. Where the budget is kept for nothing, the result is that of [`compile_free`].
 ///
 /// # Errors
-/// [`Error::Limit`] with the fewest bytes that were reached.
+/// [`ErrorKind::Limit`] with the fewest bytes that were reached.
 pub fn compile_within(
     program: Program,
     request: &Request,
@@ -44,7 +44,7 @@ pub fn compile_within(
         let need = bytes(&best);
         if found.is_empty() || failures > PATIENCE {
             let what = "the memory for temporaries of a step, with all computed again that helps,".into();
-            return Err(Error::Limit { what, need, have: budget });
+            return Err(Error::new(ErrorKind::Limit { what, need, have: budget }));
         }
         // As many as make up for what is over the budget, if the first estimate holds.
         let (mut chosen, mut won) = (Vec::new(), 0);

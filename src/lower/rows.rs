@@ -10,7 +10,7 @@ use super::fuse::{Level, Space};
 use super::kernel::{Context, Kernel, Thread, WIDTH, last_pass};
 use super::program::{Id, Kind, fold_stretch};
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::Class;
 
 /// Turns of a row up to which its loads stay in registers.
@@ -26,7 +26,7 @@ impl Context<'_> {
         let (Space::Folded { outer, length, parts, .. }, Space::Folded { outer: rows, length: columns, .. }) =
             (space, form)
         else {
-            return Err(Error::Validation { why: "a row kernel without rows".into() });
+            return Err(Error::new(ErrorKind::Validation { why: "a row kernel without rows".into() }));
         };
         // A single row may end within a quad, since what lies behind it is padding; of several, each begins on one.
         let aligned = length % 4 == 0 && columns % 4 == 0;

@@ -4,7 +4,7 @@ use super::table::{measures, metrics};
 use super::{Measure, Metric, Observed, Variables, What};
 use crate::choice::Choice;
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Tensor, here};
 use crate::losses::{self, Loss, align, cosine, divide_no_nan};
 
@@ -44,7 +44,7 @@ fn samplewise(values: &Tensor, weight: Option<&Tensor>) -> (Tensor, Option<Tenso
     if dims.len() != target.rank() || dims.iter().zip(target.iter()).any(|(&w, &v)| w != v && w != 1) {
         let why = "weights must be one for each sample, or have the shape of the values".into();
         let inputs = vec![weight.shape(), target];
-        let error = Error::Shape { op: "sample_weight".into(), inputs, why, place: here() };
+        let error = Error::new(ErrorKind::Shape { op: "sample_weight".into(), inputs, why, place: here() });
         return (Tensor::poisoned(error), None);
     }
     let weight = weight.broadcast_to(&target);
@@ -71,9 +71,9 @@ pub struct Mean;
 fn value<'a>(metric: &str, observed: &'a Observed) -> Result<&'a Tensor> {
     match &observed.what {
         What::Value(value) => Ok(value),
-        What::Pair(..) => {
-            Err(Error::Argument { what: format!("metric {metric} takes values; give it Observed::value") })
-        }
+        What::Pair(..) => Err(Error::new(ErrorKind::Argument {
+            what: format!("metric {metric} takes values; give it Observed::value"),
+        })),
     }
 }
 

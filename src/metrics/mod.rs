@@ -38,7 +38,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::choice::{Choice, Registered};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Tensor;
 use crate::losses::table::find;
 use crate::losses::{self, Loss, Pairwise};
@@ -85,7 +85,7 @@ impl Observed {
             What::Pair(y, y_pred) => Ok((y, y_pred)),
             What::Value(_) => {
                 let what = format!("metric {metric} compares targets and predictions; give it Observed::pair");
-                Err(Error::Argument { what })
+                Err(Error::new(ErrorKind::Argument { what }))
             }
         }
     }
@@ -167,7 +167,7 @@ impl Metric {
         let (have, need) = (variables.len(), self.initial().len());
         if have != need {
             let what = format!("metric {} has {need} variables, {have} were given", self.name);
-            return Err(Error::State { what });
+            return Err(Error::new(ErrorKind::State { what }));
         }
         Ok(())
     }
@@ -182,11 +182,13 @@ pub fn get(name: &str) -> Result<Metric> {
     let metric = match (find("metric", rows, name), losses::get(name)) {
         (Ok(metric), _) => metric,
         (_, Ok(loss)) => loss.into(),
-        (Err(Error::UnknownName { kind, name, mut known }), Err(Error::UnknownName { known: losses, .. })) => {
-            known.extend(losses);
-            return Err(Error::UnknownName { kind, name, known });
-        }
-        (Err(error), _) => return Err(error),
+        (Err(metric), Err(loss)) => match (metric.into_kind(), loss.kind()) {
+            (ErrorKind::UnknownName { kind, name, mut known }, ErrorKind::UnknownName { known: losses, .. }) => {
+                known.extend(losses);
+                return Err(Error::new(ErrorKind::UnknownName { kind, name, known }));
+            }
+            (metric, _) => return Err(Error::new(metric)),
+        },
     };
     Ok(metric.named(name))
 }

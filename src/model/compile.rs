@@ -6,7 +6,7 @@
 
 use super::options::{Compile, LossWeights};
 use crate::choice::Choice;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::losses::Loss;
 use crate::metrics::{Mean, Metric};
 use crate::optimizers::{Optimizer, RMSprop};
@@ -62,11 +62,11 @@ impl Settings {
     /// The settings of a model with outputs of these names.
     pub fn new(options: Compile, outputs: &[String], generation: u64) -> Result<Settings> {
         if options.steps_per_execution == 0 {
-            return Err(Error::Argument { what: "steps_per_execution is 1 at least".into() });
+            return Err(Error::new(ErrorKind::Argument { what: "steps_per_execution is 1 at least".into() }));
         }
         if options.debug_nans && options.run_eagerly {
             let what = "debug_nans looks into recorded steps, run_eagerly records none; choose one of them";
-            return Err(Error::Argument { what: what.into() });
+            return Err(Error::new(ErrorKind::Argument { what: what.into() }));
         }
         let optimizer = options.optimizer.resolve()?.unwrap_or_else(|| RMSprop::default().into());
         let losses = losses(options.loss, options.loss_weights, outputs)?;
@@ -113,8 +113,10 @@ fn free(prefix: &str, name: &str, weighted: bool, taken: &[(Metric, Watches)]) -
 
 /// An output's index by its name.
 pub(super) fn output(name: &str, outputs: &[String], what: &str) -> Result<usize> {
-    outputs.iter().position(|output| output == name).ok_or_else(|| Error::Argument {
-        what: format!("{what}: there is no output \"{name}\"; the outputs are {}", outputs.join(", ")),
+    outputs.iter().position(|output| output == name).ok_or_else(|| {
+        Error::new(ErrorKind::Argument {
+            what: format!("{what}: there is no output \"{name}\"; the outputs are {}", outputs.join(", ")),
+        })
     })
 }
 
@@ -132,7 +134,7 @@ fn losses(choice: Choice<Loss>, weights: LossWeights, outputs: &[String]) -> Res
         LossWeights::List(list) => {
             let (have, need) = (list.len(), outputs.len());
             let what = format!("loss_weights: {have} were given for {need} outputs: {}", outputs.join(", "));
-            return Err(Error::Argument { what });
+            return Err(Error::new(ErrorKind::Argument { what }));
         }
         LossWeights::Named(named) => {
             for (name, factor) in named {
@@ -141,7 +143,7 @@ fn losses(choice: Choice<Loss>, weights: LossWeights, outputs: &[String]) -> Res
         }
     }
     if let Some(factor) = factors.iter().flatten().find(|factor| !factor.is_finite()) {
-        return Err(Error::NonFinite { what: format!("a loss weight of {factor}") });
+        return Err(Error::new(ErrorKind::NonFinite { what: format!("a loss weight of {factor}") }));
     }
     let mut losses = Vec::new();
     for (index, (choice, factor)) in each.into_iter().zip(factors).enumerate() {
@@ -165,7 +167,7 @@ fn spread<T>(choices: Vec<Choice<T>>, outputs: &[String], what: &str) -> Result<
                     outputs.join(", "),
                     outputs.first().map_or("", String::as_str),
                 );
-                return Err(Error::Argument { what });
+                return Err(Error::new(ErrorKind::Argument { what }));
             }
             choice => (index, choice),
         };

@@ -10,7 +10,7 @@ use super::compile::Settings;
 use super::options::Compile;
 use super::state::{Store, at_home, lock};
 use crate::collections::Table;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::Device;
 use crate::graph::Tensor;
 use crate::layers::{Mode, Network, Sequential, Symbolic, Variable, Variables, Which};
@@ -100,7 +100,7 @@ impl Functional {
         let all = store.trainable.iter().chain(&store.non_trainable).chain(&store.optimizer);
         if all.filter_map(Tensor::device).any(|other| other != *device) {
             let what = "the networks of a model are on different devices; give all of them one with `on`".into();
-            return Err(Error::Device { what, place: None });
+            return Err(Error::new(ErrorKind::Device { what, place: None }));
         }
         *lock(&self.device) = Some(device.clone());
         store.steps = None;
@@ -154,7 +154,7 @@ impl Functional {
             _ => {
                 let names = self.names.join(", ");
                 let what = format!("one output was asked for, the network has several: {names}; ask for all of them");
-                Err(Error::State { what })
+                Err(Error::new(ErrorKind::State { what }))
             }
         }
     }
@@ -181,7 +181,7 @@ impl Functional {
     /// Frozen layers keep their weights, which have no optimizer variables, and their running statistics.
     ///
     /// # Errors
-    /// [`Error::Argument`], with the names there are.
+    /// [`ErrorKind::Argument`], with the names there are.
     pub fn set_trainable<'a>(&mut self, layers: impl Into<Which<'a>>, trainable: bool) -> Result<()> {
         let changed = self.refrozen.as_ref().unwrap_or(&self.network).with_trainable(layers, trainable)?;
         // Back to how it was compiled: there is nothing to take effect.
@@ -193,11 +193,11 @@ impl Functional {
     /// Whether training would do what was asked for.
     pub(super) fn ready_to_train(&self) -> Result<()> {
         if !self.settings.compiled {
-            return Err(Error::NotCompiled { needs: "an optimizer" });
+            return Err(Error::new(ErrorKind::NotCompiled { needs: "an optimizer" }));
         }
         if self.refrozen.is_some() {
             let what = "layers were frozen or unfrozen after compile; call compile again, which lets it take effect";
-            return Err(Error::State { what: what.into() });
+            return Err(Error::new(ErrorKind::State { what: what.into() }));
         }
         Ok(())
     }
@@ -206,7 +206,7 @@ impl Functional {
     /// and its own state from here on; inside a step use [`tap`](Network::tap), which shares the state.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a tensor that the network does not compute.
+    /// [`ErrorKind::Argument`] for a tensor that the network does not compute.
     pub fn extract(&self, outputs: &[Symbolic]) -> Result<Functional> {
         let network = self.network.tap(outputs)?.pruned();
         let all: Table<String, Tensor> = self.variables()?.into_iter().collect();
@@ -250,10 +250,10 @@ impl Functional {
     /// Sets the learning rate; the next step uses it, and nothing is recorded anew.
     ///
     /// # Errors
-    /// [`Error::NonFinite`]; [`Error::NotCompiled`]; [`Error::Argument`] if the rate follows a schedule.
+    /// [`ErrorKind::NonFinite`]; [`ErrorKind::NotCompiled`]; [`ErrorKind::Argument`] if the rate follows a schedule.
     pub async fn set_learning_rate(&self, rate: f64) -> Result<()> {
         if !rate.is_finite() {
-            return Err(Error::NonFinite { what: format!("a learning rate of {rate}") });
+            return Err(Error::new(ErrorKind::NonFinite { what: format!("a learning rate of {rate}") }));
         }
         let device = self.device().await?;
         // A checkpoint that is not read yet keeps its values. It is parted from before the variable is taken, or the
@@ -275,17 +275,21 @@ impl Functional {
     /// Batches that the optimizer has seen.
     ///
     /// # Errors
-    /// [`Error::NotCompiled`].
+    /// [`ErrorKind::NotCompiled`].
     pub async fn iterations(&self) -> Result<usize> {
         let variables = self.optimizer_variables()?;
-        let variable = variables.get(ITERATION).ok_or(Error::NotCompiled { needs: "an optimizer" })?;
+        let variable = variables.get(ITERATION).ok_or(Error::new(ErrorKind::NotCompiled { needs: "an optimizer" }))?;
         let device = self.device().await?;
         Ok(variable.read_on::<i32>(&device).await?.first().map_or(0, |&count| count.max(0) as usize))
     }
 
     fn optimizer_variables(&self) -> Result<Variables> {
         let variables = at_home(&self.store)?.optimizer.clone();
-        if variables.is_empty() { Err(Error::NotCompiled { needs: "an optimizer" }) } else { Ok(variables) }
+        if variables.is_empty() {
+            Err(Error::new(ErrorKind::NotCompiled { needs: "an optimizer" }))
+        } else {
+            Ok(variables)
+        }
     }
 
     /// The epochs of the newest training so far, also of one that ended with an error: Keras' `model.history`.

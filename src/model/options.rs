@@ -32,11 +32,11 @@ pub struct Compile {
     /// Bytes that the intermediate results of a step may take on the device. Where they would take more, some are computed
     /// again: see [`Step::memory_budget`](crate::step::Step::memory_budget).
     pub memory_budget: Option<u64>,
-    /// Look at logs and variables after every step of training and evaluation, and end with [`Error::NonFinite`] where
+    /// Look at logs and variables after every step of training and evaluation, and end with [`ErrorKind::NonFinite`] where
     /// the first NaN or infinity in them began: op, operands, layer and line; the model keeps the state of before that
     /// step. Every step is waited for. Natively only, and not together with `run_eagerly`.
     ///
-    /// [`Error::NonFinite`]: crate::error::Error::NonFinite
+    /// [`ErrorKind::NonFinite`]: crate::error::ErrorKind::NonFinite
     pub debug_nans: bool,
 }
 

@@ -6,7 +6,7 @@ use super::Model;
 use super::compile::Watches;
 use super::functional::Functional;
 use crate::data::Batch;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Tensor;
 use crate::layers::Variables;
 use crate::losses::Loss;
@@ -16,7 +16,8 @@ use crate::step::Logs;
 impl Functional {
     /// The loss for one output, times its weight.
     pub(super) fn compute_loss(&self, y: &Tensor, y_pred: &Tensor, weight: Option<&Tensor>) -> Result<Tensor> {
-        let (_, loss, factor) = self.settings.losses.first().ok_or(Error::NotCompiled { needs: "a loss" })?;
+        let (_, loss, factor) =
+            self.settings.losses.first().ok_or(Error::new(ErrorKind::NotCompiled { needs: "a loss" }))?;
         scaled(&loss.call(y, y_pred, weight), *factor).ok().cloned()
     }
 
@@ -35,7 +36,7 @@ impl Functional {
             });
             each.push(value);
         }
-        let total = total.ok_or(Error::NotCompiled { needs: "a loss" })?;
+        let total = total.ok_or(Error::new(ErrorKind::NotCompiled { needs: "a loss" }))?;
         Ok((total.ok()?.clone(), each))
     }
 
@@ -63,14 +64,14 @@ impl Functional {
                     names.join(", ")
                 ),
             };
-            Error::Data { what }
+            Error::new(ErrorKind::Data { what })
         })
     }
 
     fn too_few(&self, have: usize) -> Error {
         let names = self.output_names();
         let what = format!("{have} predictions were given for the {} outputs {}", names.len(), names.join(", "));
-        Error::Argument { what }
+        Error::new(ErrorKind::Argument { what })
     }
 
     /// What a metric of this name is updated with, unless it is no metric of `compile`.
@@ -92,7 +93,7 @@ pub(super) fn update_metrics<M: Model + ?Sized>(
     y_pred: &[Tensor],
 ) -> Result<(Logs, Vec<Variables>)> {
     let (base, rows) = (model.base(), Tensor::scalar(batch.size() as f32));
-    let update = |(metric, variables): (Metric, Variables)| {
+    let update = |(metric, variables): (Metric, Variables)| -> Result<_> {
         let pair = |output: usize| -> Result<Observed> {
             let y_pred = y_pred.get(output).ok_or_else(|| base.too_few(y_pred.len()))?;
             Ok(Observed::pair(base.target_of(output, batch)?, y_pred))
@@ -131,10 +132,10 @@ fn ordered(names: &[String], given: &[(&str, &Tensor)], what: &str) -> Result<Ve
     for (name, tensor) in given {
         let Some(at) = names.iter().position(|known| known == name) else {
             let what = format!("there is no {what} \"{name}\"; the {what}s are {}", names.join(", "));
-            return Err(Error::Argument { what });
+            return Err(Error::new(ErrorKind::Argument { what }));
         };
         if all[at].replace((*tensor).clone()).is_some() {
-            return Err(Error::Argument { what: format!("the {what} \"{name}\" is given twice") });
+            return Err(Error::new(ErrorKind::Argument { what: format!("the {what} \"{name}\" is given twice") }));
         }
     }
     Ok(all)
@@ -149,7 +150,7 @@ pub(super) fn by_name(
     let (names, outputs) = (base.network().input_names(), base.output_names());
     let mut batch = Batch::default();
     for (input, name) in ordered(&names, inputs, "input")?.into_iter().zip(&names) {
-        let missing = || Error::Argument { what: format!("the input \"{name}\" is missing") };
+        let missing = || Error::new(ErrorKind::Argument { what: format!("the input \"{name}\" is missing") });
         batch.inputs.push(input.ok_or_else(missing)?);
     }
     batch.targets = ordered(outputs, targets, "output")?.into_iter().flatten().collect();

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use super::crc::{Crc, ISO};
 use super::header::{Entry, Header};
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Spec, Tensor, nowhere};
 use crate::sort::{sort_by, sort_by_key};
 
@@ -109,7 +109,7 @@ pub(super) struct File<'f> {
 impl<'f> File<'f> {
     /// Reads a header; `what` names the file in errors.
     pub fn read(bytes: &'f [u8], what: &str) -> Result<File<'f>> {
-        File::parse(bytes).map_err(|why| Error::Format { what: what.into(), why })
+        File::parse(bytes).map_err(|why| Error::new(ErrorKind::Format { what: what.into(), why }))
     }
 
     fn parse(bytes: &'f [u8]) -> Result<File<'f>, String> {
@@ -236,8 +236,8 @@ mod tests {
     #[test]
     fn every_prefix_and_every_other_file_is_an_error() {
         let bytes = write(&all(), None);
-        let message = |bytes: &[u8]| match File::read(bytes, "it") {
-            Err(Error::Format { why, .. }) => why,
+        let message = |bytes: &[u8]| match File::read(bytes, "it").map_err(Error::into_kind) {
+            Err(ErrorKind::Format { why, .. }) => why,
             Err(other) => panic!("{other:?}"),
             Ok(_) => panic!("{} bytes were read", bytes.len()),
         };

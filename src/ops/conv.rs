@@ -10,7 +10,7 @@
 use super::Example;
 use super::window::{Padding, Window};
 use crate::dtype::DType;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::grad::custom_vjp;
 use crate::graph::{Tensor, Windows, here};
 
@@ -141,7 +141,12 @@ impl Tensor {
 
 #[track_caller]
 fn misfit(op: &str, image: &Tensor, kernel: &Tensor, why: String) -> Tensor {
-    Tensor::poisoned(Error::Shape { op: op.into(), inputs: vec![image.shape(), kernel.shape()], why, place: here() })
+    Tensor::poisoned(Error::new(ErrorKind::Shape {
+        op: op.into(),
+        inputs: vec![image.shape(), kernel.shape()],
+        why,
+        place: here(),
+    }))
 }
 
 /// The windows of `[n, h, w, c]` as the rows of a matrix.

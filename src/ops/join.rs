@@ -5,7 +5,7 @@
 
 use super::Example;
 use crate::dtype::DType;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::graph::{OnBehalf, Tensor, here};
 
 /// Tensors one behind the other along an axis; the other axes agree. At least one tensor.
@@ -14,7 +14,9 @@ pub fn concat(tensors: &[&Tensor], axis: i32) -> Tensor {
     // A closure does not pass on its caller's line.
     let _behalf = OnBehalf::of(&here());
     let Some((first, rest)) = tensors.split_first() else {
-        return Tensor::poisoned(Error::Argument { what: format!("concat: nothing to join ({})", here()) });
+        return Tensor::poisoned(Error::new(ErrorKind::Argument {
+            what: format!("concat: nothing to join ({})", here()),
+        }));
     };
     if let Some(poisoned) = tensors.iter().find(|t| t.error().is_some()) {
         return (*poisoned).clone();
@@ -31,12 +33,12 @@ pub fn concat(tensors: &[&Tensor], axis: i32) -> Tensor {
     if rest.iter().any(|t| t.rank() != first.rank() || without(t) != without(first)) {
         let inputs = tensors.iter().map(|t| t.shape()).collect();
         let why = format!("all axes but {axis} must agree");
-        return Tensor::poisoned(Error::Shape { op: "concat".into(), inputs, why, place: here() });
+        return Tensor::poisoned(Error::new(ErrorKind::Shape { op: "concat".into(), inputs, why, place: here() }));
     }
     if rest.iter().any(|t| t.dtype() != first.dtype()) {
         let inputs = tensors.iter().map(|t| t.dtype()).collect();
         let why = "they must be alike; cast one".into();
-        return Tensor::poisoned(Error::DType { op: "concat".into(), inputs, why, place: here() });
+        return Tensor::poisoned(Error::new(ErrorKind::DType { op: "concat".into(), inputs, why, place: here() }));
     }
     let whole: usize = tensors.iter().map(|t| t.dim(at)).sum();
     let mut start = 0;

@@ -5,7 +5,7 @@
 
 use super::Example;
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Contraction, Derivative, Lowering, Misfit, Primitive, Spec, Tensor, here};
 use crate::shape::Shape;
 
@@ -20,7 +20,7 @@ impl Tensor {
         let place = here();
         let fail = |why: &str| {
             let (inputs, place) = (vec![a.shape.clone(), b.shape.clone()], place.clone());
-            Tensor::poisoned(Error::Shape { op: "matmul".into(), inputs, why: why.into(), place })
+            Tensor::poisoned(Error::new(ErrorKind::Shape { op: "matmul".into(), inputs, why: why.into(), place }))
         };
         let ([a_outer @ .., m, k], [b_outer @ .., k2, n]) = (a.shape.dims(), b.shape.dims()) else {
             return fail("both need two axes at least");

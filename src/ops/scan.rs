@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::Example;
 use crate::dtype::DType;
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, ErrorKind, Place, Result};
 use crate::grad::pull;
 use crate::graph::{Body, Derivative, Lowering, Misfit, Primitive, Scan, Spec, Tensor, Tree, View, here, nowhere};
 
@@ -39,8 +39,8 @@ use crate::graph::{Body, Derivative, Lowering, Misfit, Primitive, Scan, Spec, Te
 /// ```
 ///
 /// # Errors
-/// The error of a poisoned operand, or of what `f` returns; [`Error::Shape`] where the first axis of a leaf of `xs` is
-/// not `length`, [`Error::Shape`], [`Error::DType`] or [`Error::State`] where the carry that `f` returns is not like the
+/// The error of a poisoned operand, or of what `f` returns; [`ErrorKind::Shape`] where the first axis of a leaf of `xs` is
+/// not `length`, [`ErrorKind::Shape`], [`ErrorKind::DType`] or [`ErrorKind::State`] where the carry that `f` returns is not like the
 /// one it got.
 #[track_caller]
 pub fn scan<S: Tree, X: Tree, Y: Tree>(
@@ -97,7 +97,12 @@ fn stand_ins(length: usize, first: &[Tensor], sequences: &[Tensor], place: &Plac
         if at >= first.len() {
             if spec.shape.first() != Some(&length) {
                 let why = format!("the first axis of what is scanned must be its {length} steps");
-                return Err(Error::Shape { op: "scan".into(), inputs: vec![spec.shape], why, place: place.clone() });
+                return Err(Error::new(ErrorKind::Shape {
+                    op: "scan".into(),
+                    inputs: vec![spec.shape],
+                    why,
+                    place: place.clone(),
+                }));
             }
             spec = Spec::new(spec.shape[1..].to_vec(), spec.dtype);
         }
@@ -118,15 +123,17 @@ fn looped(
 ) -> Result<Vec<Tensor>> {
     if new.len() != first.len() {
         let what = format!("scan: the carry had {} tensors, the body returned {}", first.len(), new.len());
-        return Err(Error::State { what });
+        return Err(Error::new(ErrorKind::State { what }));
     }
     for (at, (was, is)) in first.iter().zip(&new).enumerate() {
         let (Some(was), Some(is)) = (was.spec(), is.ok()?.spec()) else { continue };
         if was != is {
             let (op, why) = ("scan".into(), format!("tensor {at} of the carry was {was}, the body returned {is}"));
             return Err(match was.dtype == is.dtype {
-                true => Error::Shape { op, inputs: vec![was.shape.clone(), is.shape.clone()], why, place },
-                false => Error::DType { op, inputs: vec![was.dtype, is.dtype], why, place },
+                true => {
+                    Error::new(ErrorKind::Shape { op, inputs: vec![was.shape.clone(), is.shape.clone()], why, place })
+                }
+                false => Error::new(ErrorKind::DType { op, inputs: vec![was.dtype, is.dtype], why, place }),
             });
         }
     }

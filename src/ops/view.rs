@@ -8,7 +8,7 @@ use std::ops::{Bound, RangeBounds};
 
 use super::{Example, Keep};
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Derivative, Lowering, Misfit, Primitive, Spec, Tensor, ViewOp, here};
 use crate::shape::Shape;
 use crate::sort::sort;
@@ -24,7 +24,12 @@ impl Tensor {
     pub(crate) fn misfit(&self, op: &str, why: String) -> Tensor {
         match self.error() {
             Some(_) => self.clone(),
-            None => Tensor::poisoned(Error::Shape { op: op.into(), inputs: vec![self.shape()], why, place: here() }),
+            None => Tensor::poisoned(Error::new(ErrorKind::Shape {
+                op: op.into(),
+                inputs: vec![self.shape()],
+                why,
+                place: here(),
+            })),
         }
     }
 

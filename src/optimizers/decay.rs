@@ -1,6 +1,6 @@
 //! [`Decay`]: decoupled weight decay, and the parameters that it leaves alone.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Tensor;
 
 /// Decoupled weight decay, and which parameters it leaves alone.
@@ -22,7 +22,7 @@ impl Decay {
 
     pub fn check(&self, parameters: usize) -> Result<()> {
         if self.rate.is_some_and(|rate| !rate.is_finite()) {
-            return Err(Error::NonFinite { what: "the weight decay".into() });
+            return Err(Error::new(ErrorKind::NonFinite { what: "the weight decay".into() }));
         }
         if self.words.is_empty() || self.excluded.len() == parameters {
             return Ok(());
@@ -32,7 +32,7 @@ impl Decay {
             "weight decay excludes parameters by name ({words}), but the names of {known} of {parameters} are known; \
              compile gives them to an optimizer, for_parameters does so elsewhere"
         );
-        Err(Error::Argument { what })
+        Err(Error::new(ErrorKind::Argument { what }))
     }
 
     /// The parameter of an index after its decay by a share, if it decays at all.

@@ -44,7 +44,7 @@ pub use sgd::SGD;
 pub use variables::{ITERATION, LEARNING_RATE, OptimizerVariables};
 
 use crate::choice::{Choice, Registered, plain};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// What `compile` takes as an optimizer: a name, an [`Optimizer`] or one of the structs here.
 pub type OptimizerChoice = Choice<Optimizer>;
@@ -56,7 +56,7 @@ pub fn get(name: &str) -> Result<Optimizer> {
         Some((_, make)) => Ok(make()),
         None => {
             let known = MAKERS.iter().map(|(name, _)| *name).collect();
-            Err(Error::UnknownName { kind: "optimizer", name: name.into(), known })
+            Err(Error::new(ErrorKind::UnknownName { kind: "optimizer", name: name.into(), known }))
         }
     }
 }

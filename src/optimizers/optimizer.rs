@@ -7,7 +7,7 @@ use super::decay::Decay;
 use super::variables::{Role, join, split};
 use super::{Clip, Ema, ITERATION, LEARNING_RATE, LearningRate, OptimizerVariables, Rule, Variables};
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Spec, Tensor, here};
 
 /// An optimizer. Cheap to clone.
@@ -137,7 +137,7 @@ impl Optimizer {
     /// The new trainables and the new variables.
     ///
     /// `variables` are this optimizer's, or a train state's list that holds just them. Errors: numbers or shapes of
-    /// tensors that do not belong together (`Error::State`, `Error::Shape`), poisoned gradients.
+    /// tensors that do not belong together (`ErrorKind::State`, `ErrorKind::Shape`), poisoned gradients.
     #[track_caller]
     pub fn stateless_apply<V: OptimizerVariables>(
         &self,
@@ -197,7 +197,7 @@ impl Optimizer {
             if of_rule.len() != kept.len() - slots {
                 let (have, need) = (of_rule.len(), kept.len() - slots);
                 let what = format!("{} keeps {need} slots, its update returned {have}", self.name());
-                return Err(Error::State { what });
+                return Err(Error::new(ErrorKind::State { what }));
             }
             let mut new = if_due(new, parameter);
             for (slot, value) in kept[slots..].iter_mut().zip(of_rule) {
@@ -211,7 +211,7 @@ impl Optimizer {
         if scalars.len() < shared.len() {
             let (have, need) = (scalars.len(), shared.len());
             let what = format!("{} shares {need} numbers, its scalars are {have}", self.name());
-            return Err(Error::State { what });
+            return Err(Error::new(ErrorKind::State { what }));
         }
         let shared = scalars.into_iter().zip(&shared).map(|(new, old)| if_due(new, old)).collect();
         let new = join(&roles, &iteration, &rate, kept, shared);
@@ -235,25 +235,25 @@ impl Optimizer {
         if rate.ok()?.spec() != Some(&Spec::new([], DType::F32)) {
             let (name, dtype, shape) = (self.name(), rate.dtype(), rate.shape());
             let what = format!("the schedule of {name} gives {dtype}{shape}; a learning rate is one f32 number");
-            return Err(Error::Argument { what });
+            return Err(Error::new(ErrorKind::Argument { what }));
         }
         Ok(rate)
     }
 
     fn without_variables(&self) -> Error {
-        Error::State { what: format!("there are no variables of {}", self.name()) }
+        Error::new(ErrorKind::State { what: format!("there are no variables of {}", self.name()) })
     }
 
     /// The variable that holds the learning rate, to be assigned to.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the rate follows a schedule, which is not settable, as in Keras.
+    /// [`ErrorKind::Argument`] if the rate follows a schedule, which is not settable, as in Keras.
     pub fn rate_variable<'v>(&self, variables: &'v [Tensor]) -> Result<&'v Tensor> {
         if self.rate.is_scheduled() {
             let name = self.name();
             let what =
                 format!("the learning rate of {name} follows a schedule and cannot be set; give it a number first");
-            return Err(Error::Argument { what });
+            return Err(Error::new(ErrorKind::Argument { what }));
         }
         variables.get(LEARNING_RATE).ok_or_else(|| self.without_variables())
     }
@@ -270,11 +270,13 @@ impl Optimizer {
         if variables.len() != need {
             let (have, count) = (variables.len(), trainable.len());
             let what = format!("{name} has {need} variables for {count} trainables, {have} were given");
-            return Err(Error::State { what });
+            return Err(Error::new(ErrorKind::State { what }));
         }
         if grads.len() != trainable.len() {
             let (have, need) = (grads.len(), trainable.len());
-            return Err(Error::State { what: format!("{name} was given {have} gradients for {need} trainables") });
+            return Err(Error::new(ErrorKind::State {
+                what: format!("{name} was given {have} gradients for {need} trainables"),
+            }));
         }
         self.decay.check(trainable.len())?;
         for (gradient, parameter) in grads.iter().zip(trainable) {
@@ -282,12 +284,12 @@ impl Optimizer {
             if gradient.shape() != parameter.shape() {
                 let inputs = vec![gradient.shape(), parameter.shape()];
                 let why = "a gradient must have the shape of its parameter".into();
-                return Err(Error::Shape { op: name.into(), inputs, why, place: here() });
+                return Err(Error::new(ErrorKind::Shape { op: name.into(), inputs, why, place: here() }));
             }
             if [gradient.dtype(), parameter.dtype()] != [DType::F32; 2] {
                 let inputs = vec![gradient.dtype(), parameter.dtype()];
                 let why = "only f32 parameters can be trained".into();
-                return Err(Error::DType { op: name.into(), inputs, why, place: here() });
+                return Err(Error::new(ErrorKind::DType { op: name.into(), inputs, why, place: here() }));
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Tensor;
 use crate::threads::{MaybeSend, MaybeSync};
 
@@ -19,7 +19,7 @@ pub trait Schedule: MaybeSend + MaybeSync + 'static {
     /// The rate, an f32 scalar, from the number of batches before this one, an i32 scalar.
     fn rate(&self, step: &Tensor) -> Tensor;
 
-    /// What is wrong with the options, [`Error::Argument`].
+    /// What is wrong with the options, [`ErrorKind::Argument`].
     fn check(&self) -> Result<()> {
         Ok(())
     }
@@ -61,7 +61,7 @@ impl LearningRate {
     pub(super) fn check(&self, optimizer: &str) -> Result<()> {
         match self {
             LearningRate::Number(rate) if !rate.is_finite() => {
-                Err(Error::NonFinite { what: format!("the learning rate of {optimizer} is {rate}") })
+                Err(Error::new(ErrorKind::NonFinite { what: format!("the learning rate of {optimizer} is {rate}") }))
             }
             LearningRate::Number(_) => Ok(()),
             LearningRate::Scheduled(schedule) => schedule.check(),
@@ -109,14 +109,14 @@ fn half_cosine(x: &Tensor) -> Tensor {
 fn check_steps(name: &str, steps: u32) -> Result<()> {
     match steps {
         1..=0x4000_0000 => Ok(()),
-        _ => Err(Error::Argument { what: format!("{name} lies between 1 and 2^30, it is {steps}") }),
+        _ => Err(Error::new(ErrorKind::Argument { what: format!("{name} lies between 1 and 2^30, it is {steps}") })),
     }
 }
 
 fn check_finite(numbers: &[f64]) -> Result<()> {
     match numbers.iter().all(|number| number.is_finite()) {
         true => Ok(()),
-        false => Err(Error::NonFinite { what: format!("the numbers of a schedule are {numbers:?}") }),
+        false => Err(Error::new(ErrorKind::NonFinite { what: format!("the numbers of a schedule are {numbers:?}") })),
     }
 }
 
@@ -149,7 +149,9 @@ impl Schedule for ExponentialDecay {
     fn check(&self) -> Result<()> {
         check_finite(&[self.initial_learning_rate, self.decay_rate])?;
         if self.decay_rate <= 0.0 {
-            return Err(Error::Argument { what: format!("decay_rate is above 0, not {}", self.decay_rate) });
+            return Err(Error::new(ErrorKind::Argument {
+                what: format!("decay_rate is above 0, not {}", self.decay_rate),
+            }));
         }
         check_steps("decay_steps", self.decay_steps)
     }
@@ -183,10 +185,12 @@ impl Schedule for PiecewiseConstantDecay {
         if self.values.len() != self.boundaries.len() + 1 {
             let (values, boundaries) = (self.values.len(), self.boundaries.len());
             let what = format!("{boundaries} boundaries part {} values, {values} were given", boundaries + 1);
-            return Err(Error::Argument { what });
+            return Err(Error::new(ErrorKind::Argument { what }));
         }
         if self.boundaries.windows(2).any(|pair| pair[0] >= pair[1]) {
-            return Err(Error::Argument { what: format!("the boundaries {:?} do not increase", self.boundaries) });
+            return Err(Error::new(ErrorKind::Argument {
+                what: format!("the boundaries {:?} do not increase", self.boundaries),
+            }));
         }
         self.boundaries.last().map_or(Ok(()), |&last| check_steps("a boundary", last.max(1)))
     }
@@ -364,7 +368,7 @@ impl Schedule for CosineDecayRestarts {
     fn check(&self) -> Result<()> {
         check_finite(&[self.initial_learning_rate, self.t_mul, self.m_mul, self.alpha])?;
         if self.t_mul < 1.0 {
-            return Err(Error::Argument { what: format!("t_mul is 1 at least, not {}", self.t_mul) });
+            return Err(Error::new(ErrorKind::Argument { what: format!("t_mul is 1 at least, not {}", self.t_mul) }));
         }
         check_steps("first_decay_steps", self.first_decay_steps)
     }

@@ -1,7 +1,7 @@
 //! The variables of an optimizer: what each is, in the order of Keras, and the shapes in which a state holds them.
 
 use super::{LearningRate, Optimizer, Variables};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::Tensor;
 
 /// Index of the iteration count among an optimizer's variables: i32, batches seen. With an accumulation of gradients
@@ -116,7 +116,8 @@ pub(super) fn is_multiple(number: &Tensor, of: u32) -> Tensor {
 pub trait OptimizerVariables: sealed::List {}
 
 pub(super) mod sealed {
-    use super::{Error, Result, Tensor, Variables};
+    use super::{Result, Tensor, Variables};
+    use crate::error::{Error, ErrorKind};
 
     pub trait List: Sized {
         fn only(&self) -> Result<&[Tensor]>;
@@ -136,12 +137,12 @@ pub(super) mod sealed {
         fn only(&self) -> Result<&[Tensor]> {
             match self.as_slice() {
                 [only] => Ok(only),
-                several => Err(Error::State {
+                several => Err(Error::new(ErrorKind::State {
                     what: format!(
                         "the state holds the variables of {} optimizers; pass those of one, by index",
                         several.len()
                     ),
-                }),
+                })),
             }
         }
         fn of(variables: Variables) -> Vec<Variables> {

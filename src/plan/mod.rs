@@ -25,7 +25,7 @@ pub use profile::{HostSpan, Profile};
 pub use report::{Computed, Line, Loop, Plan, Role, Stored};
 
 use crate::collections::Table;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{Access, BindGroup, Buffer, Device, Encoder, Pipeline, Range, Span, Wanted};
 use crate::graph::Slot;
 use crate::lower::kernel::Binding;
@@ -188,7 +188,7 @@ impl Bound {
                 }
             }
             if let Some(why) = refused(&accesses, &ranges) {
-                return Err(Error::Validation { why: format!("{}: {why}", kernel.label) });
+                return Err(Error::new(ErrorKind::Validation { why: format!("{}: {why}", kernel.label) }));
             }
             bindings.push((accesses, ranges));
         }

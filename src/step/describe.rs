@@ -8,7 +8,7 @@ use super::Step;
 use super::entry::{Entry, stride};
 use super::logs::{Logs, RING};
 use super::record::record;
-use crate::error::{Error, Result};
+use crate::error::{ErrorKind, Result};
 use crate::gpu::staged;
 use crate::graph::display::Graph;
 use crate::graph::{Spec, Tensor, Tree};
@@ -190,7 +190,7 @@ impl Step {
     /// Runs the function once and times each dispatch, beside the device's [ceilings](crate::gpu::Device::ceilings).
     ///
     /// # Errors
-    /// Those of [`run`](Step::run), and [`Error::Argument`] where the device has no
+    /// Those of [`run`](Step::run), and [`ErrorKind::Argument`] where the device has no
     /// timestamps.
     pub async fn profile<S: Tree, B: Tree>(
         &mut self,
@@ -219,7 +219,7 @@ impl Step {
         };
         let ceilings = match self.device.ceilings().await {
             // A device that is full is no reason to lose the times.
-            Err(Error::OutOfMemory { .. }) => None,
+            Err(error) if matches!(error.kind(), ErrorKind::OutOfMemory { .. }) => None,
             measured => Some(measured?),
         };
         let plan = self.plan().cloned().unwrap_or_default();

@@ -27,7 +27,7 @@ pub(crate) use tune::tune;
 
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{Device, Encoder};
 use crate::graph::{Tensor, Tree, Value};
 use crate::lower::Options;
@@ -95,7 +95,7 @@ impl Step {
     /// Bounds the memory for temporaries: where a plan would take more bytes, it computes values again rather than keep
     /// them from the forward to the backward pass, the cheapest first. Results are the same but for the rounding of
     /// kernels that fuse otherwise. Plans made before keep what they take. Bounding takes time at the first run, since
-    /// the step is compiled several times. Running a step that cannot do with so little is [`Error::Limit`], which says
+    /// the step is compiled several times. Running a step that cannot do with so little is [`ErrorKind::Limit`], which says
     /// how few bytes were reached.
     pub fn memory_budget(mut self, bytes: u64) -> Step {
         self.budget = Some(bytes);
@@ -103,7 +103,7 @@ impl Step {
     }
 
     /// Looks at logs and state after every run, and finds where a NaN or an infinity in them began: the run ends with
-    /// [`Error::NonFinite`] naming the op, its operands, the layer and the caller's line, and the state is what it was.
+    /// [`ErrorKind::NonFinite`] naming the op, its operands, the layer and the caller's line, and the state is what it was.
     /// Waits for every run, and keeps a copy of the state meanwhile. Not in a browser, which must not wait.
     pub fn debug_nans(mut self, on: bool) -> Step {
         self.watch_nans(on);
@@ -160,7 +160,9 @@ impl Step {
             #[cfg(not(target_arch = "wasm32"))]
             return self.run_watched(tag, state, batches, f);
             #[cfg(target_arch = "wasm32")]
-            return Err(Error::Argument { what: "debug_nans waits for every step, which a page must not".into() });
+            return Err(Error::new(ErrorKind::Argument {
+                what: "debug_nans waits for every step, which a page must not".into(),
+            }));
         }
         self.prepare(tag, state, batches, f)?;
         let mut encoder = self.device.encoder();
@@ -185,7 +187,7 @@ impl Step {
                 if due {
                     let recorded = record(&self.device, &self.options, state, first, &f)?;
                     if let Some((why, place)) = self.entries[at].signature.difference(&recorded.signature) {
-                        return Err(Error::StepChanged { why, place });
+                        return Err(Error::new(ErrorKind::StepChanged { why, place }));
                     }
                 }
                 // The latest is kept last.
@@ -205,7 +207,9 @@ impl Step {
         }
         let Some(entry) = self.entries.last_mut() else { return Ok(()) };
         if !batches[1..].iter().all(|batch| entry.takes(batch)) {
-            return Err(Error::State { what: "batches that run in one submission must be alike".into() });
+            return Err(Error::new(ErrorKind::State {
+                what: "batches that run in one submission must be alike".into(),
+            }));
         }
         entry.settle(&self.device, state, &self.memory, batches.len())?;
         // Where the memory grew, the other plans do not keep what they had before.
@@ -223,7 +227,7 @@ impl Step {
                 // Before anything moves, and whether or not the host remembers the value too: that depends on its size.
                 Value { device: Some(slot), .. } if slot.buffer.device() != self.device => {
                     let what = "a tensor of the state or batch lies on another device than the step runs on".into();
-                    failed.get_or_insert(Error::Device { what, place: Some(node.place().clone()) });
+                    failed.get_or_insert(Error::new(ErrorKind::Device { what, place: Some(node.place().clone()) }));
                 }
                 value if value.is_known() => {}
                 // Rows of a data set on this device are copied from where they lie.

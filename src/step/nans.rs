@@ -16,7 +16,7 @@ use super::logs::Logs;
 use super::transfer::Transfer;
 use crate::collections::{Set, Table};
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{Device, Range};
 use crate::graph::display::number as written;
 use crate::graph::{Lowering, Node, Slot, Spec, Tensor, Tree};
@@ -191,7 +191,7 @@ pub(super) async fn explain<S: Tree, B: Tree>(
         Some(origin) => format!("{}; {reached}", replay.describe(&origin, &names)),
         None => format!("{reached}, but no op gave such a number when the step was done again op by op"),
     };
-    Ok(Error::NonFinite { what })
+    Ok(Error::new(ErrorKind::NonFinite { what }))
 }
 
 /// One output of a node.

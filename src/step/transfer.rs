@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{Device, Encoder};
 use crate::graph::{Node, Slot, Tensor, Value};
 use crate::lower::Options;
@@ -122,7 +122,10 @@ pub(super) fn fill(encoder: &mut Encoder, tensors: &[&Tensor], slot: &Slot, stri
             Ok(if host.is_some() { None } else { device.or_else(|| seen_on_device(tensor)) })
         };
         let Some(from) = lies(tensor)? else {
-            return Err(Error::ReadInsideStep { op: node.op().name().into(), place: node.place().clone() });
+            return Err(Error::new(ErrorKind::ReadInsideStep {
+                op: node.op().name().into(),
+                place: node.place().clone(),
+            }));
         };
         same_device(&from, &slot.buffer.device())?;
         let mut end = from.offset + bytes;
@@ -144,7 +147,10 @@ pub(super) fn same_device(slot: &Slot, device: &Device) -> Result<()> {
     if slot.buffer.device() == *device {
         return Ok(());
     }
-    Err(Error::Device { what: "a tensor lies on another device than the one it is used on".into(), place: None })
+    Err(Error::new(ErrorKind::Device {
+        what: "a tensor lies on another device than the one it is used on".into(),
+        place: None,
+    }))
 }
 
 /// Overwrites `target` with `value`; see [`assign_all`].
@@ -164,10 +170,10 @@ pub fn assign_all(device: &Device, pairs: &[(Tensor, Tensor)]) -> Result<()> {
         let ((node, output), (from, source)) = (target.node()?, value.node()?);
         let (is, given) = (&node.outputs()[output], &from.outputs()[source]);
         if is != given {
-            return Err(Error::State { what: format!("a tensor of {is} cannot be assigned {given}") });
+            return Err(Error::new(ErrorKind::State { what: format!("a tensor of {is} cannot be assigned {given}") }));
         }
         if node.value(output).placeholder {
-            return Err(Error::ReadInsideStep { op: "assign".into(), place: node.place().clone() });
+            return Err(Error::new(ErrorKind::ReadInsideStep { op: "assign".into(), place: node.place().clone() }));
         }
         values.push(value.clone());
     }

@@ -12,7 +12,7 @@ use super::entry::Entry;
 use super::record::record;
 use super::{Logs, Step};
 use crate::collections::Set;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{Access, BindGroup, Buffer, Device, Pipeline, Range};
 use crate::graph::Tree;
 use crate::lower::Target;
@@ -88,8 +88,8 @@ impl Step {
     /// ```
     ///
     /// # Errors
-    /// Those of recording and compiling; [`Error::OutOfMemory`] where there is no room for a copy of the operands;
-    /// [`Error::DeviceLost`].
+    /// Those of recording and compiling; [`ErrorKind::OutOfMemory`] where there is no room for a copy of the operands;
+    /// [`ErrorKind::DeviceLost`].
     pub async fn tune<S: Tree, B: Tree>(
         &mut self,
         state: &S,
@@ -163,7 +163,9 @@ async fn one(device: &Device, product: &Problem) -> Result<Tuned> {
             Ok::<_, Error>((made, device.read(std::slice::from_ref(&compared)).await?))
         };
         match first.await {
-            Err(lost @ (Error::DeviceLost { .. } | Error::OutOfMemory { .. })) => return Err(lost),
+            Err(why) if matches!(why.kind(), ErrorKind::DeviceLost { .. } | ErrorKind::OutOfMemory { .. }) => {
+                return Err(why);
+            }
             Err(why) => log::warn!("{} of {} is left out: {why}", variant.name, gemm::kind(product)),
             Ok((made, result)) if right.get_or_insert(result.clone()) == &result => running.push(made),
             Ok((made, _)) => log::warn!("{} of {} is left out: wrong results", made.name, gemm::kind(product)),

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use wengert::dtype::DType;
-use wengert::error::Error;
+use wengert::error::ErrorKind;
 use wengert::gpu::Device;
 use wengert::grad::grad;
 use wengert::graph::Tensor;
@@ -112,7 +112,7 @@ fn run(device: &Device, roots: &[Root], options: &Options) -> Result<Vec<Vec<f64
     let drawn = Graph::of(&tensors).map_err(|error| error.to_string())?.to_string();
     let plan = match evaluate(device, &tensors, options) {
         // Windows that are stored, which a fused product reads where they lie, may be more than a device binds.
-        Err(Error::Limit { .. }) if !options.fuse => return Ok(Vec::new()),
+        Err(error) if !options.fuse && matches!(error.kind(), ErrorKind::Limit { .. }) => return Ok(Vec::new()),
         plan => plan.map_err(|error| format!("{error}\n{drawn}"))?,
     };
     if let Some(plan) = plan.as_ref().filter(|plan| plan.temporaries * 100 > plan.live * 110) {

@@ -146,9 +146,9 @@ struct Fails(usize);
 impl Callback for Fails {
     fn on_epoch_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
         let failed = run.epoch == self.0;
-        Box::pin(
-            async move { if failed { Err(Error::Io { path: "disk".into(), why: "full".into() }) } else { Ok(()) } },
-        )
+        Box::pin(async move {
+            if failed { Err(Error::new(ErrorKind::Io { path: "disk".into(), why: "full".into() })) } else { Ok(()) }
+        })
     }
 }
 

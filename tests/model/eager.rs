@@ -78,7 +78,7 @@ fn an_eager_step_can_be_read_in_and_trains_alike() {
         // Compiled again it is recorded, and may not read.
         model.compile(adam()).unwrap();
         let error = model.fit_blocking((&x, &y), options()).unwrap_err();
-        assert!(matches!(error, Error::ReadInsideStep { .. }), "{error}");
+        assert!(matches!(error.kind(), ErrorKind::ReadInsideStep { .. }), "{error}");
     }
 }
 
@@ -100,6 +100,8 @@ fn an_eager_step_that_fails_leaves_the_state() {
     let mut model = Fails(mlp());
     model.compile(Compile { run_eagerly: true, ..adam() }).unwrap();
     let before = bits(&model.0);
-    assert!(matches!(model.fit_blocking((&x, &y), silent()), Err(Error::State { .. })));
+    assert!(
+        matches!(model.fit_blocking((&x, &y), silent()), Err(error) if matches!(error.kind(), ErrorKind::State { .. }))
+    );
     assert!(before == bits(&model.0));
 }

@@ -191,7 +191,7 @@ fn what_compile_was_not_given_is_named() {
     // Only an optimizer: the default step wants a loss.
     model.compile(Compile { optimizer: "sgd".into(), ..Compile::default() }).unwrap();
     let error = model.fit_blocking((&x, &x), silent()).unwrap_err();
-    assert_eq!(error, Error::NotCompiled { needs: "a loss" });
+    assert_eq!(error, Error::new(ErrorKind::NotCompiled { needs: "a loss" }));
     // Only a loss: RMSprop is Keras' default.
     model.compile(Compile { loss: "mse".into(), ..Compile::default() }).unwrap();
     assert_eq!(model.optimizer().name(), "rmsprop");

@@ -190,8 +190,12 @@ fn a_state_is_split_by_the_networks_there_are() {
     let mut apart = gan();
     apart.generator.predict_blocking(ring(8), unseen()).unwrap();
     apart.discriminator.predict_blocking(ring(8), unseen()).unwrap();
-    assert!(matches!(apart.fit_blocking(ring(8), silent()), Err(Error::Device { .. })));
+    assert!(
+        matches!(apart.fit_blocking(ring(8), silent()), Err(error) if matches!(error.kind(), ErrorKind::Device { .. }))
+    );
     // A network without an optimizer is named by what it needs.
     model.discriminator = Sequential::new([2]).add(Dense::new(1)).build().unwrap();
-    assert!(matches!(model.fit_blocking(ring(8), silent()), Err(Error::NotCompiled { .. })));
+    assert!(
+        matches!(model.fit_blocking(ring(8), silent()), Err(error) if matches!(error.kind(), ErrorKind::NotCompiled { .. }))
+    );
 }

@@ -13,7 +13,7 @@ use super::crc::{Crc, ISO};
 use super::tensors::{self, File};
 use super::{History, Scores};
 use crate::callbacks::CallbackState;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Spec, Tensor};
 use crate::read::{AskedAll, ask_all};
 use crate::sort::sort_by;
@@ -88,9 +88,9 @@ impl DataOrder {
         match facts.iter().find(|(_, then, now)| then != now) {
             Some((name, then, now)) => {
                 let what = format!("the checkpoint was taken with {name} {then}, the training to resume has {now}");
-                Err(Error::State {
+                Err(Error::new(ErrorKind::State {
                     what: format!("{what}; give the same, or load the checkpoint and start a fit anew"),
-                })
+                }))
             }
             None => Ok(()),
         }
@@ -129,7 +129,7 @@ impl Checkpoint {
         }
         sort_by(&mut all, |a, b| a.0.cmp(&b.0));
         if let Some(pair) = all.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            return Err(Error::State { what: format!("two variables are called {}", pair[0].0) });
+            return Err(Error::new(ErrorKind::State { what: format!("two variables are called {}", pair[0].0) }));
         }
         let (names, values): (Vec<String>, Vec<Tensor>) = all.into_iter().unzip();
         let specs = values.iter().map(|t| Ok(Spec::new(t.ok()?.shape(), t.dtype()))).collect::<Result<_>>()?;
@@ -141,14 +141,14 @@ impl Checkpoint {
     /// A checkpoint of the bytes of a file.
     ///
     /// # Errors
-    /// [`Error::Format`] names what is wrong: truncated, no safetensors file, one without a training in it, of another
+    /// [`ErrorKind::Format`] names what is wrong: truncated, no safetensors file, one without a training in it, of another
     /// version, or damaged.
     pub fn from_bytes(bytes: &[u8]) -> Result<Checkpoint> {
         Checkpoint::parse(bytes, "the checkpoint")
     }
 
     fn parse(bytes: &[u8], what: &str) -> Result<Checkpoint> {
-        let error = |why: String| Error::Format { what: what.into(), why };
+        let error = |why: String| Error::new(ErrorKind::Format { what: what.into(), why });
         let file = File::read(bytes, what)?;
         let Some(text) = file.metadata(KEY) else {
             let why = "it is a safetensors file, but no checkpoint of a training; weights are loaded by load_weights";
@@ -181,7 +181,7 @@ impl Checkpoint {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`Error::Io`]; those of [`from_bytes`](Checkpoint::from_bytes), with the path.
+    /// [`ErrorKind::Io`]; those of [`from_bytes`](Checkpoint::from_bytes), with the path.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read(path: impl AsRef<std::path::Path>) -> Result<Checkpoint> {
         let path = path.as_ref();

@@ -7,7 +7,7 @@
 use super::{Checkpoint, Progress};
 use crate::callbacks::CallbackState;
 use crate::collections::Table;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Spec, Tensor};
 use crate::metrics::Metric;
 use crate::model::Model;
@@ -35,7 +35,7 @@ impl<M: Model + ?Sized> Work<'_, M> {
     /// Sets all variables to those of a checkpoint.
     ///
     /// # Errors
-    /// [`Error::State`] with what is missing, unexpected or of another shape; nothing is changed then.
+    /// [`ErrorKind::State`] with what is missing, unexpected or of another shape; nothing is changed then.
     pub fn restore(&self, checkpoint: &Checkpoint) -> Result<()> {
         let mut given: Table<&str, &Tensor> = checkpoint.tensors.iter().map(|(name, t)| (name.as_str(), t)).collect();
         let (mut values, mut wrong): (Vec<Vec<Tensor>>, Vec<String>) = Default::default();
@@ -62,7 +62,7 @@ impl<M: Model + ?Sized> Work<'_, M> {
         wrong.extend(unexpected.into_iter().map(|name| format!("the model has no {name}")));
         if !wrong.is_empty() {
             let what = format!("the checkpoint is of another model or compile: {}", shortened(&wrong));
-            return Err(Error::State { what });
+            return Err(Error::new(ErrorKind::State { what }));
         }
         for (network, values) in self.networks.iter().zip(values) {
             let mut store = at_home(&network.store)?;

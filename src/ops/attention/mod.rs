@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use super::Example;
 use crate::dtype::DType;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::grad::{arguments, pull};
 use crate::graph::{Derivative, ForSubgroups, Kernel, Lowering, Misfit, Primitive, Spec, Tensor, here};
 use text::{Form, ROWS};
@@ -51,7 +51,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, options: &Attend) -> Tensor
     if !fits {
         let why = "queries are [batch, t, heads, d], keys [batch, s, heads, d] and values [batch, s, heads, e]".into();
         let inputs = vec![q.shape(), k.shape(), v.shape()];
-        return Tensor::poisoned(Error::Shape { op: "attention".into(), inputs, why, place: here() });
+        return Tensor::poisoned(Error::new(ErrorKind::Shape { op: "attention".into(), inputs, why, place: here() }));
     }
     let (b, t, h, d, s, e) = (q.dim(0), q.dim(1), q.dim(2), q.dim(3), k.dim(1), v.dim(3));
     let mask = options.mask.map(|mask| mask.broadcast_to([b, h, t, s]));
