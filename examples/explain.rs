@@ -17,9 +17,7 @@ pub type State = (Vec<Tensor>, Vec<Tensor>, Vec<Tensor>);
 /// Two layers, the mean squared error, and Adam without the correction of its first steps.
 pub fn train_step((weights, means, squares): State, (x, y): &(Tensor, Tensor)) -> Result<(Logs, State)> {
     let loss = |weights: &[Tensor]| {
-        let [w1, b1, w2, b2] = weights else {
-            return Err(Error::new(ErrorKind::Argument { what: "four weights".into() }));
-        };
+        let [w1, b1, w2, b2] = weights else { return Err(Error::argument("four weights")) };
         let hidden = (x.matmul(w1) + b1).relu();
         let error = hidden.matmul(w2) + b2 - y;
         Ok((error.square().mean(..), ()))

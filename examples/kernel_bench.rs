@@ -47,8 +47,7 @@ fn request(words: impl Iterator<Item = String>) -> Result<Request> {
     };
     let mut words = words;
     while let Some(word) = words.next() {
-        let mut value =
-            || words.next().ok_or_else(|| Error::new(ErrorKind::Argument { what: format!("{word} wants a value") }));
+        let mut value = || words.next().ok_or_else(|| Error::argument(format!("{word} wants a value")));
         match word.as_str() {
             "--large" => asked.large = true,
             "--list" => asked.list = true,
@@ -61,9 +60,7 @@ fn request(words: impl Iterator<Item = String>) -> Result<Request> {
                 asked.variants = VARIANTS.iter().copied().filter(|variant| variant.name == name).collect();
                 if asked.variants.is_empty() {
                     let known: Vec<&str> = VARIANTS.iter().map(|variant| variant.name).collect();
-                    return Err(Error::new(ErrorKind::Argument {
-                        what: format!("no variant {name}; there are {}", known.join(", ")),
-                    }));
+                    return Err(Error::argument(format!("no variant {name}; there are {}", known.join(", "))));
                 }
             }
             "--json" => asked.json = Some(value()?),
@@ -71,11 +68,10 @@ fn request(words: impl Iterator<Item = String>) -> Result<Request> {
             "--seconds" => {
                 let text = value()?;
                 let seconds = text.parse().ok().filter(|&seconds: &f64| seconds > 0.0 && seconds < 1e6);
-                asked.seconds =
-                    seconds.ok_or_else(|| Error::new(ErrorKind::Argument { what: format!("--seconds {text}") }))?;
+                asked.seconds = seconds.ok_or_else(|| Error::argument(format!("--seconds {text}")))?;
             }
             _ if word.starts_with('-') => {
-                return Err(Error::new(ErrorKind::Argument { what: format!("unknown option {word}") }));
+                return Err(Error::argument(format!("unknown option {word}")));
             }
             _ => asked.names.push(word),
         }
@@ -84,7 +80,7 @@ fn request(words: impl Iterator<Item = String>) -> Result<Request> {
 }
 
 fn write(file: &str, text: &str) -> Result<()> {
-    std::fs::write(file, text).map_err(|error| Error::new(ErrorKind::Argument { what: format!("{file}: {error}") }))
+    std::fs::write(file, text).map_err(|error| Error::argument(format!("{file}: {error}")))
 }
 
 async fn run(asked: Request) -> Result<()> {
@@ -95,9 +91,7 @@ async fn run(asked: Request) -> Result<()> {
         .filter(|(name, _)| asked.names.is_empty() || asked.names.iter().any(|part| name.contains(part.as_str())))
         .collect();
     if chosen.is_empty() {
-        return Err(Error::new(ErrorKind::Argument {
-            what: format!("no case is called {}; see --list", asked.names.join(", ")),
-        }));
+        return Err(Error::argument(format!("no case is called {}; see --list", asked.names.join(", "))));
     }
     if asked.list {
         chosen.iter().for_each(|(name, _)| say(name));

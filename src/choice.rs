@@ -6,11 +6,11 @@
 //! `[("price", "mse"), ("stars", "mae")]` by their names. Deliberately absent: a registry that grows at run time; one's
 //! own object is passed as such.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// Something that has names: a loss, a metric, an optimizer.
 pub trait Registered: Sized {
-    /// The object of a name, or [`ErrorKind::UnknownName`] with the known ones.
+    /// The object of a name, or [`ErrorKind::UnknownName`](crate::error::ErrorKind::UnknownName) with the known ones.
     fn get(name: &str) -> Result<Self>;
 }
 
@@ -36,7 +36,7 @@ impl<T> Choice<T> {
         let mut all = self.resolve_all()?;
         match all.len() {
             0 | 1 => Ok(all.pop()),
-            n => Err(Error::new(ErrorKind::Argument { what: format!("{n} choices were given where one is wanted") })),
+            n => Err(Error::argument(format!("{n} choices were given where one is wanted"))),
         }
     }
 

@@ -56,6 +56,21 @@ impl Error {
         Error(Arc::new(kind))
     }
 
+    /// An argument outside its domain: [`ErrorKind::Argument`].
+    pub fn argument(what: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Argument { what: what.into() })
+    }
+
+    /// A state without the expected layout: [`ErrorKind::State`].
+    pub fn state(what: impl Into<String>) -> Error {
+        Error::new(ErrorKind::State { what: what.into() })
+    }
+
+    /// Data that cannot be trained on: [`ErrorKind::Data`].
+    pub fn data(what: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Data { what: what.into() })
+    }
+
     /// What went wrong.
     pub fn kind(&self) -> &ErrorKind {
         &self.0

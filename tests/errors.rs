@@ -148,7 +148,7 @@ fn derivatives_that_do_not_exist_are_errors() {
     for text in [message(grad(|x| Ok(x.sum(3)), &x)), message(grad(|x| Ok(x.sum(..)), &x.sum(3)))] {
         assert!(text.starts_with("sum: shapes [2] do not fit"), "{text}");
     }
-    assert_eq!(message(grad(|_| Err(Error::new(ErrorKind::Data { what: "empty".into() })), &x)), "empty");
+    assert_eq!(message(grad(|_| Err(Error::data("empty")), &x)), "empty");
 }
 
 /// The bits of 1.5 are the i32 1069547520, which nobody wants to see.

@@ -381,9 +381,7 @@ fn an_optimizer_takes_a_batch_of_no_rows_and_a_parameter_of_no_elements() {
     let mut state = (start.clone(), optimizer.variables(&start).unwrap());
     let train = |(weights, moments): (Vec<Tensor>, Vec<Tensor>), x: &Tensor| {
         let loss = |weights: &Vec<Tensor>| {
-            let Some((none, own)) = weights.split_last() else {
-                return Err(Error::new(ErrorKind::State { what: "no weights".into() }));
-            };
+            let Some((none, own)) = weights.split_last() else { return Err(Error::state("no weights")) };
             let (outputs, _) = network.call(own, &fixed, std::slice::from_ref(x), Mode::Train)?;
             Ok((outputs[0].square().sum(..) + none.sum(..), ()))
         };

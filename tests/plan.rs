@@ -287,7 +287,7 @@ fn an_error_within_leaves_the_state_as_it_was() {
     let device = device();
     let (mut step, mut state) = (Step::new(&device).purity(Purity::Always), vector(&[1.0, 2.0]));
     plain(&mut step, &mut state, |s| &s * 3.0).unwrap();
-    let failed = Error::new(ErrorKind::Argument { what: "on purpose".into() });
+    let failed = Error::argument("on purpose");
     let run = |step: &mut Step, state: &mut Tensor| step.run(state, &(), |_, ()| Err(failed.clone()));
     assert_eq!(run(&mut step, &mut state).unwrap_err(), failed);
     assert_eq!(run(&mut Step::new(&device), &mut state).unwrap_err(), failed);

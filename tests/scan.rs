@@ -75,7 +75,7 @@ fn what_fails_in_the_body_surfaces_with_its_line() {
     assert_eq!((op.as_str(), place.at.file(), place.at.line()), ("add", file!(), line!() - 2), "{error}");
     let poisoned = &h + random(3, &[5], 1.0);
     assert!(matches!(scan(4, poisoned, xs.clone(), |h, x| Ok((h, x))).unwrap_err().kind(), ErrorKind::Shape { .. }));
-    let failed = Error::new(ErrorKind::Argument { what: "on purpose".into() });
+    let failed = Error::argument("on purpose");
     let refuse = |_: Tensor, _: Tensor| Err::<(Tensor, Tensor), _>(failed.clone());
     assert_eq!(scan(4, h.clone(), xs.clone(), refuse).unwrap_err(), failed);
     let error = scan(4, h.clone(), xs.clone(), |h, x| Ok((h, Tensor::scalar(x.to_vec::<f32>()?[0])))).unwrap_err();

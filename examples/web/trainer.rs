@@ -286,7 +286,7 @@ impl Session {
             if (images.rows, images.columns) != (28, 28) || images.is_empty() {
                 let what =
                     format!("images of 28 by 28 pixels are wanted, these are {} by {}", images.rows, images.columns);
-                return Err(Error::new(ErrorKind::Data { what }));
+                return Err(Error::data(what));
             }
         }
         self.shared.page.tell("images", [("train", train.len().into()), ("test", test.len().into())]);

@@ -123,7 +123,7 @@ impl BackupAndRestore {
 }
 
 fn joined(thread: JoinHandle<Result<()>>) -> Result<()> {
-    let died = |_| Error::new(ErrorKind::State { what: "the thread that writes a checkpoint panicked".into() });
+    let died = |_| Error::state("the thread that writes a checkpoint panicked");
     thread.join().map_err(died)?
 }
 
@@ -131,7 +131,7 @@ impl Callback for BackupAndRestore {
     fn on_train_begin<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
         Box::pin(async move {
             if self.save_freq == Some(0) {
-                return Err(Error::new(ErrorKind::Argument { what: "save_freq is 1 step at least".into() }));
+                return Err(Error::argument("save_freq is 1 step at least"));
             }
             // What a training that ended by an error had under way.
             self.advance(true).await?;

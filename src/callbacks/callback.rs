@@ -10,7 +10,7 @@
 use futures::future::{LocalBoxFuture, ready};
 
 use super::state::CallbackState;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::graph::Tensor;
 use crate::model::{Checkpoint, Functional, Scores};
 use crate::step::Logs;
@@ -175,12 +175,10 @@ impl<'m> Run<'m> {
     /// A network by its number among [`networks`](crate::model::Model::networks).
     ///
     /// # Errors
-    /// [`ErrorKind::Argument`] if there are not so many.
+    /// [`ErrorKind::Argument`](crate::error::ErrorKind::Argument) if there are not so many.
     pub fn network(&self, index: usize) -> Result<&'m Functional> {
         self.networks.get(index).copied().ok_or_else(|| {
-            Error::new(ErrorKind::Argument {
-                what: format!("there is no network {index} among {}; they count from 0", self.networks.len()),
-            })
+            Error::argument(format!("there is no network {index} among {}; they count from 0", self.networks.len()))
         })
     }
 
@@ -242,7 +240,7 @@ impl Run<'_> {
     /// The variables of all networks as they are after the newest step.
     ///
     /// # Errors
-    /// [`ErrorKind::State`] inside a step.
+    /// [`ErrorKind::State`](crate::error::ErrorKind::State) inside a step.
     pub fn snapshot(&self) -> Result<Snapshot> {
         let of = |network: &&Functional| {
             Ok(network.variables()?.into_iter().map(|(_, tensor)| tensor).enumerate().collect())

@@ -11,7 +11,7 @@ use super::monitor::{Direction, Monitor};
 use super::rules::{Cadence, Improvement};
 use super::state::CallbackState;
 use super::template::Template;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::host::say;
 use crate::model::Scores;
 
@@ -96,9 +96,7 @@ impl ModelCheckpoint {
     fn begin(&mut self, run: &Run<'_>) -> Result<()> {
         run.network(self.network)?;
         if self.every == Some(0) {
-            return Err(Error::new(ErrorKind::Argument {
-                what: "a checkpoint is saved every 1 batch at least".into(),
-            }));
+            return Err(Error::argument("a checkpoint is saved every 1 batch at least"));
         }
         self.improvement = if self.best_only { Some(self.monitor.improvement()?) } else { None };
         self.template = Some(Template::new(&self.path)?);
@@ -128,9 +126,7 @@ impl ModelCheckpoint {
             self.best = Some(score);
         }
         let Some(template) = &self.template else {
-            return Err(Error::new(ErrorKind::State {
-                what: "a checkpoint was asked for before the training began".into(),
-            }));
+            return Err(Error::state("a checkpoint was asked for before the training began"));
         };
         let counts = [("epoch", Some(run.epoch)), ("batch", batch)];
         let counts = counts.into_iter().filter_map(|(name, n)| Some((name, n? as f64 + 1.0)));

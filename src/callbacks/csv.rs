@@ -65,7 +65,7 @@ impl CSVLogger {
     fn open(&mut self, epoch: usize) -> Result<()> {
         if ['"', '\n', '\r'].contains(&self.separator) {
             let what = format!("{:?} cannot separate the values of a table", self.separator);
-            return Err(Error::new(ErrorKind::Argument { what }));
+            return Err(Error::argument(what));
         }
         let text = match self.append {
             true if self.path.exists() => fs::read_to_string(&self.path).map_err(self.failed())?,

@@ -92,7 +92,7 @@ impl Monitor {
         let Some(up) = self.direction.up(&self.name) else {
             let what =
                 format!("whether more of \"{}\" is better cannot be told from its name; set a direction", self.name);
-            return Err(Error::new(ErrorKind::Argument { what }));
+            return Err(Error::argument(what));
         };
         if self.min_delta.is_nan() {
             return Err(Error::new(ErrorKind::NonFinite { what: format!("a min_delta for \"{}\"", self.name) }));
@@ -108,7 +108,7 @@ impl Monitor {
         let known: Vec<&str> = scores.iter().map(|(name, _)| name).collect();
         let what = format!("there is no score \"{}\" to monitor; there are {}", self.name, known.join(", "));
         if !self.name.starts_with("val_") {
-            return Err(Error::new(ErrorKind::Argument { what }));
+            return Err(Error::argument(what));
         }
         if !std::mem::replace(&mut self.warned, true) {
             log::warn!("{what}; is there validation data?");

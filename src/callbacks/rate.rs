@@ -154,7 +154,7 @@ impl ReduceLROnPlateau {
         let Plateau { factor, min_lr, .. } = self.rule;
         if !(factor > 0.0 && factor < 1.0) {
             let what = format!("the factor that lowers a learning rate is above 0 and below 1, not {factor}");
-            return Err(Error::new(ErrorKind::Argument { what }));
+            return Err(Error::argument(what));
         }
         if !min_lr.is_finite() {
             return Err(Error::new(ErrorKind::NonFinite { what: format!("a least learning rate of {min_lr}") }));

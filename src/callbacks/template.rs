@@ -4,7 +4,7 @@
 //! needs (alignment, signs, thousands, percent) and a precision without `f` or `e`, which Python and Rust read
 //! differently; all of it is refused.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// A path with fields.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +25,7 @@ enum Kind {
 }
 
 fn wrong(text: &str, why: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Argument { what: format!("the path \"{text}\": {why}") })
+    Error::argument(format!("the path \"{text}\": {why}"))
 }
 
 impl Template {
@@ -77,11 +77,11 @@ impl Template {
                     let Some((_, value)) = values.iter().find(|(known, _)| known == name) else {
                         let known: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
                         let what = format!("there is no number \"{name}\" for a path; there are {}", known.join(", "));
-                        return Err(Error::new(ErrorKind::Argument { what }));
+                        return Err(Error::argument(what));
                     };
                     if *kind == Kind::Whole && value.fract() != 0.0 {
                         let what = format!("{name} is {value}, which {{{name}:d}} of a path has no place for");
-                        return Err(Error::new(ErrorKind::Argument { what }));
+                        return Err(Error::argument(what));
                     }
                     path.push_str(&padded(&number(*value, *kind, *precision), *width, *zeros));
                 }
@@ -140,6 +140,7 @@ fn padded(text: &str, width: usize, zeros: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn fill(text: &str) -> Result<String> {
         let values = [("epoch", 7.0), ("val_loss", 0.123456), ("r2", -1.5), ("bad", f64::NAN)];

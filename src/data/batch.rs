@@ -4,7 +4,7 @@
 //! case; the accessors are for the usual one. Deliberately absent: names of inputs and outputs, which belong to the
 //! model; [`by_name`](crate::model::Train::by_name) puts named tensors into its order.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::graph::{Tensor, Tree};
 
 /// Rows to train or evaluate on: every tensor has one row for each sample along its first axis.
@@ -26,7 +26,7 @@ impl Batch {
     /// The only input.
     ///
     /// # Errors
-    /// [`ErrorKind::Data`] if there are none or several; use [`inputs`](Batch::inputs) then.
+    /// [`ErrorKind::Data`](crate::error::ErrorKind::Data) if there are none or several; use [`inputs`](Batch::inputs) then.
     pub fn x(&self) -> Result<Tensor> {
         match self.inputs.as_slice() {
             [x] => Ok(x.clone()),
@@ -37,7 +37,7 @@ impl Batch {
     /// The only input and the only target.
     ///
     /// # Errors
-    /// [`ErrorKind::Data`] if there is not exactly one of each; use the fields then.
+    /// [`ErrorKind::Data`](crate::error::ErrorKind::Data) if there is not exactly one of each; use the fields then.
     pub fn xy(&self) -> Result<(Tensor, Tensor)> {
         match (self.inputs.as_slice(), self.targets.as_slice()) {
             ([x], [y]) => Ok((x.clone(), y.clone())),
@@ -70,7 +70,7 @@ impl Batch {
     fn not(&self, wanted: &str) -> Error {
         let count = |n: usize, name: &str| format!("{n} {name}{}", if n == 1 { "" } else { "s" });
         let (inputs, targets) = (count(self.inputs.len(), "input"), count(self.targets.len(), "target"));
-        Error::new(ErrorKind::Data { what: format!("the batch has {inputs} and {targets}, {wanted} was expected") })
+        Error::data(format!("the batch has {inputs} and {targets}, {wanted} was expected"))
     }
 }
 
@@ -150,6 +150,7 @@ impl From<Vec<Tensor>> for Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn rows(n: usize) -> Tensor {
         Tensor::new(&vec![0.0; 2 * n], [n, 2])

@@ -4,7 +4,7 @@
 //! resumes in the middle of an epoch, and an evaluation sees what it saw before. Deliberately absent: the rows
 //! themselves, see [`Data`](super::Data).
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::random::threefry;
 
 /// Whether an epoch takes the rows in their own order.
@@ -34,12 +34,10 @@ impl Batches {
     /// The batches of `rows` rows.
     ///
     /// # Errors
-    /// [`ErrorKind::Argument`] for a batch size of 0.
+    /// [`ErrorKind::Argument`](crate::error::ErrorKind::Argument) for a batch size of 0.
     pub fn new(rows: usize, batch_size: usize, shuffle: Shuffle) -> Result<Batches> {
         if batch_size == 0 {
-            return Err(Error::new(ErrorKind::Argument {
-                what: "a batch size of 0 makes no batches; give at least 1".into(),
-            }));
+            return Err(Error::argument("a batch size of 0 makes no batches; give at least 1"));
         }
         let order = match shuffle {
             Shuffle::Off => (0..rows).collect(),
@@ -81,6 +79,7 @@ impl<'a> IntoIterator for &'a Batches {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
     fn the_last_batch_is_what_remains() {

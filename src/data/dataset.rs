@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::dtype::DType;
-use crate::error::{Error, ErrorKind, Place, Result};
+use crate::error::{Error, Place, Result};
 use crate::graph::{Spec, Tensor, here};
 
 use super::Batch;
@@ -35,7 +35,7 @@ impl Data {
     /// A data set of whole tensors: whatever a [`Batch`] is made from.
     ///
     /// # Errors
-    /// The error of a poisoned tensor; [`ErrorKind::Data`] if there are no inputs or no rows, if a tensor is a scalar, if
+    /// The error of a poisoned tensor; [`ErrorKind::Data`](crate::error::ErrorKind::Data) if there are no inputs or no rows, if a tensor is a scalar, if
     /// numbers of rows differ, or if a tensor has no value on the host.
     pub fn new(whole: impl Into<Batch>) -> Result<Data> {
         let whole = whole.into();
@@ -48,21 +48,17 @@ impl Data {
         let weight = named("the sample weight", &whole.sample_weights)?;
 
         let Some((first_name, first)) = inputs.first() else {
-            return Err(Error::new(ErrorKind::Data { what: "a data set needs at least one input".into() }));
+            return Err(Error::data("a data set needs at least one input"));
         };
         let len = first.spec.shape[0];
         for (name, column) in inputs.iter().chain(&targets).chain(&weight) {
             let rows = column.spec.shape[0];
             if rows != len {
-                return Err(Error::new(ErrorKind::Data {
-                    what: format!("{first_name} has {len} rows, but {name} has {rows}"),
-                }));
+                return Err(Error::data(format!("{first_name} has {len} rows, but {name} has {rows}")));
             }
         }
         if len == 0 {
-            return Err(Error::new(ErrorKind::Data {
-                what: format!("the data set is empty: {first_name} has 0 rows"),
-            }));
+            return Err(Error::data(format!("the data set is empty: {first_name} has 0 rows")));
         }
 
         let columns = |named: Vec<(String, Column)>| named.into_iter().map(|(_, column)| column);
@@ -90,9 +86,10 @@ impl Data {
     pub fn rows(&self, rows: &[usize]) -> Batch {
         let place = here();
         let gather = |column: &Column| match rows.iter().find(|&&row| row >= self.len) {
-            Some(row) => Tensor::poisoned(Error::new(ErrorKind::Data {
-                what: format!("row {row} of a data set of {} rows was asked ({place})", self.len),
-            })),
+            Some(row) => Tensor::poisoned(Error::data(format!(
+                "row {row} of a data set of {} rows was asked ({place})",
+                self.len
+            ))),
             None => column.gather(self.first, rows, place.clone()),
         };
         Batch {
@@ -106,18 +103,19 @@ impl Data {
     /// Keras' `validation_split`, applied before any shuffling. Copies nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::Argument`] if `fraction` is not between 0 and 1; [`ErrorKind::Data`] if either part would be empty.
+    /// [`ErrorKind::Argument`](crate::error::ErrorKind::Argument) if `fraction` is not between 0 and 1; [`ErrorKind::Data`](crate::error::ErrorKind::Data) if either part would be empty.
     pub fn split(&self, fraction: f64) -> Result<(Data, Data)> {
         if !(fraction > 0.0 && fraction < 1.0) {
-            return Err(Error::new(ErrorKind::Argument {
-                what: format!("a split of {fraction} is not a fraction of the rows; give one between 0 and 1"),
-            }));
+            return Err(Error::argument(format!(
+                "a split of {fraction} is not a fraction of the rows; give one between 0 and 1"
+            )));
         }
         let at = (self.len as f64 * (1.0 - fraction)).floor() as usize;
         if at == 0 || at == self.len {
-            return Err(Error::new(ErrorKind::Data {
-                what: format!("a split of {fraction} leaves no rows in one part of a data set of {}", self.len),
-            }));
+            return Err(Error::data(format!(
+                "a split of {fraction} leaves no rows in one part of a data set of {}",
+                self.len
+            )));
         }
         let part = |first, len| Data { first: self.first + first, len, ..self.clone() };
         Ok((part(0, at), part(at, self.len - at)))
@@ -129,9 +127,9 @@ impl Data {
     /// integer, or the place of the largest one where a row has several; classes that are not listed weigh 1.
     ///
     /// # Errors
-    /// [`ErrorKind::Argument`] if there are sample weights already, not one target, or more than one class in a row of it.
+    /// [`ErrorKind::Argument`](crate::error::ErrorKind::Argument) if there are sample weights already, not one target, or more than one class in a row of it.
     pub fn class_weighted(mut self, weights: &[(usize, f64)]) -> Result<Data> {
-        let refused = |what: &str| Err(Error::new(ErrorKind::Argument { what: format!("class_weight: {what}") }));
+        let refused = |what: &str| Err(Error::argument(format!("class_weight: {what}")));
         if !self.sample_weights.is_empty() {
             return refused("the data has sample weights; give either, or multiply the sample weights yourself");
         }
@@ -174,15 +172,13 @@ impl Column {
         let (node, output) = tensor.node()?;
         let spec = node.outputs()[output].clone();
         if spec.shape.rank() == 0 {
-            return Err(Error::new(ErrorKind::Data {
-                what: format!("{name} is a scalar and has no rows; give it an axis of samples"),
-            }));
+            return Err(Error::data(format!("{name} is a scalar and has no rows; give it an axis of samples")));
         }
         let Some(bits) = node.value(output).host else {
             let what = format!(
                 "{name} has no value on the host; read it first and make the data set of a tensor of what was read"
             );
-            return Err(Error::new(ErrorKind::Data { what }));
+            return Err(Error::data(what));
         };
         let width = spec.shape[1..].iter().product();
         Ok(Column { bits, spec, width })
@@ -209,7 +205,7 @@ impl Column {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
+    use crate::error::ErrorKind;
 
     /// n rows of [i, -i] and the label i.
     fn numbered(n: usize) -> Batch {

@@ -79,7 +79,7 @@ impl Images {
         // The fields are public, so their lengths may disagree.
         if self.pixels.len() != shape.iter().product::<usize>() {
             let what = format!("{} pixels are not images of shape {shape:?} ({place})", self.pixels.len());
-            return Tensor::poisoned(Error::new(ErrorKind::Data { what }));
+            return Tensor::poisoned(Error::data(what));
         }
         let scaled: [u32; 256] = std::array::from_fn(|byte| (byte as f32 / 255.0).to_bits());
         let bits: Arc<[u32]> = self.pixels.iter().map(|&byte| scaled[usize::from(byte)]).collect();

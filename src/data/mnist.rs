@@ -104,13 +104,11 @@ mod files {
         let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
         let looked = if folders.is_empty() { "nowhere".into() } else { folders.join(", ") };
         let files = FILES.map(|file| format!("{file}.gz")).join(", ");
-        Error::new(ErrorKind::Data {
-            what: format!(
-                "MNIST was not found (looked in: {looked}). Get its four files, {files}, from any mirror of \
+        Error::data(format!(
+            "MNIST was not found (looked in: {looked}). Get its four files, {files}, from any mirror of \
                  yann.lecun.com/exdb/mnist, put them into one of these folders or into another that the environment \
                  variable WENGERT_DATA names, gzipped or not, and run again"
-            ),
-        })
+        ))
     }
 
     #[cfg(test)]

@@ -46,7 +46,7 @@ impl Submission {
     pub async fn spans(self) -> Result<Vec<Span>> {
         match self.timings {
             Some(timings) => timings.read().await,
-            None => Err(Error::new(ErrorKind::Argument { what: "this submission was not profiled".into() })),
+            None => Err(Error::argument("this submission was not profiled")),
         }
     }
 }
@@ -94,7 +94,7 @@ impl Encoder {
         let fits = offset.checked_add(len).is_some_and(|end| end <= dst.size());
         if !len.is_multiple_of(4) || !offset.is_multiple_of(4) || !fits {
             let what = format!("an upload of {len} bytes at {offset} into {} is not whole words inside it", dst.size());
-            return Err(Error::new(ErrorKind::Argument { what }));
+            return Err(Error::argument(what));
         }
         if len == 0 {
             return Ok(());

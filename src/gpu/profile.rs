@@ -6,7 +6,7 @@
 
 use super::Device;
 use super::buffer::{Buffer, Range};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// Dispatches per query set: WebGPU allows 4096 queries in one, and each dispatch takes two.
 const PER_SET: usize = 2048;
@@ -29,9 +29,7 @@ impl Profile {
     pub fn new(device: &Device) -> Result<Profile> {
         let features = device.features();
         if !features.contains(wgpu::Features::TIMESTAMP_QUERY) {
-            return Err(Error::new(ErrorKind::Argument {
-                what: format!("{device:?} has no timestamp queries, so no profile"),
-            }));
+            return Err(Error::argument(format!("{device:?} has no timestamp queries, so no profile")));
         }
         let inside = features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
         Ok(Profile { device: device.clone(), inside, sets: Vec::new(), count: 0 })
@@ -51,9 +49,7 @@ impl Profile {
             let make = || self.device.raw().create_query_set(&descriptor);
             self.sets.push(self.device.guarded_now("a query set", make)?);
         }
-        let Some(set) = self.sets.last() else {
-            return Err(Error::new(ErrorKind::Argument { what: "no query set".into() }));
-        };
+        let Some(set) = self.sets.last() else { return Err(Error::argument("no query set")) };
         self.count += 1;
         Ok(Mark { set: set.clone(), begin: 2 * place as u32 })
     }

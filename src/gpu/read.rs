@@ -12,7 +12,7 @@ use super::buffer::{Range, Raw};
 use super::stats::add;
 use super::{Device, lock};
 use crate::collections::Table;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// Staging buffers are powers of two from here on.
 const SMALLEST: u64 = 4096;
@@ -173,7 +173,7 @@ fn plan(ranges: &[Range], window: u64) -> Result<Vec<Vec<Piece>>> {
         if !range.offset.is_multiple_of(4) || !fits {
             let (have, offset) = (range.buffer.size(), range.offset);
             let what = format!("a read of {} bytes at {offset} of {have} is not whole words inside it", range.size);
-            return Err(Error::new(ErrorKind::Argument { what }));
+            return Err(Error::argument(what));
         }
         let mut offset = 0;
         while offset < size {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::node::{Node, Spec, Tensor};
 use crate::collections::Table;
 use crate::dtype::DType;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::shape::Shape;
 
 /// A dense host array. Integers and booleans are held as the f64 of their value, which is exact for 32 bits.
@@ -63,15 +63,12 @@ pub fn interpret(roots: &[Tensor], given: &Given) -> Result<Vec<Array>> {
                     .collect::<Result<_>>()?;
                 let outputs = node.op().reference(&inputs, node.outputs());
                 if outputs.len() != node.outputs().len() {
-                    return Err(Error::new(ErrorKind::Argument {
-                        what: format!("interpret: {} has no reference", node.op().name()),
-                    }));
+                    return Err(Error::argument(format!("interpret: {} has no reference", node.op().name())));
                 }
                 done.insert(node.number(), outputs);
             } else if node.inputs().is_empty() && node.op().name() == "leaf" {
-                return Err(Error::new(ErrorKind::Argument {
-                    what: "interpret: a leaf has no value on the host".into(),
-                }));
+                let what = format!("interpret: a leaf has no value on the host ({})", node.place());
+                return Err(Error::argument(what));
             } else {
                 stack.push((node.clone(), true));
                 for input in node.inputs() {

@@ -307,9 +307,7 @@ impl Tensor {
         }
         match bits {
             Ok(bits) => Tensor::from_bits(bits, spec, place),
-            Err(what) => {
-                Tensor::poisoned(Error::new(ErrorKind::Argument { what: format!("tensor: {what} ({place})") }))
-            }
+            Err(what) => Tensor::poisoned(Error::argument(format!("tensor: {what} ({place})"))),
         }
     }
 

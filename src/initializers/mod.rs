@@ -235,7 +235,7 @@ impl Initializer {
     }
 
     fn refuse<T>(&self, why: String) -> Result<T> {
-        Err(Error::new(ErrorKind::Argument { what: format!("{} {why}", self.name()) }))
+        Err(Error::argument(format!("{} {why}", self.name())))
     }
 
     /// Elements of those that make f32 only.
@@ -331,9 +331,7 @@ fn constant(value: f64, spec: &Spec) -> Result<Tensor> {
             Ok(Tensor::new(&vec![value as i32; n], spec.shape.clone()))
         }
         DType::U32 if whole(0.0, f64::from(u32::MAX)) => Ok(Tensor::new(&vec![value as u32; n], spec.shape.clone())),
-        dtype => {
-            Err(Error::new(ErrorKind::Argument { what: format!("a variable of {dtype} cannot start from {value}") }))
-        }
+        dtype => Err(Error::argument(format!("a variable of {dtype} cannot start from {value}"))),
     }
 }
 

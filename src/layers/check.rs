@@ -17,7 +17,7 @@ pub(super) fn misfit(layer: &str, inputs: &[Spec], why: impl Into<String>) -> Er
 
 /// An option that cannot be.
 pub(super) fn invalid(layer: &str, what: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Argument { what: format!("{layer}: {what}") })
+    Error::argument(format!("{layer}: {what}"))
 }
 
 /// The first input must have `rank` axes; `form` says what they are.

@@ -5,7 +5,7 @@
 
 use super::spatial::{EITHER, images, misfit, named, planar, positive, setters, spatial, unrow, window};
 use super::{Activation, Context, Layer, Padding, Size, Variable};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::graph::{Spec, Tensor};
 use crate::initializers::Initializer;
 use crate::ops::{self, Conv};
@@ -225,7 +225,7 @@ impl<const R: usize> TransposedConvolution<R> {
             let added = self.output_padding.map(|padding| padding[axis]);
             if let Some(added) = added.filter(|&added| added >= stride) {
                 let what = format!("{kind}: output_padding {added} must be less than the stride {stride}");
-                return Err(Error::new(ErrorKind::Argument { what }));
+                return Err(Error::argument(what));
             }
             // As a convolution of the input with zeros between its elements: what is added before and behind it.
             let (before, behind) = match (&self.padding, added) {

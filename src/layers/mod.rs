@@ -73,7 +73,7 @@ use std::fmt::Debug;
 use std::ops::{Range, RangeInclusive};
 
 use crate::dtype::DType;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::graph::{Spec, Tensor};
 use crate::initializers::Initializer;
 use crate::shape::Shape;
@@ -281,7 +281,7 @@ impl Context {
             None => missing("non-trainable", i, count),
             Some(old) if state.spec().is_some() && old.spec().is_some() && state.spec() != old.spec() => {
                 let what = format!("a layer replaced its variable {i}, {old:?}, by {state:?}");
-                Error::new(ErrorKind::State { what })
+                Error::state(what)
             }
             Some(old) => {
                 *old = state;
@@ -313,5 +313,5 @@ impl Context {
 }
 
 fn missing(kind: &str, i: usize, count: usize) -> Error {
-    Error::new(ErrorKind::State { what: format!("a layer asked for its {kind} variable {i}, but has {count}") })
+    Error::state(format!("a layer asked for its {kind} variable {i}, but has {count}"))
 }

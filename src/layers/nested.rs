@@ -6,7 +6,7 @@
 use std::ops::RangeInclusive;
 
 use super::{Context, Layer, Network, Variable};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::graph::{Spec, Tensor};
 
 /// A network with one output is a layer, so that networks nest.
@@ -33,7 +33,7 @@ impl Layer for Network {
                     (Some(output), true) => output,
                     _ => {
                         let what = format!("{} has not one output, so it cannot be a layer", self.name);
-                        Tensor::poisoned(Error::new(ErrorKind::Argument { what }))
+                        Tensor::poisoned(Error::argument(what))
                     }
                 }
             }

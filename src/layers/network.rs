@@ -123,7 +123,7 @@ fn reach(inputs: &[Symbolic], outputs: &[Symbolic]) -> Result<Vec<Symbolic>> {
         match &x.0.source {
             Source::Input { .. } => {
                 let what = "an output is computed from an input that is not among the network's inputs; list it";
-                return Err(Error::new(ErrorKind::Argument { what: what.into() }));
+                return Err(Error::argument(what));
             }
             Source::Call { inputs, .. } => stack.extend(inputs.iter().cloned()),
         }
@@ -165,9 +165,7 @@ impl Network {
                 && !named.iter().any(|other| other.same(layer) && other.name() == Some(name))
             {
                 if !taken.insert(name.into()) {
-                    return Err(Error::new(ErrorKind::Argument {
-                        what: format!("two layers are named {name}; names must be unique"),
-                    }));
+                    return Err(Error::argument(format!("two layers are named {name}; names must be unique")));
                 }
                 named.push(layer);
             }
@@ -178,13 +176,13 @@ impl Network {
             {
                 let what =
                     format!("an input is named {name}, and so is another input or a layer; names must be unique");
-                return Err(Error::new(ErrorKind::Argument { what }));
+                return Err(Error::argument(what));
             }
         }
         let mut port_of: Table<u64, usize> = Table::new();
         for input in inputs {
             if port_of.insert(input.0.number, graph.ports.len()).is_some() {
-                return Err(Error::new(ErrorKind::Argument { what: "an input is listed twice".into() }));
+                return Err(Error::argument("an input is listed twice"));
             }
             let name = match &input.0.source {
                 Source::Input { name: Some(name) } => name.clone(),
@@ -216,7 +214,7 @@ impl Network {
             let spec = call.0.spec.clone().map_err(|error| within(error, &entry.name))?;
             if !entry.variables.iter().map(Variable::spec).eq(variables.iter().map(Variable::spec)) {
                 let what = format!("{} is shared, but its calls need variables of different shapes", entry.name);
-                return Err(Error::new(ErrorKind::State { what }));
+                return Err(Error::state(what));
             }
             port_of.insert(call.0.number, graph.ports.len());
             graph.ports.push(Port { name: entry.name.clone(), spec, symbolic: call.clone() });
@@ -338,14 +336,14 @@ impl Network {
         if expected.len() != tensors.len() {
             let (have, need) = (tensors.len(), expected.len());
             let what = format!("{} has {need} {kind} variables, {have} were given", self.name);
-            return Err(Error::new(ErrorKind::State { what }));
+            return Err(Error::state(what));
         }
         for (variable, tensor) in expected.into_iter().zip(tensors) {
             let (node, output) = tensor.node()?;
             let (given, wanted) = (&node.outputs()[output], variable.spec());
             if *given != wanted {
                 let what = format!("variable {} is {wanted}, {given} was given", variable.name);
-                return Err(Error::new(ErrorKind::State { what }));
+                return Err(Error::state(what));
             }
         }
         Ok(())
@@ -358,7 +356,7 @@ impl Network {
         let expected = &self.graph.ports[..self.graph.inputs];
         if inputs.len() != expected.len() {
             let what = format!("{} takes {} inputs, {} were given", self.name, expected.len(), inputs.len());
-            return Err(Error::new(ErrorKind::Argument { what }));
+            return Err(Error::argument(what));
         }
         let place = here();
         let fit = |(port, tensor): (&Port, &Tensor)| {

@@ -163,12 +163,8 @@ pub(super) fn misfit(kind: &str, shape: &Shape, why: String) -> Error {
 pub(super) fn positive(kind: &str, values: &[(&str, &[usize])]) -> Result<()> {
     match values.iter().find(|(_, values)| values.contains(&0)) {
         None => Ok(()),
-        Some((name, [_])) => {
-            Err(Error::new(ErrorKind::Argument { what: format!("{kind}: {name} is 0; it must be 1 or more") }))
-        }
-        Some((name, values)) => {
-            Err(Error::new(ErrorKind::Argument { what: format!("{kind}: {name} {values:?} must be 1 or more") }))
-        }
+        Some((name, [_])) => Err(Error::argument(format!("{kind}: {name} is 0; it must be 1 or more"))),
+        Some((name, values)) => Err(Error::argument(format!("{kind}: {name} {values:?} must be 1 or more"))),
     }
 }
 

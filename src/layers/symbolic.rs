@@ -92,7 +92,7 @@ impl LayerRef {
                 (least, most) => format!("{least} to {most}"),
             };
             let what = format!("{} takes {what} inputs, {} were given ({place})", place.within, specs.len());
-            return Err(Error::new(ErrorKind::Argument { what }));
+            return Err(Error::argument(what));
         }
         let variables = self.layer.variables(&specs)?;
         variables.iter().try_for_each(|variable| variable.init.check())?;
@@ -159,7 +159,7 @@ impl Symbolic {
                     "only inputs are named so; an output is called like its layer: Dense::new(1).named({name:?}).on(..)"
                 );
                 let (layer, inputs, variables) = (layer.clone(), inputs.clone(), variables.clone());
-                Symbolic::new(Source::Call { layer, inputs, variables }, Err(Error::new(ErrorKind::Argument { what })))
+                Symbolic::new(Source::Call { layer, inputs, variables }, Err(Error::argument(what)))
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Layers and networks: shapes, names, numbers and messages. Numbers are the f64 interpreter's.
 
 use super::*;
+use crate::error::ErrorKind;
 use crate::grad::grad;
 use crate::graph::interpret::{Given, interpret};
 

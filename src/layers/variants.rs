@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::network::unique;
 use super::{LayerRef, Network, Symbolic, Variables};
 use crate::collections::{Set, Table};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::graph::Tensor;
 
 /// Which layers: a name, a handle, or `..` for all.
@@ -58,7 +58,7 @@ impl Network {
     /// The layer of a name.
     ///
     /// # Errors
-    /// [`ErrorKind::Argument`], with the names there are.
+    /// [`ErrorKind::Argument`](crate::error::ErrorKind::Argument), with the names there are.
     pub fn get_layer(&self, name: &str) -> Result<&LayerRef> {
         let found = self.graph.layers.iter().find(|entry| &*entry.name == name);
         found.map(|entry| &entry.layer).ok_or_else(|| self.no_layer(name))
@@ -67,7 +67,7 @@ impl Network {
     /// The output of the layer of a name, of its first call: to build on, or for [`tap`](Network::tap).
     ///
     /// # Errors
-    /// [`ErrorKind::Argument`], with the names there are.
+    /// [`ErrorKind::Argument`](crate::error::ErrorKind::Argument), with the names there are.
     pub fn output_of(&self, name: &str) -> Result<Symbolic> {
         let made = &self.graph.ports[self.graph.inputs..];
         let found = made.iter().find(|port| &*port.name == name);
@@ -76,9 +76,7 @@ impl Network {
 
     fn no_layer(&self, name: &str) -> Error {
         let names: Vec<&str> = self.graph.layers.iter().map(|entry| &*entry.name).collect();
-        Error::new(ErrorKind::Argument {
-            what: format!("{} has no layer \"{name}\"; it has {}", self.name, names.join(", ")),
-        })
+        Error::argument(format!("{} has no layer \"{name}\"; it has {}", self.name, names.join(", ")))
     }
 
     /// The network with the same variables, in the same order, and other outputs, all of which it computes on its way:
@@ -99,14 +97,12 @@ impl Network {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Argument`] for a tensor that this network does not compute.
+    /// [`ErrorKind::Argument`](crate::error::ErrorKind::Argument) for a tensor that this network does not compute.
     pub fn tap(&self, outputs: &[Symbolic]) -> Result<Network> {
         let port = |wanted: &Symbolic| {
             let same = |port: &super::network::Port| Arc::ptr_eq(&port.symbolic.0, &wanted.0);
             self.graph.ports.iter().position(same).ok_or_else(|| {
-                Error::new(ErrorKind::Argument {
-                    what: format!("{} does not compute {wanted:?}; tap what its layers return", self.name),
-                })
+                Error::argument(format!("{} does not compute {wanted:?}; tap what its layers return", self.name))
             })
         };
         let outputs = outputs.iter().map(port).collect::<Result<_>>()?;
@@ -151,7 +147,7 @@ impl Network {
     /// Whether the layer of a name is frozen.
     ///
     /// # Errors
-    /// [`ErrorKind::Argument`], with the names there are.
+    /// [`ErrorKind::Argument`](crate::error::ErrorKind::Argument), with the names there are.
     pub fn is_frozen(&self, name: &str) -> Result<bool> {
         let found = self.graph.layers.iter().find(|entry| &*entry.name == name);
         found.map(|entry| entry.frozen).ok_or_else(|| self.no_layer(name))
@@ -161,7 +157,7 @@ impl Network {
     /// non-trainable ones.
     ///
     /// # Errors
-    /// [`ErrorKind::Argument`] for a layer that it does not have.
+    /// [`ErrorKind::Argument`](crate::error::ErrorKind::Argument) for a layer that it does not have.
     pub fn with_trainable<'a>(&self, layers: impl Into<Which<'a>>, trainable: bool) -> Result<Network> {
         let which = layers.into();
         let mut graph = (*self.graph).clone();
@@ -179,7 +175,7 @@ impl Network {
         if !found {
             return Err(match which {
                 Which::Name(name) => self.no_layer(name),
-                other => Error::new(ErrorKind::Argument { what: format!("{} has no layer {other:?}", self.name) }),
+                other => Error::argument(format!("{} has no layer {other:?}", self.name)),
             });
         }
         graph.place_variables();

@@ -112,11 +112,30 @@ impl Recording {
         // What is nearly in order is sorted in one pass.
         found.reverse();
         sort_by_key(&mut found, |(number, _)| *number);
-        let nodes = found.into_iter().map(|(_, node)| node).collect();
+        // What is captured stands before its first reader, not where it was made: a constant that the first recording made
+        // and later ones found would be younger than the stand-ins of the one and older than those of the others.
+        let is_captured = |node: &Node| node.is_end() && !node.is_stand_in();
+        let mut nodes: Vec<Arc<Node>> = Vec::with_capacity(found.len());
+        let mut placed: Set<u64> = Set::default();
+        let place_captured = |nodes: &mut Vec<Arc<Node>>, placed: &mut Set<u64>, tensor: &Tensor| {
+            if let Ok((node, _)) = tensor.node()
+                && is_captured(node)
+                && placed.insert(node.number())
+            {
+                nodes.push(node.clone());
+            }
+        };
+        for (_, node) in found.into_iter().filter(|(_, node)| !is_captured(node)) {
+            if !node.is_end() {
+                node.visit_inputs(&mut |input| place_captured(&mut nodes, &mut placed, input));
+            }
+            nodes.push(node);
+        }
+        roots.iter().for_each(|root| place_captured(&mut nodes, &mut placed, root));
         Ok(Recording { nodes, roots: ends })
     }
 
-    /// The nodes in recording order.
+    /// The nodes: ops as they were recorded, each behind the values that it is the first to read.
     pub fn nodes(&self) -> &[Arc<Node>] {
         &self.nodes
     }

@@ -6,7 +6,7 @@
 use super::table::measures;
 use super::{Measure, Observed, Variables};
 use crate::dtype::DType;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::graph::Tensor;
 use crate::losses::table::options;
 use crate::losses::{align, divide_no_nan, weight_like};
@@ -68,7 +68,7 @@ impl Measure for Auc {
     fn update(&self, variables: &[Tensor], observed: &Observed) -> Result<Variables> {
         if self.num_thresholds < 2 {
             let what = format!("metric auc needs 2 thresholds or more, not {}", self.num_thresholds);
-            return Err(Error::new(ErrorKind::Argument { what }));
+            return Err(Error::argument(what));
         }
         let (y, y_pred) = observed.as_pair("auc")?;
         let (y, y_pred) = align("auc", y, y_pred);

@@ -6,7 +6,7 @@
 use super::table::{choices, measures};
 use super::{Measure, Metric, Observed, Variables};
 use crate::dtype::DType;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::graph::Tensor;
 use crate::losses::{align, divide_no_nan, labels, weight_like};
 use crate::ops::Keep;
@@ -49,7 +49,7 @@ impl ConfusionMatrix {
             Some(&last) if last == self.classes => y_pred.clone(),
             _ => {
                 let what = format!("metric {metric} of {} classes has predictions {shape}", self.classes);
-                return Err(Error::new(ErrorKind::Argument { what }));
+                return Err(Error::argument(what));
             }
         };
         let one = shape.last() == Some(&1) && self.classes == 2;
@@ -198,7 +198,7 @@ impl Measure for F1Score {
         }
         if p.shape().last() != Some(&self.classes) {
             let what = format!("metric f1_score of {} classes has predictions {shape}", self.classes);
-            return Err(Error::new(ErrorKind::Argument { what }));
+            return Err(Error::argument(what));
         }
         let decided = match self.threshold {
             Some(threshold) => p.gt(threshold),

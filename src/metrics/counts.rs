@@ -6,7 +6,7 @@
 use super::table::measures;
 use super::{Measure, Observed, Variables};
 use crate::dtype::DType;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::graph::Tensor;
 use crate::losses::table::options;
 use crate::losses::{align, divide_no_nan, weight_like};
@@ -34,7 +34,7 @@ impl Decision {
         if (self.top_k.is_some() && y_pred.rank() < 1) || self.class_id.is_some_and(|id| id >= classes) {
             let shape = y_pred.ok()?.shape();
             let what = format!("metric {metric} needs an axis of classes that has its class_id, not {shape}");
-            return Err(Error::new(ErrorKind::Argument { what }));
+            return Err(Error::argument(what));
         }
         let above = |threshold: f64| y_pred.gt(threshold);
         let decided = match (self.threshold, self.top_k) {

@@ -71,9 +71,7 @@ pub struct Mean;
 fn value<'a>(metric: &str, observed: &'a Observed) -> Result<&'a Tensor> {
     match &observed.what {
         What::Value(value) => Ok(value),
-        What::Pair(..) => Err(Error::new(ErrorKind::Argument {
-            what: format!("metric {metric} takes values; give it Observed::value"),
-        })),
+        What::Pair(..) => Err(Error::argument(format!("metric {metric} takes values; give it Observed::value"))),
     }
 }
 

@@ -85,7 +85,7 @@ impl Observed {
             What::Pair(y, y_pred) => Ok((y, y_pred)),
             What::Value(_) => {
                 let what = format!("metric {metric} compares targets and predictions; give it Observed::pair");
-                Err(Error::new(ErrorKind::Argument { what }))
+                Err(Error::argument(what))
             }
         }
     }
@@ -167,7 +167,7 @@ impl Metric {
         let (have, need) = (variables.len(), self.initial().len());
         if have != need {
             let what = format!("metric {} has {need} variables, {have} were given", self.name);
-            return Err(Error::new(ErrorKind::State { what }));
+            return Err(Error::state(what));
         }
         Ok(())
     }

@@ -5,7 +5,7 @@
 
 use super::table::measures;
 use super::{Measure, Observed, Variables};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::graph::Tensor;
 use crate::losses::table::options;
 use crate::losses::{align, divide_no_nan, weight_like};
@@ -36,7 +36,7 @@ impl Measure for R2Score {
         let shape = p.ok()?.shape();
         if shape.last() != Some(&self.outputs) && !(self.outputs == 1 && shape.rank() == 1) {
             let what = format!("metric r2_score of {} outputs has predictions {shape}", self.outputs);
-            return Err(Error::new(ErrorKind::Argument { what }));
+            return Err(Error::argument(what));
         }
         let weight = match &observed.weight {
             Some(weight) => weight_like(weight, &p),

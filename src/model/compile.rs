@@ -62,11 +62,11 @@ impl Settings {
     /// The settings of a model with outputs of these names.
     pub fn new(options: Compile, outputs: &[String], generation: u64) -> Result<Settings> {
         if options.steps_per_execution == 0 {
-            return Err(Error::new(ErrorKind::Argument { what: "steps_per_execution is 1 at least".into() }));
+            return Err(Error::argument("steps_per_execution is 1 at least"));
         }
         if options.debug_nans && options.run_eagerly {
             let what = "debug_nans looks into recorded steps, run_eagerly records none; choose one of them";
-            return Err(Error::new(ErrorKind::Argument { what: what.into() }));
+            return Err(Error::argument(what));
         }
         let optimizer = options.optimizer.resolve()?.unwrap_or_else(|| RMSprop::default().into());
         let losses = losses(options.loss, options.loss_weights, outputs)?;
@@ -114,9 +114,7 @@ fn free(prefix: &str, name: &str, weighted: bool, taken: &[(Metric, Watches)]) -
 /// An output's index by its name.
 pub(super) fn output(name: &str, outputs: &[String], what: &str) -> Result<usize> {
     outputs.iter().position(|output| output == name).ok_or_else(|| {
-        Error::new(ErrorKind::Argument {
-            what: format!("{what}: there is no output \"{name}\"; the outputs are {}", outputs.join(", ")),
-        })
+        Error::argument(format!("{what}: there is no output \"{name}\"; the outputs are {}", outputs.join(", ")))
     })
 }
 
@@ -134,7 +132,7 @@ fn losses(choice: Choice<Loss>, weights: LossWeights, outputs: &[String]) -> Res
         LossWeights::List(list) => {
             let (have, need) = (list.len(), outputs.len());
             let what = format!("loss_weights: {have} were given for {need} outputs: {}", outputs.join(", "));
-            return Err(Error::new(ErrorKind::Argument { what }));
+            return Err(Error::argument(what));
         }
         LossWeights::Named(named) => {
             for (name, factor) in named {
@@ -167,7 +165,7 @@ fn spread<T>(choices: Vec<Choice<T>>, outputs: &[String], what: &str) -> Result<
                     outputs.join(", "),
                     outputs.first().map_or("", String::as_str),
                 );
-                return Err(Error::new(ErrorKind::Argument { what }));
+                return Err(Error::argument(what));
             }
             choice => (index, choice),
         };

@@ -70,7 +70,7 @@ pub(super) async fn read(logs: &Logs) -> Result<Scores> {
 fn check(options: &Fit<'_>) -> Result<()> {
     if !(0.0..1.0).contains(&options.validation_split) {
         let what = format!("validation_split is a share of the rows, 0 to below 1, not {}", options.validation_split);
-        return Err(Error::new(ErrorKind::Argument { what }));
+        return Err(Error::argument(what));
     }
     let zero = [
         ("steps_per_epoch", options.steps_per_epoch == Some(0)),
@@ -79,10 +79,10 @@ fn check(options: &Fit<'_>) -> Result<()> {
         ("validation_freq", options.validation_freq == 0),
     ];
     if let Some((name, _)) = zero.iter().find(|option| option.1) {
-        return Err(Error::new(ErrorKind::Argument { what: format!("{name} must be 1 at least") }));
+        return Err(Error::argument(format!("{name} must be 1 at least")));
     }
     if options.validation_epochs.iter().flatten().any(|&epoch| epoch == 0) {
-        return Err(Error::new(ErrorKind::Argument { what: "validation_epochs are counted from 1".into() }));
+        return Err(Error::argument("validation_epochs are counted from 1"));
     }
     match options.class_weight.iter().find(|(_, weight)| !weight.is_finite()) {
         Some((class, weight)) => {
@@ -124,11 +124,11 @@ async fn feeds<'d, M: Model + ?Sized>(
         Source::Rows(rows) => on_host(model, rows).await?,
         Source::Stream(_) if options.steps_per_epoch.is_none() => {
             let what = "a stream of batches has no end that an epoch could stop at; give steps_per_epoch";
-            return Err(Error::new(ErrorKind::Argument { what: what.into() }));
+            return Err(Error::argument(what));
         }
         Source::Stream(_) if options.validation_split > 0.0 => {
             let what = "validation_split holds back the last rows, which a stream does not have; give validation_data";
-            return Err(Error::new(ErrorKind::Argument { what: what.into() }));
+            return Err(Error::argument(what));
         }
         Source::Stream(stream) => return Ok((Feed::stream(stream, &options.class_weight), given)),
     };
@@ -261,7 +261,7 @@ pub(super) async fn evaluate<M: Model + ?Sized>(
     options: Evaluate<'_>,
 ) -> Result<Scores> {
     if options.steps == Some(0) {
-        return Err(Error::new(ErrorKind::Argument { what: "steps must be 1 at least".into() }));
+        return Err(Error::argument("steps must be 1 at least"));
     }
     let mut feed = match source {
         Source::Rows(rows) => Feed::rows(on_host(model, rows).await?, options.batch_size, None)?,
@@ -300,7 +300,7 @@ async fn test<M: Model + ?Sized>(
         each!(callbacks, on_test_batch_end, *run);
     }
     if run.step == 0 && !run.stop {
-        return Err(Error::new(ErrorKind::Data { what: "the stream has no batches to evaluate".into() }));
+        return Err(Error::data("the stream has no batches to evaluate"));
     }
     run.scores = run.read_logs().await?;
     each!(callbacks, on_test_end, *run);
@@ -339,7 +339,7 @@ pub(super) async fn predict<M: Model + ?Sized>(
             if spec.shape.first() != Some(&rows.len()) {
                 let rows = rows.len();
                 let what = format!("predict_step returned {spec} for {rows} rows; its first axis must be the rows");
-                return Err(Error::new(ErrorKind::State { what }));
+                return Err(Error::state(what));
             }
             bytes += spec.bytes();
         }

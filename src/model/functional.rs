@@ -154,7 +154,7 @@ impl Functional {
             _ => {
                 let names = self.names.join(", ");
                 let what = format!("one output was asked for, the network has several: {names}; ask for all of them");
-                Err(Error::new(ErrorKind::State { what }))
+                Err(Error::state(what))
             }
         }
     }
@@ -197,7 +197,7 @@ impl Functional {
         }
         if self.refrozen.is_some() {
             let what = "layers were frozen or unfrozen after compile; call compile again, which lets it take effect";
-            return Err(Error::new(ErrorKind::State { what: what.into() }));
+            return Err(Error::state(what));
         }
         Ok(())
     }

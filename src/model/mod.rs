@@ -35,7 +35,7 @@ pub use train::Train;
 pub use weights::{Layout, LoadWeights, Loaded, Rename};
 
 use crate::data::Batch;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::grad::value_and_grad;
 use crate::graph::Tensor;
 use crate::layers::{Mode, Variables};
@@ -167,9 +167,9 @@ pub trait Model: MaybeSend + MaybeSync {
                 let mut outputs = self.stateless_call_all(own, fixed, &batch.inputs, Mode::Infer)?.0;
                 match (outputs.pop(), outputs.len()) {
                     (Some(only), 0) => Ok(only),
-                    (_, others) => Err(Error::new(ErrorKind::State {
-                        what: format!("the network has {} outputs; predict_all returns them", others + 1),
-                    })),
+                    (_, others) => {
+                        Err(Error::state(format!("the network has {} outputs; predict_all returns them", others + 1)))
+                    }
                 }
             }
         }

@@ -64,14 +64,14 @@ impl Functional {
                     names.join(", ")
                 ),
             };
-            Error::new(ErrorKind::Data { what })
+            Error::data(what)
         })
     }
 
     fn too_few(&self, have: usize) -> Error {
         let names = self.output_names();
         let what = format!("{have} predictions were given for the {} outputs {}", names.len(), names.join(", "));
-        Error::new(ErrorKind::Argument { what })
+        Error::argument(what)
     }
 
     /// What a metric of this name is updated with, unless it is no metric of `compile`.
@@ -132,10 +132,10 @@ fn ordered(names: &[String], given: &[(&str, &Tensor)], what: &str) -> Result<Ve
     for (name, tensor) in given {
         let Some(at) = names.iter().position(|known| known == name) else {
             let what = format!("there is no {what} \"{name}\"; the {what}s are {}", names.join(", "));
-            return Err(Error::new(ErrorKind::Argument { what }));
+            return Err(Error::argument(what));
         };
         if all[at].replace((*tensor).clone()).is_some() {
-            return Err(Error::new(ErrorKind::Argument { what: format!("the {what} \"{name}\" is given twice") }));
+            return Err(Error::argument(format!("the {what} \"{name}\" is given twice")));
         }
     }
     Ok(all)
@@ -150,7 +150,7 @@ pub(super) fn by_name(
     let (names, outputs) = (base.network().input_names(), base.output_names());
     let mut batch = Batch::default();
     for (input, name) in ordered(&names, inputs, "input")?.into_iter().zip(&names) {
-        let missing = || Error::new(ErrorKind::Argument { what: format!("the input \"{name}\" is missing") });
+        let missing = || Error::argument(format!("the input \"{name}\" is missing"));
         batch.inputs.push(input.ok_or_else(missing)?);
     }
     batch.targets = ordered(outputs, targets, "output")?.into_iter().flatten().collect();

@@ -4,7 +4,7 @@
 
 use super::DataOrder;
 use crate::data::{Batch, Batches, Data, Shuffle};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// What `fit` and `evaluate` are given: whatever a [`Batch`] is made from, for all rows at once, or a [`Stream`].
 pub enum Source<'d> {
@@ -127,7 +127,7 @@ impl<'d> Feed<'d> {
         for taken in 0..batches {
             let Some(batch) = stream.0.next() else {
                 let what = format!("the stream ends after {taken} batches, the training to resume has had {batches}");
-                return Err(Error::new(ErrorKind::Data { what }));
+                return Err(Error::data(what));
             };
             batch?;
         }
@@ -198,10 +198,10 @@ fn checked(batch: Batch, class_weight: &[(usize, f64)]) -> Result<Batch> {
     match others.map(|tensor| tensor.ok().map(|tensor| tensor.dim(0))).find(|other| *other != Ok(rows)) {
         Some(Ok(other)) => {
             let what = format!("a batch of a stream has {rows} rows in its first input, but {other} in another tensor");
-            Err(Error::new(ErrorKind::Data { what }))
+            Err(Error::data(what))
         }
         Some(Err(error)) => Err(error),
-        None if rows == 0 => Err(Error::new(ErrorKind::Data { what: "a batch of a stream has no rows".into() })),
+        None if rows == 0 => Err(Error::data("a batch of a stream has no rows")),
         None => Ok(batch),
     }
 }

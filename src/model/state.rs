@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::functional::Functional;
 use super::work::Output;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::graph::Tensor;
 use crate::layers::Variables;
@@ -111,7 +111,7 @@ pub(super) fn at_home(store: &Mutex<Store>) -> Result<MutexGuard<'_, Store>> {
     let store = lock(store);
     if store.lent {
         let what = "a step is running, and it has the variables; use the ones it was given";
-        return Err(Error::new(ErrorKind::State { what: what.into() }));
+        return Err(Error::state(what));
     }
     Ok(store)
 }

@@ -10,7 +10,7 @@ use super::state::NetworkState;
 use super::work::{Work, ready_to_train};
 use super::{Checkpoint, History, Model, Scores, TrainState, outputs};
 use crate::data::Batch;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::graph::Tensor;
 use crate::layers::Variables;
 use crate::plan::Memory;
@@ -23,7 +23,7 @@ pub trait Train: Model {
     /// networks of a model are compiled by themselves, each with an optimizer of its own.
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownName`] lists the known names. What was compiled before stays then.
+    /// [`ErrorKind::UnknownName`](crate::error::ErrorKind::UnknownName) lists the known names. What was compiled before stays then.
     fn compile(&mut self, options: Compile) -> Result<()> {
         self.base_mut().compile(options)
     }
@@ -33,7 +33,7 @@ pub trait Train: Model {
     /// and if the future is dropped.
     ///
     /// # Errors
-    /// [`ErrorKind::NotCompiled`]; [`ErrorKind::Data`] for empty or uneven data; [`ErrorKind::State`] if layers were frozen since
+    /// [`ErrorKind::NotCompiled`](crate::error::ErrorKind::NotCompiled); [`ErrorKind::Data`](crate::error::ErrorKind::Data) for empty or uneven data; [`ErrorKind::State`](crate::error::ErrorKind::State) if layers were frozen since
     /// `compile`; whatever a step or a callback returns.
     async fn fit<'d>(&mut self, data: impl Into<Source<'d>>, options: Fit<'_>) -> Result<History> {
         fit::fit(&*self, data.into(), options).await
@@ -76,7 +76,7 @@ pub trait Train: Model {
     /// ask whether a model or a batch fits. Of the batch only shapes and dtypes count.
     ///
     /// # Errors
-    /// [`ErrorKind::NotCompiled`], and those of the train step.
+    /// [`ErrorKind::NotCompiled`](crate::error::ErrorKind::NotCompiled), and those of the train step.
     async fn memory(&self, batch: impl Into<Batch>) -> Result<Memory> {
         ready_to_train(self)?;
         Work::new(self).await?.memory(&batch.into())
@@ -86,7 +86,7 @@ pub trait Train: Model {
     /// later processes too: [`Step::tune`](crate::step::Step::tune). Never needed. Of the batch only shapes and dtypes count.
     ///
     /// # Errors
-    /// [`ErrorKind::NotCompiled`], and those of `Step::tune`.
+    /// [`ErrorKind::NotCompiled`](crate::error::ErrorKind::NotCompiled), and those of `Step::tune`.
     async fn tune(&self, batch: impl Into<Batch>) -> Result<Vec<Tuned>> {
         ready_to_train(self)?;
         Work::new(self).await?.tune(&batch.into()).await
@@ -101,7 +101,7 @@ pub trait Train: Model {
     /// somebody asks for the bytes.
     ///
     /// # Errors
-    /// [`ErrorKind::State`] inside a step.
+    /// [`ErrorKind::State`](crate::error::ErrorKind::State) inside a step.
     async fn checkpoint(&self) -> Result<Checkpoint> {
         Work::new(self).await?.checkpoint(None, Vec::new())
     }
@@ -110,7 +110,7 @@ pub trait Train: Model {
     /// the checkpoint as [`resume_from`](Fit::resume_from) instead.
     ///
     /// # Errors
-    /// [`ErrorKind::State`] with what is missing, unexpected or of another shape. Nothing is changed then.
+    /// [`ErrorKind::State`](crate::error::ErrorKind::State) with what is missing, unexpected or of another shape. Nothing is changed then.
     async fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         Work::new(&*self).await?.restore(checkpoint)
     }
@@ -148,7 +148,7 @@ pub trait Train: Model {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Argument`] for a name that there is not, one that occurs twice, and an input that is missing.
+    /// [`ErrorKind::Argument`](crate::error::ErrorKind::Argument) for a name that there is not, one that occurs twice, and an input that is missing.
     fn by_name(
         &self,
         inputs: &[(&str, &Tensor)],
@@ -163,7 +163,7 @@ pub trait Train: Model {
     /// targets and predictions of their output. Returns their results and the new variables.
     ///
     /// # Errors
-    /// [`ErrorKind::Data`] if a metric needs a target that the batch does not have.
+    /// [`ErrorKind::Data`](crate::error::ErrorKind::Data) if a metric needs a target that the batch does not have.
     fn update_metrics(
         &self,
         metrics: Vec<Variables>,
@@ -197,7 +197,7 @@ pub trait Train: Model {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::State`] if there is another number of networks than asked for.
+    /// [`ErrorKind::State`](crate::error::ErrorKind::State) if there is another number of networks than asked for.
     fn split<const N: usize>(&self, state: TrainState) -> Result<([NetworkState; N], Vec<Variables>)> {
         let networks = self.networks();
         let (trainable, non_trainable, optimizer, metrics) = state;
@@ -213,9 +213,7 @@ pub trait Train: Model {
         };
         let parts: Vec<NetworkState> = networks.iter().map(part).collect();
         let parts = parts.try_into().map_err(|parts: Vec<_>| {
-            Error::new(ErrorKind::State {
-                what: format!("the model has {} networks, its state was split for {N}", parts.len()),
-            })
+            Error::state(format!("the model has {} networks, its state was split for {N}", parts.len()))
         })?;
         Ok((parts, metrics))
     }
@@ -253,7 +251,7 @@ pub trait Train: Model {
 
 /// The predictions of a model with one output, which `predict_step` sees to.
 fn only(mut all: Vec<Tensor>) -> Result<Tensor> {
-    all.pop().ok_or_else(|| Error::new(ErrorKind::State { what: "the predict step returned nothing".into() }))
+    all.pop().ok_or_else(|| Error::state("the predict step returned nothing"))
 }
 
 impl<M: Model + ?Sized> Train for M {}

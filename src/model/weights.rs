@@ -9,7 +9,7 @@ use super::functional::Functional;
 use super::state::at_home;
 use super::tensors::{self, File, View};
 use crate::collections::Table;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::graph::{Spec, Tensor, nowhere};
 use crate::read::read_all;
@@ -108,7 +108,7 @@ impl Functional {
     /// fit.
     ///
     /// # Errors
-    /// [`ErrorKind::Format`] for what is no safetensors file, or a truncated one; [`ErrorKind::State`] where a tensor has
+    /// [`ErrorKind::Format`](crate::error::ErrorKind::Format) for what is no safetensors file, or a truncated one; [`ErrorKind::State`](crate::error::ErrorKind::State) where a tensor has
     /// another shape or dtype than its variable, where two tensors are the same variable, where no tensor is any
     /// variable, and for what [`strict`](LoadWeights::strict) forbids. Nothing is changed then.
     pub async fn set_weights_with(&self, file: &[u8], options: LoadWeights<'_>) -> Result<Loaded> {
@@ -214,7 +214,7 @@ impl Functional {
 }
 
 fn state(what: String) -> Error {
-    Error::new(ErrorKind::State { what })
+    Error::state(what)
 }
 
 fn flat<A, B, C>(((a, b), c): ((A, B), C)) -> (A, B, C) {

@@ -9,7 +9,7 @@ use super::functional::Functional;
 use super::state::{Loan, Part};
 use super::{Model, PredictState, TestState, TrainState};
 use crate::data::Batch;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::graph::{Spec, Tensor, Tree, nowhere};
 use crate::layers::Variables;
@@ -75,9 +75,7 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
         let networks = model.networks();
         let base = model.base();
         if !networks.first().is_some_and(|first| std::ptr::eq(*first, base)) {
-            return Err(Error::new(ErrorKind::State {
-                what: "the first of a model's networks() must be its base()".into(),
-            }));
+            return Err(Error::state("the first of a model's networks() must be its base()"));
         }
         let device = match networks.iter().find_map(|network| network.chosen()) {
             Some(device) => device,
@@ -269,7 +267,7 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
         if before.len() != after.len() {
             let (had, have) = (before.len(), after.len());
             let what = format!("the step was given the variables of {had} metrics and returned those of {have}");
-            return Err(Error::new(ErrorKind::State { what }));
+            return Err(Error::state(what));
         }
         let same = |a: &Variables, b: &Variables| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same(b));
         let mut all: Logs = (self.metrics.iter().zip(before.iter().zip(after)))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::elementwise::{Elementwise, Row};
 use crate::dtype::DType;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::graph::{Spec, Tensor, here};
 use crate::shape::Shape;
 
@@ -64,9 +64,7 @@ pub(crate) fn scalar(value: f64, dtype: DType) -> Tensor {
     };
     match bits {
         Some(bits) => Tensor::from_bits(Arc::new([bits]), Spec::new([], dtype), here()),
-        None => Tensor::poisoned(Error::new(ErrorKind::Argument {
-            what: format!("{value} is not a value of {dtype} ({})", here()),
-        })),
+        None => Tensor::poisoned(Error::argument(format!("{value} is not a value of {dtype} ({})", here()))),
     }
 }
 

@@ -14,9 +14,7 @@ pub fn concat(tensors: &[&Tensor], axis: i32) -> Tensor {
     // A closure does not pass on its caller's line.
     let _behalf = OnBehalf::of(&here());
     let Some((first, rest)) = tensors.split_first() else {
-        return Tensor::poisoned(Error::new(ErrorKind::Argument {
-            what: format!("concat: nothing to join ({})", here()),
-        }));
+        return Tensor::poisoned(Error::argument(format!("concat: nothing to join ({})", here())));
     };
     if let Some(poisoned) = tensors.iter().find(|t| t.error().is_some()) {
         return (*poisoned).clone();

@@ -123,7 +123,7 @@ fn looped(
 ) -> Result<Vec<Tensor>> {
     if new.len() != first.len() {
         let what = format!("scan: the carry had {} tensors, the body returned {}", first.len(), new.len());
-        return Err(Error::new(ErrorKind::State { what }));
+        return Err(Error::state(what));
     }
     for (at, (was, is)) in first.iter().zip(&new).enumerate() {
         let (Some(was), Some(is)) = (was.spec(), is.ok()?.spec()) else { continue };

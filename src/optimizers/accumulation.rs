@@ -1,7 +1,7 @@
 //! [`Accumulation`]: updates with the mean gradient of several batches, decided on the device by the iteration count.
 
 use super::variables::is_multiple;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::graph::Tensor;
 
 /// A batch among those that make one update. Every step runs the same plan: what the update gives is chosen where one is
@@ -16,9 +16,7 @@ impl Accumulation {
     pub fn check(batches: u32) -> Result<()> {
         match batches {
             2..=0x4000_0000 => Ok(()),
-            _ => Err(Error::new(ErrorKind::Argument {
-                what: "gradients are accumulated over 2 batches at least, and 2^30 at most".into(),
-            })),
+            _ => Err(Error::argument("gradients are accumulated over 2 batches at least, and 2^30 at most")),
         }
     }
 

@@ -1,6 +1,6 @@
 //! [`Clip`]: bounds on gradients, applied before the rule of an optimizer sees them.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::graph::Tensor;
 
 /// How gradients are bounded. One kind at a time, as in Keras.
@@ -21,7 +21,7 @@ impl Clip {
         if bound > 0.0 && bound.is_finite() {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Argument { what: format!("gradients are clipped to a positive bound, not {bound}") }))
+        Err(Error::argument(format!("gradients are clipped to a positive bound, not {bound}")))
     }
 
     /// What gradients are multiplied by, for the kinds that ask for norms: c / max(norm, c), which is 1 within the bound

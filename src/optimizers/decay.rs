@@ -32,7 +32,7 @@ impl Decay {
             "weight decay excludes parameters by name ({words}), but the names of {known} of {parameters} are known; \
              compile gives them to an optimizer, for_parameters does so elsewhere"
         );
-        Err(Error::new(ErrorKind::Argument { what }))
+        Err(Error::argument(what))
     }
 
     /// The parameter of an index after its decay by a share, if it decays at all.

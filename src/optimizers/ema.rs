@@ -1,7 +1,7 @@
 //! [`Ema`]: averages of the parameters over the updates, which often generalise better than the last parameters.
 
 use super::variables::is_multiple;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::graph::Tensor;
 
 /// Exponential moving averages of the parameters (Polyak and Juditsky 1992; Keras' `use_ema`).
@@ -27,12 +27,10 @@ impl Ema {
     pub(super) fn check(&self) -> Result<()> {
         if !(0.0..=1.0).contains(&self.momentum) {
             let what = format!("the momentum of averages lies between 0 and 1, it is {}", self.momentum);
-            return Err(Error::new(ErrorKind::Argument { what }));
+            return Err(Error::argument(what));
         }
         if self.overwrite_frequency == Some(0) {
-            return Err(Error::new(ErrorKind::Argument {
-                what: "parameters are overwritten after 1 update at least, not 0".into(),
-            }));
+            return Err(Error::argument("parameters are overwritten after 1 update at least, not 0"));
         }
         Ok(())
     }

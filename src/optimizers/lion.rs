@@ -2,7 +2,7 @@
 
 use super::rule::{moved, within_one};
 use super::{Optimizer, Rule, Variables};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::graph::Tensor;
 
 /// ```text
@@ -36,9 +36,7 @@ impl Rule for Lion {
 
     fn check(&self) -> Result<()> {
         if self.beta_1 == 0.0 {
-            return Err(Error::new(ErrorKind::Argument {
-                what: "beta_1 of lion is above 0; without a momentum it is sign descent".into(),
-            }));
+            return Err(Error::argument("beta_1 of lion is above 0; without a momentum it is sign descent"));
         }
         within_one(self.name(), &[("beta_1", self.beta_1), ("beta_2", self.beta_2)])
     }

@@ -197,7 +197,7 @@ impl Optimizer {
             if of_rule.len() != kept.len() - slots {
                 let (have, need) = (of_rule.len(), kept.len() - slots);
                 let what = format!("{} keeps {need} slots, its update returned {have}", self.name());
-                return Err(Error::new(ErrorKind::State { what }));
+                return Err(Error::state(what));
             }
             let mut new = if_due(new, parameter);
             for (slot, value) in kept[slots..].iter_mut().zip(of_rule) {
@@ -211,7 +211,7 @@ impl Optimizer {
         if scalars.len() < shared.len() {
             let (have, need) = (scalars.len(), shared.len());
             let what = format!("{} shares {need} numbers, its scalars are {have}", self.name());
-            return Err(Error::new(ErrorKind::State { what }));
+            return Err(Error::state(what));
         }
         let shared = scalars.into_iter().zip(&shared).map(|(new, old)| if_due(new, old)).collect();
         let new = join(&roles, &iteration, &rate, kept, shared);
@@ -235,13 +235,13 @@ impl Optimizer {
         if rate.ok()?.spec() != Some(&Spec::new([], DType::F32)) {
             let (name, dtype, shape) = (self.name(), rate.dtype(), rate.shape());
             let what = format!("the schedule of {name} gives {dtype}{shape}; a learning rate is one f32 number");
-            return Err(Error::new(ErrorKind::Argument { what }));
+            return Err(Error::argument(what));
         }
         Ok(rate)
     }
 
     fn without_variables(&self) -> Error {
-        Error::new(ErrorKind::State { what: format!("there are no variables of {}", self.name()) })
+        Error::state(format!("there are no variables of {}", self.name()))
     }
 
     /// The variable that holds the learning rate, to be assigned to.
@@ -253,7 +253,7 @@ impl Optimizer {
             let name = self.name();
             let what =
                 format!("the learning rate of {name} follows a schedule and cannot be set; give it a number first");
-            return Err(Error::new(ErrorKind::Argument { what }));
+            return Err(Error::argument(what));
         }
         variables.get(LEARNING_RATE).ok_or_else(|| self.without_variables())
     }
@@ -270,13 +270,11 @@ impl Optimizer {
         if variables.len() != need {
             let (have, count) = (variables.len(), trainable.len());
             let what = format!("{name} has {need} variables for {count} trainables, {have} were given");
-            return Err(Error::new(ErrorKind::State { what }));
+            return Err(Error::state(what));
         }
         if grads.len() != trainable.len() {
             let (have, need) = (grads.len(), trainable.len());
-            return Err(Error::new(ErrorKind::State {
-                what: format!("{name} was given {have} gradients for {need} trainables"),
-            }));
+            return Err(Error::state(format!("{name} was given {have} gradients for {need} trainables")));
         }
         self.decay.check(trainable.len())?;
         for (gradient, parameter) in grads.iter().zip(trainable) {

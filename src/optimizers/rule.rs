@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use super::Variables;
 use crate::dtype::DType;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::graph::Tensor;
 use crate::threads::{MaybeSend, MaybeSync};
 
@@ -29,7 +29,7 @@ pub trait Rule: Debug + MaybeSend + MaybeSync + 'static {
         Vec::new()
     }
 
-    /// What is wrong with the options, [`ErrorKind::Argument`].
+    /// What is wrong with the options, [`ErrorKind::Argument`](crate::error::ErrorKind::Argument).
     fn check(&self) -> Result<()> {
         Ok(())
     }
@@ -76,9 +76,9 @@ pub(super) fn moved(old: &Tensor, new: &Tensor, rho: f64) -> Tensor {
 /// An error unless each of the options lies in `0..=1`.
 pub(super) fn within_one(rule: &str, options: &[(&str, f64)]) -> Result<()> {
     match options.iter().find(|(_, value)| !(0.0..=1.0).contains(value)) {
-        Some((option, value)) => Err(Error::new(ErrorKind::Argument {
-            what: format!("{option} of {rule} lies between 0 and 1, it is {value}"),
-        })),
+        Some((option, value)) => {
+            Err(Error::argument(format!("{option} of {rule} lies between 0 and 1, it is {value}")))
+        }
         None => Ok(()),
     }
 }

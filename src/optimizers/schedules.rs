@@ -109,7 +109,7 @@ fn half_cosine(x: &Tensor) -> Tensor {
 fn check_steps(name: &str, steps: u32) -> Result<()> {
     match steps {
         1..=0x4000_0000 => Ok(()),
-        _ => Err(Error::new(ErrorKind::Argument { what: format!("{name} lies between 1 and 2^30, it is {steps}") })),
+        _ => Err(Error::argument(format!("{name} lies between 1 and 2^30, it is {steps}"))),
     }
 }
 
@@ -149,9 +149,7 @@ impl Schedule for ExponentialDecay {
     fn check(&self) -> Result<()> {
         check_finite(&[self.initial_learning_rate, self.decay_rate])?;
         if self.decay_rate <= 0.0 {
-            return Err(Error::new(ErrorKind::Argument {
-                what: format!("decay_rate is above 0, not {}", self.decay_rate),
-            }));
+            return Err(Error::argument(format!("decay_rate is above 0, not {}", self.decay_rate)));
         }
         check_steps("decay_steps", self.decay_steps)
     }
@@ -185,12 +183,10 @@ impl Schedule for PiecewiseConstantDecay {
         if self.values.len() != self.boundaries.len() + 1 {
             let (values, boundaries) = (self.values.len(), self.boundaries.len());
             let what = format!("{boundaries} boundaries part {} values, {values} were given", boundaries + 1);
-            return Err(Error::new(ErrorKind::Argument { what }));
+            return Err(Error::argument(what));
         }
         if self.boundaries.windows(2).any(|pair| pair[0] >= pair[1]) {
-            return Err(Error::new(ErrorKind::Argument {
-                what: format!("the boundaries {:?} do not increase", self.boundaries),
-            }));
+            return Err(Error::argument(format!("the boundaries {:?} do not increase", self.boundaries)));
         }
         self.boundaries.last().map_or(Ok(()), |&last| check_steps("a boundary", last.max(1)))
     }
@@ -368,7 +364,7 @@ impl Schedule for CosineDecayRestarts {
     fn check(&self) -> Result<()> {
         check_finite(&[self.initial_learning_rate, self.t_mul, self.m_mul, self.alpha])?;
         if self.t_mul < 1.0 {
-            return Err(Error::new(ErrorKind::Argument { what: format!("t_mul is 1 at least, not {}", self.t_mul) }));
+            return Err(Error::argument(format!("t_mul is 1 at least, not {}", self.t_mul)));
         }
         check_steps("first_decay_steps", self.first_decay_steps)
     }

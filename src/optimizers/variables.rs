@@ -117,7 +117,7 @@ pub trait OptimizerVariables: sealed::List {}
 
 pub(super) mod sealed {
     use super::{Result, Tensor, Variables};
-    use crate::error::{Error, ErrorKind};
+    use crate::error::Error;
 
     pub trait List: Sized {
         fn only(&self) -> Result<&[Tensor]>;
@@ -137,12 +137,10 @@ pub(super) mod sealed {
         fn only(&self) -> Result<&[Tensor]> {
             match self.as_slice() {
                 [only] => Ok(only),
-                several => Err(Error::new(ErrorKind::State {
-                    what: format!(
-                        "the state holds the variables of {} optimizers; pass those of one, by index",
-                        several.len()
-                    ),
-                })),
+                several => Err(Error::state(format!(
+                    "the state holds the variables of {} optimizers; pass those of one, by index",
+                    several.len()
+                ))),
             }
         }
         fn of(variables: Variables) -> Vec<Variables> {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Device, Encoder, Range, Reading};
 use crate::graph::{Slot, Tensor};
 use crate::lower::pack::ALIGN;
@@ -60,9 +60,7 @@ impl Ring {
     pub fn latest(self: &Arc<Ring>, names: &[String]) -> Logs {
         let sequence = self.written.load(Ordering::Relaxed) - 1;
         // The ring will be written again, so no tensor may stand for a place in it.
-        let past = Tensor::poisoned(Error::new(ErrorKind::State {
-            what: "the logs of a step that has run are read with read".into(),
-        }));
+        let past = Tensor::poisoned(Error::state("the logs of a step that has run are read with read"));
         let entries = names.iter().map(|name| (name.clone(), past.clone())).collect();
         Logs { entries, ring: Some((self.clone(), sequence)) }
     }
@@ -112,14 +110,14 @@ impl Logs {
         let Some((ring, sequence)) = &self.ring else {
             return match self.entries.first() {
                 None => Ok(None),
-                Some((name, _)) => Err(Error::new(ErrorKind::State {
-                    what: format!("the log {name} belongs to a step that is being recorded; read what run returned"),
-                })),
+                Some((name, _)) => Err(Error::state(format!(
+                    "the log {name} belongs to a step that is being recorded; read what run returned"
+                ))),
             };
         };
         if ring.written.load(Ordering::Relaxed) >= sequence + RING {
             let what = format!("logs are readable for {RING} steps, these are older; read them earlier");
-            return Err(Error::new(ErrorKind::State { what }));
+            return Err(Error::state(what));
         }
         let range = Range::new(&ring.buffer, (sequence % RING) * ring.entry, ring.entry);
         let names = self.entries.iter().map(|entry| entry.0.clone()).collect();

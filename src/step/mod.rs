@@ -160,9 +160,7 @@ impl Step {
             #[cfg(not(target_arch = "wasm32"))]
             return self.run_watched(tag, state, batches, f);
             #[cfg(target_arch = "wasm32")]
-            return Err(Error::new(ErrorKind::Argument {
-                what: "debug_nans waits for every step, which a page must not".into(),
-            }));
+            return Err(Error::argument("debug_nans waits for every step, which a page must not"));
         }
         self.prepare(tag, state, batches, f)?;
         let mut encoder = self.device.encoder();
@@ -207,9 +205,7 @@ impl Step {
         }
         let Some(entry) = self.entries.last_mut() else { return Ok(()) };
         if !batches[1..].iter().all(|batch| entry.takes(batch)) {
-            return Err(Error::new(ErrorKind::State {
-                what: "batches that run in one submission must be alike".into(),
-            }));
+            return Err(Error::state("batches that run in one submission must be alike"));
         }
         entry.settle(&self.device, state, &self.memory, batches.len())?;
         // Where the memory grew, the other plans do not keep what they had before.

@@ -5,7 +5,7 @@
 use super::logs::Logs;
 use crate::collections::Table;
 use crate::dtype::DType;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::gpu::Device;
 use crate::graph::{Spec, Taping, Tensor, Tree, nowhere};
 use crate::lower::Options;
@@ -74,12 +74,12 @@ fn finish(device: &Device, options: &Options, start: u64, leaves: Leaves, logs: 
     let (was, is) = (specs(&state)?, specs(&outputs)?);
     if was.len() != is.len() {
         let what = format!("the step got {} tensors of state and returned {}", was.len(), is.len());
-        return Err(Error::new(ErrorKind::State { what }));
+        return Err(Error::state(what));
     }
     for (index, (was, is)) in was.iter().zip(&is).enumerate() {
         if was != is {
             let what = format!("tensor {index} of the state was {was}, the step returned {is}");
-            return Err(Error::new(ErrorKind::State { what }));
+            return Err(Error::state(what));
         }
     }
     let mut names = Vec::new();
@@ -87,9 +87,7 @@ fn finish(device: &Device, options: &Options, start: u64, leaves: Leaves, logs: 
         let (node, output) = tensor.node()?;
         let spec = &node.outputs()[output];
         if spec.dtype != DType::F32 || spec.shape.numel() != 1 {
-            return Err(Error::new(ErrorKind::State {
-                what: format!("the log {name} is {spec}; a log is one f32 number"),
-            }));
+            return Err(Error::state(format!("the log {name} is {spec}; a log is one f32 number")));
         }
         names.push(name);
         outputs.push(tensor);

@@ -170,7 +170,7 @@ pub fn assign_all(device: &Device, pairs: &[(Tensor, Tensor)]) -> Result<()> {
         let ((node, output), (from, source)) = (target.node()?, value.node()?);
         let (is, given) = (&node.outputs()[output], &from.outputs()[source]);
         if is != given {
-            return Err(Error::new(ErrorKind::State { what: format!("a tensor of {is} cannot be assigned {given}") }));
+            return Err(Error::state(format!("a tensor of {is} cannot be assigned {given}")));
         }
         if node.value(output).placeholder {
             return Err(Error::new(ErrorKind::ReadInsideStep { op: "assign".into(), place: node.place().clone() }));

@@ -21,26 +21,6 @@ use crate::graphs::{Fuzz, UNIT, Value};
 struct Root {
     tensor: Tensor,
     allowed: f64,
-    /// The seed and the number of the leaf, of a derivative.
-    slope: Option<(u64, usize)>,
-}
-
-impl Root {
-    /// What a value may be off by besides, element by element: how far the f64 interpreter itself moves when each value on the
-    /// way moves by at most one unit in the last place. A rounded argument may lie on a kink for the device and beside it in f64, which makes the
-    /// difference of a whole slope. Looked at only where something does not fit, since most graphs have no kink that near.
-    fn slack(&self) -> Vec<f64> {
-        const TRIALS: u64 = 24;
-        let Some((seed, leaf)) = self.slope else { return Vec::new() };
-        let at =
-            |nudge| interpret(&[slopes(seed, nudge).swap_remove(leaf)], &Given::new()).map(|mut v| v.remove(0).data);
-        let Ok(middle) = at(None) else { return Vec::new() };
-        let mut slack = vec![0.0f64; middle.len()];
-        for moved in (0..TRIALS).filter_map(|trial| at(Some(trial)).ok()) {
-            slack.iter_mut().zip(moved.iter().zip(&middle)).for_each(|(s, (a, b))| *s = s.max((a - b).abs()));
-        }
-        slack
-    }
 }
 
 /// A recorded graph: all values in order, which of them are asked for, and the float leaves.
@@ -50,10 +30,9 @@ struct Recorded {
     leaves: Vec<Tensor>,
 }
 
-/// The graph of a seed, on `arguments` in the place of its first float leaves; `nudge` moves its values.
-fn record(seed: u64, arguments: &[Tensor], nudge: Option<u64>) -> Recorded {
-    let mut fuzz = Fuzz::new(seed, arguments);
-    fuzz.nudge = nudge.map(Random::new);
+/// The graph of a seed, on `arguments` in the place of its first float leaves.
+fn record(seed: u64, arguments: &[Tensor], differentiated: bool) -> Recorded {
+    let mut fuzz = Fuzz::new(seed, arguments, differentiated);
     let nodes = 10 + fuzz.random.below(31);
     while fuzz.values.len() < nodes {
         fuzz.grow();
@@ -64,15 +43,15 @@ fn record(seed: u64, arguments: &[Tensor], nudge: Option<u64>) -> Recorded {
     which.dedup();
     let root = |value: Value| {
         let allowed = 2.0 * value.error + f64::from(f32::EPSILON);
-        Root { tensor: value.tensor, allowed, slope: None }
+        Root { tensor: value.tensor, allowed }
     };
     Recorded { values: fuzz.values.into_iter().map(root).collect(), which, leaves: fuzz.leaves }
 }
 
 /// The derivatives of a weighed sum of the values asked for, by every float leaf.
-fn slopes(seed: u64, nudge: Option<u64>) -> Vec<Tensor> {
+fn slopes(seed: u64) -> Vec<Tensor> {
     let loss = |arguments: &Vec<Tensor>| {
-        let Recorded { values, which, .. } = record(seed, arguments, nudge);
+        let Recorded { values, which, .. } = record(seed, arguments, true);
         let mut random = Random::new(seed);
         let mut term = |at: &usize| {
             let t = &values[*at].tensor;
@@ -81,7 +60,7 @@ fn slopes(seed: u64, nudge: Option<u64>) -> Vec<Tensor> {
         };
         Ok(which.iter().map(&mut term).fold(Tensor::scalar(0f32), |a, b| a + b))
     };
-    let leaves = record(seed, &[], None).leaves;
+    let leaves = record(seed, &[], true).leaves;
     match grad(loss, &leaves) {
         Ok(gradients) => gradients,
         Err(error) => panic!("seed {seed}: {error}"),
@@ -91,12 +70,12 @@ fn slopes(seed: u64, nudge: Option<u64>) -> Vec<Tensor> {
 /// Their condition is not tracked; it is bounded by the largest derivative times the 40 ops of a path. A fault of the
 /// compiler is of the order of the values.
 fn derivatives(seed: u64) -> Vec<Root> {
-    let root = |(leaf, tensor): (usize, Tensor)| {
+    let root = |tensor: Tensor| {
         let values = interpret(std::slice::from_ref(&tensor), &Given::new()).map(|mut v| v.remove(0).data);
         let largest = values.unwrap_or_default().iter().fold(1.0f64, |a, b| a.max(b.abs()));
-        Root { tensor, allowed: 40.0 * UNIT * largest, slope: Some((seed, leaf)) }
+        Root { tensor, allowed: 40.0 * UNIT * largest }
     };
-    slopes(seed, None).into_iter().enumerate().map(root).collect()
+    slopes(seed).into_iter().map(root).collect()
 }
 
 const CONFIGURATIONS: [(&str, Options); 3] = [
@@ -125,13 +104,8 @@ fn run(device: &Device, roots: &[Root], options: &Options) -> Result<Vec<Vec<f64
     for (at, (root, wanted)) in roots.iter().zip(&wanted).enumerate() {
         let got = read(&root.tensor, device).map_err(|error| error.to_string())?;
         // NaN fits nothing.
-        let wrong = |slack: &[f64]| {
-            let fits = |at: usize, (g, w): (&f64, &f64)| {
-                (g - w).abs() <= root.allowed + 2.0 * slack.get(at).copied().unwrap_or_default()
-            };
-            got.iter().zip(&wanted.data).enumerate().position(|(at, both)| !fits(at, both))
-        };
-        let wrong = wrong(&[]).and_then(|_| wrong(&root.slack()));
+        let fits = |(g, w): (&f64, &f64)| (g - w).abs() <= root.allowed;
+        let wrong = got.iter().zip(&wanted.data).position(|both| !fits(both));
         if got.len() != wanted.data.len() || wrong.is_some() {
             let element = wrong.unwrap_or(0);
             let mut text = format!(
@@ -164,7 +138,7 @@ impl What {
     fn record(self, seed: u64) -> (Vec<Root>, Vec<usize>) {
         match self {
             What::Values => {
-                let recorded = record(seed, &[], None);
+                let recorded = record(seed, &[], false);
                 (recorded.values, recorded.which)
             }
             What::Derivatives => {

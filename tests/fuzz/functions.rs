@@ -93,6 +93,12 @@ impl Function {
         Function { seed, full, state, batch, constants: RefCell::default() }
     }
 
+    /// The same function with constants of its own.
+    pub fn twin(&self) -> Function {
+        let (state, batch) = (self.state.clone(), self.batch.clone());
+        Function { seed: self.seed, full: self.full, state, batch, constants: RefCell::default() }
+    }
+
     /// The function for batches of fewer rows that are longer: another graph of another kind of batch, or nearly the same
     /// one, whose kernels must not be taken for its own where they are not.
     pub fn reshaped(&self, random: &mut Random) -> Function {

@@ -5,6 +5,7 @@
 
 use wengert::dtype::DType;
 use wengert::graph::Tensor;
+use wengert::graph::interpret::{Given, interpret};
 
 use crate::common::Random;
 
@@ -36,8 +37,8 @@ pub struct Fuzz {
     pub leaves: Vec<Tensor>,
     /// What stands for the float leaves, in order, where a derivative is taken by them.
     pub arguments: Vec<Tensor>,
-    /// Where every value that is rounded is moved at random by at most one unit in the last place.
-    pub nudge: Option<Random>,
+    /// Whether the graph is going to be differentiated.
+    pub differentiated: bool,
 }
 
 pub fn is_float(value: &Value) -> bool {
@@ -45,7 +46,7 @@ pub fn is_float(value: &Value) -> bool {
 }
 
 impl Fuzz {
-    pub fn new(seed: u64, arguments: &[Tensor]) -> Fuzz {
+    pub fn new(seed: u64, arguments: &[Tensor], differentiated: bool) -> Fuzz {
         let mut random = Random::new(seed);
         const LENGTHS: [usize; 20] = [1, 1, 2, 3, 4, 5, 7, 8, 11, 12, 16, 31, 32, 63, 64, 65, 127, 128, 129, 257];
         // Few lengths a graph, so that shapes meet.
@@ -58,7 +59,7 @@ impl Fuzz {
             const LONG: [usize; 8] = [4096, 4097, 4999, 6143, 8191, 8192, 12_345, 16_387];
             lengths = vec![*random.pick(&[1, 1, 2, 3, 4]), *random.pick(&LONG)];
         }
-        Fuzz { random, values: Vec::new(), lengths, leaves: Vec::new(), arguments: arguments.to_vec(), nudge: None }
+        Fuzz { random, values: Vec::new(), lengths, leaves: Vec::new(), arguments: arguments.to_vec(), differentiated }
     }
 
     pub fn shape(&mut self) -> Shape {
@@ -81,15 +82,10 @@ impl Fuzz {
         Value { tensor, size: 2.0, error: 0.0, exact }
     }
 
-    pub fn add(&mut self, mut value: Value) {
+    pub fn add(&mut self, value: Value) {
         // A graph that cannot be recorded is a fault of this generator.
         if let Some(error) = value.tensor.error() {
             panic!("the generator recorded nonsense: {error}");
-        }
-        if let Some(random) = self.nudge.as_mut().filter(|_| is_float(&value) && !value.exact) {
-            let shape = value.tensor.shape();
-            let factor = |_| 1.0 + (random.below(3) as f32 - 1.0) * f32::EPSILON;
-            value.tensor = &value.tensor * Tensor::new(&(0..shape.numel()).map(factor).collect::<Vec<f32>>(), shape);
         }
         let fits = value.tensor.shape().numel() <= ELEMENTS && value.error < 1e-3;
         if fits && is_float(&value) && value.size > LARGE {
@@ -146,6 +142,21 @@ impl Fuzz {
         }
     }
 
+    /// Whether f32 computes a value without any error.
+    pub fn is_certain(value: &Value) -> bool {
+        value.exact || value.error == 0.0
+    }
+
+    /// Whether a function with kinks at these points has the same slope for the device and in f64: a value that is rounded
+    /// may lie on a kink for the one and beside it for the other, whatever the compiler does.
+    pub fn may_kink(&self, x: &Value, at: &[f64]) -> bool {
+        if !self.differentiated || Fuzz::is_certain(x) {
+            return true;
+        }
+        let Ok(values) = interpret(std::slice::from_ref(&x.tensor), &Given::new()) else { return false };
+        values[0].data.iter().all(|value| at.iter().all(|kink| (value - kink).abs() > 2.0 * x.error))
+    }
+
     pub fn unary(&mut self, x: &Value) {
         let Value { tensor: t, size, error, exact } = x;
         let smooth = |tensor: Tensor, size: f64, slope: f64| Value {
@@ -155,7 +166,15 @@ impl Fuzz {
             exact: false,
         };
         let plain = |tensor: Tensor, size: f64| Value { tensor, size, error: *error, exact: *exact };
-        let value = match self.random.below(20) {
+        let kind = self.random.below(20);
+        let kinks: &[f64] = match kind {
+            1 | 2 | 12 | 13 | 14 | 17 => &[0.0],
+            3 => &[-1.0, 1.5],
+            11 => &[1.0],
+            _ => &[],
+        };
+        let kind = if self.may_kink(x, kinks) { kind } else { 5 };
+        let value = match kind {
             0 => plain(-t, *size),
             1 => plain(t.abs(), *size),
             2 => plain(t.relu(), *size),
@@ -212,8 +231,12 @@ impl Fuzz {
                 Value { tensor: &a.tensor / (b.tensor.softplus() + 1.0), size: a.size, error, exact: false }
             }
             _ => {
-                let tensor =
-                    if self.random.chance(0.5) { a.tensor.maximum(&b.tensor) } else { a.tensor.minimum(&b.tensor) };
+                let difference = Value { tensor: &a.tensor - &b.tensor, size: sum, error: a.error + b.error, exact };
+                let tensor = match self.random.chance(0.5) {
+                    _ if !self.may_kink(&difference, &[0.0]) => return,
+                    true => a.tensor.maximum(&b.tensor),
+                    false => a.tensor.minimum(&b.tensor),
+                };
                 Value { tensor, size: a.size.max(b.size), error: a.error.max(b.error), exact }
             }
         };

@@ -136,6 +136,8 @@ pub fn check(device: &Device, seed: u64) -> Text<()> {
         state[twin] = state[0].clone();
     }
     let reshaped = function.reshaped(&mut random);
+    // The device keeps large constants to itself, so the interpreter has its own.
+    let (on_host, reshaped_on_host) = (function.twin(), reshaped.twin());
     let mut step = Step::with(device, options.clone());
     let mut sizes = vec![full];
     for _ in 0..3 + random.below(3) {
@@ -150,7 +152,10 @@ pub fn check(device: &Device, seed: u64) -> Text<()> {
     let mut held: Vec<(Tensor, Vec<u32>)> = Vec::new();
     for (run_number, &rows) in sizes.iter().enumerate() {
         let is_other = run_number > 0 && reshaped.batch != function.batch && random.chance(0.2);
-        let (function, rows) = if is_other { (&reshaped, rows.min(reshaped.full)) } else { (&function, rows) };
+        let (function, on_host, rows) = match is_other {
+            true => (&reshaped, &reshaped_on_host, rows.min(reshaped.full)),
+            false => (&function, &on_host, rows),
+        };
         let at = |what: &str, step: &Step| {
             let rows = if is_other { format!("{rows} longer") } else { rows.to_string() };
             format!("seed {seed}, run {run_number} of {sizes:?} with {rows} rows, {options:?}: {what}{}", listing(step))
@@ -177,7 +182,7 @@ pub fn check(device: &Device, seed: u64) -> Text<()> {
                 now.swap(i, j);
             }
         }
-        let outcome = function.record(&restore(function, &now), &batch).map_err(text)?;
+        let outcome = on_host.record(&restore(function, &now), &batch).map_err(text)?;
         let items: Vec<Item> = outcome.state.into_iter().chain(outcome.logs).collect();
         let tensors: Vec<Tensor> = items.iter().map(|item| item.tensor.clone()).collect();
         let values = interpret(&tensors, &Given::new()).map_err(text)?;

@@ -222,9 +222,7 @@ struct Fails;
 impl Callback for Fails {
     fn on_epoch_begin<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
         let failed = run.epoch == 1;
-        Box::pin(async move {
-            if failed { Err(Error::new(ErrorKind::Argument { what: "on purpose".into() })) } else { Ok(()) }
-        })
+        Box::pin(async move { if failed { Err(Error::argument("on purpose")) } else { Ok(()) } })
     }
 }
 

@@ -48,7 +48,7 @@ impl Mischief {
     fn act(&self, trainable: &[Tensor]) -> Result<()> {
         match self.what.load(Ordering::Relaxed) {
             PANIC => panic!("a step panicked on purpose"),
-            ERROR => Err(Error::new(ErrorKind::Argument { what: "on purpose".into() })),
+            ERROR => Err(Error::argument("on purpose")),
             OWN_WEIGHTS => self.network.trainable().map(drop),
             READ => trainable[0].to_vec::<f32>().map(drop),
             RATE => pollster::block_on(self.network.learning_rate()).map(drop),
@@ -95,7 +95,7 @@ fn a_step_that_changes_ends_training_with_the_newest_state() {
         let error = model.fit_blocking((&x, &y), options).unwrap_err();
         match what {
             BAKED => assert!(matches!(error.kind(), ErrorKind::StepChanged { .. }), "{error}"),
-            _ => assert_eq!(error, Error::new(ErrorKind::Argument { what: "on purpose".into() })),
+            _ => assert_eq!(error, Error::argument("on purpose")),
         }
         assert!(bits(&model.network) == after(2));
         // And it goes on from there.

@@ -50,7 +50,7 @@ impl Hooks {
             Ok(_) => Ok(()),
             Err(thrown) => {
                 self.thrown = Some(thrown);
-                Err(Error::new(ErrorKind::State { what: format!("{name} threw") }))
+                Err(Error::state(format!("{name} threw")))
             }
         }
     }

@@ -88,9 +88,7 @@ impl DataOrder {
         match facts.iter().find(|(_, then, now)| then != now) {
             Some((name, then, now)) => {
                 let what = format!("the checkpoint was taken with {name} {then}, the training to resume has {now}");
-                Err(Error::new(ErrorKind::State {
-                    what: format!("{what}; give the same, or load the checkpoint and start a fit anew"),
-                }))
+                Err(Error::state(format!("{what}; give the same, or load the checkpoint and start a fit anew")))
             }
             None => Ok(()),
         }
@@ -129,7 +127,7 @@ impl Checkpoint {
         }
         sort_by(&mut all, |a, b| a.0.cmp(&b.0));
         if let Some(pair) = all.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            return Err(Error::new(ErrorKind::State { what: format!("two variables are called {}", pair[0].0) }));
+            return Err(Error::state(format!("two variables are called {}", pair[0].0)));
         }
         let (names, values): (Vec<String>, Vec<Tensor>) = all.into_iter().unzip();
         let specs = values.iter().map(|t| Ok(Spec::new(t.ok()?.shape(), t.dtype()))).collect::<Result<_>>()?;

@@ -7,7 +7,7 @@
 use super::{Checkpoint, Progress};
 use crate::callbacks::CallbackState;
 use crate::collections::Table;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::graph::{Spec, Tensor};
 use crate::metrics::Metric;
 use crate::model::Model;
@@ -62,7 +62,7 @@ impl<M: Model + ?Sized> Work<'_, M> {
         wrong.extend(unexpected.into_iter().map(|name| format!("the model has no {name}")));
         if !wrong.is_empty() {
             let what = format!("the checkpoint is of another model or compile: {}", shortened(&wrong));
-            return Err(Error::new(ErrorKind::State { what }));
+            return Err(Error::state(what));
         }
         for (network, values) in self.networks.iter().zip(values) {
             let mut store = at_home(&network.store)?;

@@ -105,7 +105,7 @@ struct Fail {
 impl Callback for Fail {
     fn on_batch_end<'a>(&'a mut self, _: &'a mut Run<'_>) -> Hook<'a> {
         if self.after == 0 {
-            return Box::pin(async { Err(Error::new(ErrorKind::State { what: "killed".into() })) });
+            return Box::pin(async { Err(Error::state("killed")) });
         }
         self.after -= 1;
         nothing()
