@@ -3,6 +3,7 @@
 //! Floor 0. A plain value: nothing here knows about devices, buffers or graphs. Deliberately absent: promotion
 //! rules. Tensors of different dtypes do not mix; a cast is always written down.
 
+use crate::host::Float;
 use std::fmt;
 
 /// Element type of a tensor. Every element takes four bytes on the device.
@@ -115,7 +116,7 @@ impl Element for f64 {
     const DTYPE: DType = DType::F32;
     fn to_bits(self) -> Result<u32, String> {
         if self.is_finite() && self.abs() > f64::from(f32::MAX) {
-            return Err(format!("{self:e} is outside the range of f32"));
+            return Err(format!("{} is outside the range of f32", Float(self)));
         }
         Ok((self as f32).to_bits())
     }

@@ -1,9 +1,11 @@
-//! What differs between a program on a desktop and one on a page: how it starts, and where its lines go.
+//! What differs between a program on a desktop and one on a page: how it starts, where its lines go, how it prints floats.
 //!
 //! Floor 0. With [`main`] and [`say`] the same source runs in both places. Deliberately absent: anything to do with the
 //! device; a page and a desktop differ there only in which adapter they find.
 
+use std::fmt;
 use std::future::Future;
+#[cfg(any(feature = "progress", not(target_arch = "wasm32")))]
 use std::io::{self, Write};
 
 use crate::error::Result;
@@ -70,7 +72,28 @@ pub fn say(line: &str) {
     web_sys::console::log_1(&line.into());
 }
 
+/// A float as text. A page has the formatting of its browser, which linked in once more is 16 KB of wasm: what may be on a
+/// page prints floats by this. Very large and small ones have an exponent.
+pub(crate) struct Float(pub f64);
+
+impl fmt::Display for Float {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        #[cfg(not(target_arch = "wasm32"))]
+        return match self.0.abs() {
+            0.0 | 1e-5..1e16 => fmt::Display::fmt(&self.0, f),
+            _ => fmt::LowerExp::fmt(&self.0, f),
+        };
+        #[cfg(target_arch = "wasm32")]
+        match js_sys::Number::from(self.0).to_string_with_radix(10) {
+            Ok(text) => f.write_str(&String::from(text)),
+            // It fails for other bases only.
+            Err(_) => Err(fmt::Error),
+        }
+    }
+}
+
 /// Whether lines go to a terminal that can redraw them.
+#[cfg(feature = "progress")]
 pub(crate) fn is_terminal() -> bool {
     #[cfg(not(target_arch = "wasm32"))]
     return io::IsTerminal::is_terminal(&io::stdout());
@@ -79,6 +102,7 @@ pub(crate) fn is_terminal() -> bool {
 }
 
 /// Whether there is a page that shows a line which is redrawn.
+#[cfg(feature = "progress")]
 pub(crate) fn page_redraws() -> bool {
     #[cfg(not(target_arch = "wasm32"))]
     return false;
@@ -87,9 +111,11 @@ pub(crate) fn page_redraws() -> bool {
 }
 
 /// Standard output; or, line by line, the console of a page, and what begins with a carriage return its redrawn line.
+#[cfg(feature = "progress")]
 #[derive(Default)]
 pub(crate) struct Out(#[allow(dead_code)] Vec<u8>);
 
+#[cfg(feature = "progress")]
 impl Write for Out {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         #[cfg(not(target_arch = "wasm32"))]

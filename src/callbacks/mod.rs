@@ -9,6 +9,7 @@
 //! learning rates by whoever needs them.
 
 mod backup;
+#[cfg(any(feature = "progress", not(target_arch = "wasm32")))] // names of files have numbers as bars have them
 pub mod bar;
 mod callback;
 mod checkpoint;
@@ -19,6 +20,7 @@ mod lambda;
 mod latest;
 mod monitor;
 mod nan;
+#[cfg(feature = "progress")]
 mod progress;
 mod rate;
 pub mod rules;
@@ -30,6 +32,7 @@ mod tensorboard;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use backup::BackupAndRestore;
+#[cfg(any(feature = "progress", not(target_arch = "wasm32")))]
 pub use bar::Style;
 pub use callback::{Callback, Hook, Run, Snapshot, nothing};
 #[cfg(not(target_arch = "wasm32"))]
@@ -40,6 +43,7 @@ pub use curve::curve_svg;
 pub use lambda::LambdaCallback;
 pub use monitor::Direction;
 pub use nan::TerminateOnNaN;
+#[cfg(feature = "progress")]
 pub use progress::ProgressBar;
 pub use rate::{LearningRateScheduler, ReduceLROnPlateau};
 pub use state::CallbackState;

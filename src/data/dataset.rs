@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::dtype::DType;
 use crate::error::{Error, Place, Result};
 use crate::graph::{Spec, Tensor, here};
+use crate::host::Float;
 
 use super::Batch;
 
@@ -107,13 +108,15 @@ impl Data {
     pub fn split(&self, fraction: f64) -> Result<(Data, Data)> {
         if !(fraction > 0.0 && fraction < 1.0) {
             return Err(Error::argument(format!(
-                "a split of {fraction} is not a fraction of the rows; give one between 0 and 1"
+                "a split of {} is not a fraction of the rows; give one between 0 and 1",
+                Float(fraction)
             )));
         }
         let at = (self.len as f64 * (1.0 - fraction)).floor() as usize;
         if at == 0 || at == self.len {
             return Err(Error::data(format!(
-                "a split of {fraction} leaves no rows in one part of a data set of {}",
+                "a split of {} leaves no rows in one part of a data set of {}",
+                Float(fraction),
                 self.len
             )));
         }

@@ -106,9 +106,9 @@ impl Device {
                 cache,
             })
         };
-        let raw = self.guarded_now(label, compile).map_err(|error| match error.into_kind() {
-            ErrorKind::Validation { why } => Error::new(ErrorKind::Shader { why, source: source.clone() }),
-            other => Error::new(other),
+        let raw = self.guarded_now(label, compile).map_err(|error| match error.kind() {
+            ErrorKind::Validation { why } => Error::new(ErrorKind::Shader { why: why.clone(), source: source.clone() }),
+            _ => error,
         })?;
         // A lost device compiles nothing and says so nowhere else.
         if let Some(lost) = self.inner().slot.lost() {

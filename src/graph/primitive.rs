@@ -35,7 +35,7 @@ pub enum Derivative {
 
 /// An op: its shape rule, its derivative, its lowering and its reference. Holds attributes only, never data or
 /// device objects.
-pub trait Primitive: Send + Sync + fmt::Debug + 'static {
+pub trait Primitive: Send + Sync + 'static {
     /// The field's name of the op.
     fn name(&self) -> &str;
 
@@ -69,6 +69,15 @@ pub trait Primitive: Send + Sync + fmt::Debug + 'static {
     fn reference(&self, inputs: &[super::interpret::Array], outputs: &[Spec]) -> Vec<super::interpret::Array> {
         let _ = (inputs, outputs);
         Vec::new()
+    }
+}
+
+impl fmt::Debug for dyn Primitive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.attributes() {
+            "" => f.write_str(self.name()),
+            attributes => write!(f, "{}[{attributes}]", self.name()),
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::choice::plain;
 use crate::dtype::DType;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Spec, Tensor};
+use crate::host::Float;
 use crate::random::{quantile, threefry};
 use crate::shape::Shape;
 use crate::threads::{MaybeSend, MaybeSync};
@@ -243,7 +244,7 @@ impl Initializer {
         let n = shape.numel();
         let draw = |of: fn(u32) -> f32, mean: f64, stddev: f64| -> Result<Vec<f32>> {
             if !(stddev >= 0.0 && stddev.is_finite()) {
-                return self.refuse(format!("takes a standard deviation from 0 on, not {stddev}"));
+                return self.refuse(format!("takes a standard deviation from 0 on, not {}", Float(stddev)));
             }
             let element = |i| (mean + stddev * f64::from(of(threefry::bits(key, i as u32)))) as f32;
             Ok((0..n).map(element).collect())
@@ -271,7 +272,7 @@ impl Initializer {
             Initializer::LecunNormal => scaled(1.0, Fan::In, Distribution::TruncatedNormal).floats(shape, key),
             Initializer::VarianceScaling { scale, mode, distribution } => {
                 if !(scale > 0.0 && scale.is_finite()) {
-                    return self.refuse(format!("takes a scale above 0, not {scale}"));
+                    return self.refuse(format!("takes a scale above 0, not {}", Float(scale)));
                 }
                 let (fan_in, fan_out) = fans(shape);
                 let fan = match mode {
@@ -331,7 +332,7 @@ fn constant(value: f64, spec: &Spec) -> Result<Tensor> {
             Ok(Tensor::new(&vec![value as i32; n], spec.shape.clone()))
         }
         DType::U32 if whole(0.0, f64::from(u32::MAX)) => Ok(Tensor::new(&vec![value as u32; n], spec.shape.clone())),
-        dtype => Err(Error::argument(format!("a variable of {dtype} cannot start from {value}"))),
+        dtype => Err(Error::argument(format!("a variable of {dtype} cannot start from {}", Float(f64::from(value))))),
     }
 }
 

@@ -6,6 +6,7 @@ use super::check::{along, axes, invalid, resolved};
 use super::{Context, Layer, Mode, Variable};
 use crate::error::Result;
 use crate::graph::{Spec, Tensor};
+use crate::host::Float;
 use crate::initializers::Initializer;
 use crate::ops::Keep;
 
@@ -67,7 +68,10 @@ impl Layer for BatchNormalization {
 
     fn variables(&self, inputs: &[Spec]) -> Result<Vec<Variable>> {
         if !(0.0..=1.0).contains(&self.momentum) {
-            return Err(invalid(self.kind(), format!("the momentum lies between 0 and 1, not at {}", self.momentum)));
+            return Err(invalid(
+                self.kind(),
+                format!("the momentum lies between 0 and 1, not at {}", Float(self.momentum)),
+            ));
         }
         let axes = axes(self.kind(), inputs, &[self.axis])?;
         let features = inputs[0].shape[axes[0]];

@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::{Context, Layer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Spec, Tensor, here};
+use crate::host::Float;
 use crate::sort::sort;
 
 /// Inputs that a layer cannot take.
@@ -59,7 +60,7 @@ pub(super) fn resolved(x: &Tensor, axes: &[i32]) -> Vec<usize> {
 pub(super) fn fraction(layer: &str, rate: f64) -> Result<()> {
     match (0.0..=1.0).contains(&rate) {
         true => Ok(()),
-        false => Err(invalid(layer, format!("the rate is a fraction between 0 and 1, not {rate}"))),
+        false => Err(invalid(layer, format!("the rate is a fraction between 0 and 1, not {}", Float(rate)))),
     }
 }
 

@@ -69,7 +69,7 @@ pub use symbolic::{Input, Inputs, LayerRef, Symbolic, input};
 pub use variants::Which;
 pub use wrappers::{Bidirectional, MergeMode, TimeDistributed};
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug, Formatter};
 use std::ops::{Range, RangeInclusive};
 
 use crate::dtype::DType;
@@ -165,7 +165,7 @@ impl Variable {
 /// assert_eq!(network.variables()[0].name, "scale/gamma");
 /// # Ok::<(), wengert::error::Error>(())
 /// ```
-pub trait Layer: Debug + MaybeSend + MaybeSync + 'static {
+pub trait Layer: MaybeSend + MaybeSync + 'static {
     /// The kind in snake case ("dense"): what layers without a name of their own are called, with a number behind.
     fn kind(&self) -> &str;
 
@@ -223,6 +223,12 @@ pub trait Layer: Debug + MaybeSend + MaybeSync + 'static {
         Self: Sized,
     {
         LayerRef::from(self)
+    }
+}
+
+impl Debug for dyn Layer {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.type_name())
     }
 }
 

@@ -135,11 +135,18 @@ fn reach(inputs: &[Symbolic], outputs: &[Symbolic]) -> Result<Vec<Symbolic>> {
 
 /// The same error within the layer's unique name.
 fn within(error: Error, name: &Arc<str>) -> Error {
-    let mut kind = error.into_kind();
-    if let ErrorKind::Shape { place, .. } | ErrorKind::DType { place, .. } = &mut kind {
-        *place = Place { at: place.at, within: name.clone() };
+    let moved = |place: &Place| Place { at: place.at, within: name.clone() };
+    match error.kind() {
+        ErrorKind::Shape { op, inputs, why, place } => {
+            let (op, inputs, why, place) = (op.clone(), inputs.clone(), why.clone(), moved(place));
+            Error::new(ErrorKind::Shape { op, inputs, why, place })
+        }
+        ErrorKind::DType { op, inputs, why, place } => {
+            let (op, inputs, why, place) = (op.clone(), inputs.clone(), why.clone(), moved(place));
+            Error::new(ErrorKind::DType { op, inputs, why, place })
+        }
+        _ => error,
     }
-    Error::new(kind)
 }
 
 impl Network {

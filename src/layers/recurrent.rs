@@ -5,7 +5,6 @@
 //! scan, so neither a plan nor the time to make it grows with the length of the sequence. Deliberately absent: masks, state kept between batches, and dropout of
 //! the state.
 
-use std::fmt::Debug;
 use std::ops::RangeInclusive;
 
 use super::check::{fraction, invalid, misfit, rank};
@@ -39,7 +38,7 @@ impl Shared<'_> {
 }
 
 /// One kind of recurrence: names, and one step of it.
-pub trait Cell: Clone + Debug + MaybeSend + MaybeSync + 'static {
+pub trait Cell: Clone + MaybeSend + MaybeSync + 'static {
     /// The layer's type as `summary` prints it, its kind and the cell's in snake case.
     const NAMES: [&'static str; 3];
     /// How many blocks of `units` columns the kernels have.

@@ -30,14 +30,18 @@ fn grouped(n: usize) -> String {
 
 /// Bytes in powers of 1024, two decimals.
 fn bytes(n: usize) -> String {
-    let mut size = n as f64;
-    for unit in ["B", "KB", "MB", "GB", "TB"] {
-        if size < 1024.0 {
-            return format!("{size:.2} {unit}");
+    let (n, mut unit, mut name) = (n as u64, 1, "B");
+    for larger in ["KB", "MB", "GB", "TB", "PB"] {
+        if n >= unit * 1024 {
+            (unit, name) = (unit * 1024, larger);
         }
-        size /= 1024.0;
     }
-    format!("{size:.2} PB")
+    // To the nearest, ties to even, as floats are printed; those would link their formatting into small builds.
+    let (mut hundredths, rest) = (n / unit * 100 + n % unit * 100 / unit, n % unit * 100 % unit);
+    if (rest * 2, hundredths % 2) > (unit, 0) {
+        hundredths += 1;
+    }
+    format!("{}.{:02} {name}", hundredths / 100, hundredths % 100)
 }
 
 pub(super) fn summary(name: &str, graph: &Graph, variables: &[Variable]) -> String {

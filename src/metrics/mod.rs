@@ -34,7 +34,7 @@ pub use counts::{FalseNegatives, FalsePositives, Precision, Recall, TrueNegative
 pub use mean::{CosineSimilarity, Mean, RootMeanSquaredError, Sum};
 pub use r2::R2Score;
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
 
 use crate::choice::{Choice, Registered};
@@ -92,7 +92,7 @@ impl Observed {
 }
 
 /// How a metric accumulates: its variables, their update and the result.
-pub trait Measure: Debug + MaybeSend + MaybeSync + 'static {
+pub trait Measure: MaybeSend + MaybeSync + 'static {
     /// The name it has unless given another one.
     fn name(&self) -> &str;
 
@@ -105,6 +105,12 @@ pub trait Measure: Debug + MaybeSend + MaybeSync + 'static {
 
     /// The value so far, a scalar.
     fn result(&self, variables: &[Tensor]) -> Tensor;
+}
+
+impl Debug for dyn Measure {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// A metric. Cheap to clone.
@@ -182,12 +188,12 @@ pub fn get(name: &str) -> Result<Metric> {
     let metric = match (find("metric", rows, name), losses::get(name)) {
         (Ok(metric), _) => metric,
         (_, Ok(loss)) => loss.into(),
-        (Err(metric), Err(loss)) => match (metric.into_kind(), loss.kind()) {
-            (ErrorKind::UnknownName { kind, name, mut known }, ErrorKind::UnknownName { known: losses, .. }) => {
-                known.extend(losses);
+        (Err(error), Err(loss)) => match (error.kind(), loss.kind()) {
+            (ErrorKind::UnknownName { kind, name, known }, ErrorKind::UnknownName { known: losses, .. }) => {
+                let (name, known) = (name.clone(), [&known[..], losses].concat());
                 return Err(Error::new(ErrorKind::UnknownName { kind, name, known }));
             }
-            (metric, _) => return Err(Error::new(metric)),
+            _ => return Err(error),
         },
     };
     Ok(metric.named(name))

@@ -7,6 +7,7 @@
 use super::options::{Compile, LossWeights};
 use crate::choice::Choice;
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::Float;
 use crate::losses::Loss;
 use crate::metrics::{Mean, Metric};
 use crate::optimizers::{Optimizer, RMSprop};
@@ -141,7 +142,7 @@ fn losses(choice: Choice<Loss>, weights: LossWeights, outputs: &[String]) -> Res
         }
     }
     if let Some(factor) = factors.iter().flatten().find(|factor| !factor.is_finite()) {
-        return Err(Error::new(ErrorKind::NonFinite { what: format!("a loss weight of {factor}") }));
+        return Err(Error::new(ErrorKind::NonFinite { what: format!("a loss weight of {}", Float(*factor)) }));
     }
     let mut losses = Vec::new();
     for (index, (choice, factor)) in each.into_iter().zip(factors).enumerate() {

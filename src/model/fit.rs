@@ -9,12 +9,15 @@ use super::source::{Feed, Source};
 use super::state::lock;
 use super::work::{Work, ready_to_train};
 use super::{History, Model, Scores, resume};
-use crate::callbacks::{Callback, Hook, ProgressBar, Run, Style};
+use crate::callbacks::{Callback, Hook, Run};
+#[cfg(feature = "progress")]
+use crate::callbacks::{ProgressBar, Style};
 use crate::data::{Batch, Batches, Data, Shuffle};
 use crate::dtype::DType;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::Device;
 use crate::graph::{Spec, Tensor, nowhere};
+use crate::host::Float;
 use crate::read::read_all;
 use crate::step::Logs;
 
@@ -44,13 +47,14 @@ macro_rules! each {
 /// The callbacks, then the bar, which so shows what they add to the scores.
 fn with<'a, 'b: 'a>(
     callbacks: Vec<&'b mut dyn Callback>,
-    bar: &'a mut Option<ProgressBar>,
+    bar: &'a mut Option<Box<dyn Callback>>,
 ) -> Vec<&'a mut dyn Callback> {
     let callbacks = callbacks.into_iter().map(|callback| callback as &mut dyn Callback);
-    callbacks.chain(bar.as_mut().map(|bar| bar as &mut dyn Callback)).collect()
+    callbacks.chain(bar.as_deref_mut().map(|bar| bar as &mut dyn Callback)).collect()
 }
 
-fn bar(verbose: Verbose) -> Option<ProgressBar> {
+#[cfg(feature = "progress")]
+fn bar(verbose: Verbose) -> Option<Box<dyn Callback>> {
     let style = match verbose {
         Verbose::Silent => return None,
         Verbose::Line => Style::Brief,
@@ -59,7 +63,12 @@ fn bar(verbose: Verbose) -> Option<ProgressBar> {
         Verbose::Auto if crate::host::is_terminal() => Style::Terminal,
         Verbose::Auto => Style::Plain,
     };
-    Some(ProgressBar::new(style))
+    Some(Box::new(ProgressBar::new(style)))
+}
+
+#[cfg(not(feature = "progress"))]
+fn bar(_: Verbose) -> Option<Box<dyn Callback>> {
+    None
 }
 
 pub(super) async fn read(logs: &Logs) -> Result<Scores> {
@@ -69,7 +78,8 @@ pub(super) async fn read(logs: &Logs) -> Result<Scores> {
 /// What is wrong with the options themselves, so that a training that started does not stop over them.
 fn check(options: &Fit<'_>) -> Result<()> {
     if !(0.0..1.0).contains(&options.validation_split) {
-        let what = format!("validation_split is a share of the rows, 0 to below 1, not {}", options.validation_split);
+        let what =
+            format!("validation_split is a share of the rows, 0 to below 1, not {}", Float(options.validation_split));
         return Err(Error::argument(what));
     }
     let zero = [
@@ -85,9 +95,9 @@ fn check(options: &Fit<'_>) -> Result<()> {
         return Err(Error::argument("validation_epochs are counted from 1"));
     }
     match options.class_weight.iter().find(|(_, weight)| !weight.is_finite()) {
-        Some((class, weight)) => {
-            Err(Error::new(ErrorKind::NonFinite { what: format!("class_weight of class {class}, {weight},") }))
-        }
+        Some((class, weight)) => Err(Error::new(ErrorKind::NonFinite {
+            what: format!("class_weight of class {class}, {},", Float(*weight)),
+        })),
         None => Ok(()),
     }
 }

@@ -10,6 +10,7 @@ use super::elementwise::{Elementwise, Row};
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::graph::{Spec, Tensor, here};
+use crate::host::Float;
 use crate::shape::Shape;
 
 /// A tensor, or a host scalar that becomes one of the dtype it meets.
@@ -64,7 +65,7 @@ pub(crate) fn scalar(value: f64, dtype: DType) -> Tensor {
     };
     match bits {
         Some(bits) => Tensor::from_bits(Arc::new([bits]), Spec::new([], dtype), here()),
-        None => Tensor::poisoned(Error::argument(format!("{value} is not a value of {dtype} ({})", here()))),
+        None => Tensor::poisoned(Error::argument(format!("{} is not a value of {dtype} ({})", Float(value), here()))),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::graph::Tensor;
+use crate::host::Float;
 
 /// How gradients are bounded. One kind at a time, as in Keras.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,7 +22,7 @@ impl Clip {
         if bound > 0.0 && bound.is_finite() {
             return Ok(());
         }
-        Err(Error::argument(format!("gradients are clipped to a positive bound, not {bound}")))
+        Err(Error::argument(format!("gradients are clipped to a positive bound, not {}", Float(bound))))
     }
 
     /// What gradients are multiplied by, for the kinds that ask for norms: c / max(norm, c), which is 1 within the bound

@@ -3,6 +3,7 @@
 use super::variables::is_multiple;
 use crate::error::{Error, Result};
 use crate::graph::Tensor;
+use crate::host::Float;
 
 /// Exponential moving averages of the parameters (Polyak and Juditsky 1992; Keras' `use_ema`).
 ///
@@ -26,7 +27,7 @@ impl Default for Ema {
 impl Ema {
     pub(super) fn check(&self) -> Result<()> {
         if !(0.0..=1.0).contains(&self.momentum) {
-            let what = format!("the momentum of averages lies between 0 and 1, it is {}", self.momentum);
+            let what = format!("the momentum of averages lies between 0 and 1, it is {}", Float(self.momentum));
             return Err(Error::argument(what));
         }
         if self.overwrite_frequency == Some(0) {

@@ -1,16 +1,17 @@
 //! [`Rule`]: how one parameter moves, and what several rules compute alike.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug, Formatter};
 
 use super::Variables;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::Tensor;
+use crate::host::Float;
 use crate::threads::{MaybeSend, MaybeSync};
 
 /// How one parameter moves. An optimizer of one's own implements it and becomes one by
 /// [`Optimizer::new`](super::Optimizer::new).
-pub trait Rule: Debug + MaybeSend + MaybeSync + 'static {
+pub trait Rule: MaybeSend + MaybeSync + 'static {
     /// The field's name in lower case.
     fn name(&self) -> &str;
 
@@ -53,6 +54,12 @@ pub trait Rule: Debug + MaybeSend + MaybeSync + 'static {
     ) -> (Tensor, Variables);
 }
 
+impl Debug for dyn Rule {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// `1 - beta^t`, the bias that an average with momentum `beta` has after `t` terms (i32).
 ///
 /// By `1 - e^-2y = 2 tanh(y) / (1 + tanh(y))`, which loses nothing for small `t`: with beta rounded to f32,
@@ -77,7 +84,7 @@ pub(super) fn moved(old: &Tensor, new: &Tensor, rho: f64) -> Tensor {
 pub(super) fn within_one(rule: &str, options: &[(&str, f64)]) -> Result<()> {
     match options.iter().find(|(_, value)| !(0.0..=1.0).contains(value)) {
         Some((option, value)) => {
-            Err(Error::argument(format!("{option} of {rule} lies between 0 and 1, it is {value}")))
+            Err(Error::argument(format!("{option} of {rule} lies between 0 and 1, it is {}", Float(*value))))
         }
         None => Ok(()),
     }

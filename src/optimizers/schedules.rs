@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::dtype::DType;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Tensor;
+use crate::host::Float;
 use crate::threads::{MaybeSend, MaybeSync};
 
 /// A learning rate as a function of the iteration count. A closure `|step: &Tensor| -> Tensor` is one.
@@ -60,9 +61,9 @@ impl LearningRate {
 
     pub(super) fn check(&self, optimizer: &str) -> Result<()> {
         match self {
-            LearningRate::Number(rate) if !rate.is_finite() => {
-                Err(Error::new(ErrorKind::NonFinite { what: format!("the learning rate of {optimizer} is {rate}") }))
-            }
+            LearningRate::Number(rate) if !rate.is_finite() => Err(Error::new(ErrorKind::NonFinite {
+                what: format!("the learning rate of {optimizer} is {}", Float(*rate)),
+            })),
             LearningRate::Number(_) => Ok(()),
             LearningRate::Scheduled(schedule) => schedule.check(),
         }

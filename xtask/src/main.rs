@@ -3,9 +3,10 @@
 //!     cargo run -p xtask -- web <example> [--features <features>]
 //!     cargo run -p xtask -- js
 //!
-//! The first builds an example and writes target/web/<example>/: <example>.js with its types, <example>_bg.wasm and
-//! the page. An example that is a folder with an index.html is a page of its own: all its files but the Rust ones are
-//! copied. Any other gets index.html, a copy of tests/web/index.html with EXAMPLE replaced by the example's name. The second builds packages/js and writes target/js/, ready for `npm publish`.
+//! The first builds an example, with the progress bar unless features are named, and writes target/web/<example>/:
+//! <example>.js with its types, <example>_bg.wasm and the page. An example that is a folder with an index.html is a page
+//! of its own: all its files but the Rust ones are copied. Any other gets index.html, a copy of tests/web/index.html with
+//! EXAMPLE replaced by the example's name. The second builds packages/js and writes target/js/, ready for `npm publish`.
 //!
 //! It uses wasm-bindgen's own library in place of its command-line tool, so that Cargo.lock keeps the two halves of
 //! wasm-bindgen in step and nobody has to install anything.
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match words[..] {
-        ["web", example] => web(example, ""),
+        ["web", example] => web(example, "progress"),
         ["web", example, "--features", features] => web(example, features),
         ["js"] => js(),
         _ => Err("usage: cargo run -p xtask -- web <example> [--features <features>] | js".into()),
@@ -105,12 +106,39 @@ fn bindings(wasm: &Path, name: &str, folder: &Path) -> Result<()> {
         (std::mem::replace(&mut import.name, short.clone()), short)
     };
     let names: Vec<(String, String)> = imports.enumerate().map(shorter).collect();
+    drop_columns(output.wasm_mut());
     output.emit(folder)?;
     let glue = folder.join(format!("{name}.js"));
     std::fs::write(&glue, smaller(&std::fs::read_to_string(&glue)?, &names)?)?;
     let size = std::fs::metadata(folder.join(format!("{name}_bg.wasm")))?.len();
     println!("{}: {} KB of wasm", folder.display(), size / 1000);
     Ok(())
+}
+
+/// Panics name a file, a line and a column. There are two thousand such places in a module, and their columns, which tell
+/// hardly anybody anything, are what compresses worst of them. A place is the address and length of a file's name, then
+/// both numbers.
+fn drop_columns(module: &mut walrus::Module) {
+    use walrus::{ConstExpr, DataKind, ir::Value};
+
+    let starts: Vec<(walrus::DataId, usize)> = (module.data.iter())
+        .filter_map(|data| match &data.kind {
+            DataKind::Active { offset: ConstExpr::Value(Value::I32(start)), .. } => Some((data.id(), *start as usize)),
+            _ => None,
+        })
+        .collect();
+    for (id, start) in starts {
+        let bytes = &mut module.data.get_mut(id).value;
+        let word = |bytes: &[u8], at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| bytes[at + i])) as usize;
+        for at in (start.next_multiple_of(4) - start..bytes.len().saturating_sub(15)).step_by(4) {
+            let [name, length, line, column] = [0, 4, 8, 12].map(|offset| word(bytes, at + offset));
+            let name = name.checked_sub(start).and_then(|name| bytes.get(name..name.checked_add(length)?));
+            let is_file = name.is_some_and(|name| name.ends_with(b".rs") && name.iter().all(u8::is_ascii_graphic));
+            if is_file && (1..100_000).contains(&line) && (1..1000).contains(&column) {
+                bytes[at + 12..at + 16].fill(0);
+            }
+        }
+    }
 }
 
 /// The glue with other names for what it gives to the wasm, and without what only people read: indents and comments, which
