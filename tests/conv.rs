@@ -12,7 +12,9 @@ use wengert::gpu::Device;
 use wengert::grad::grad;
 use wengert::graph::Tensor;
 use wengert::graph::interpret::{Given, interpret};
+use wengert::lower::Options;
 use wengert::ops::{Conv, Padding, Window};
+use wengert::read::evaluate;
 use wengert::step::{Logs, Step};
 
 /// Compares tensors with their f64 interpretation: an error of one unit in the last place of the largest result for each
@@ -103,6 +105,30 @@ fn large_pools_and_their_gradients() {
 }
 
 /// The gradient of a maximum goes to the first of equals, whole.
+/// Such an image is one number, or a row of them, wherever it is read; windows over it are taken of a copy that has its size.
+#[test]
+fn images_that_are_the_same_everywhere() {
+    let device = Device::blocking().unwrap();
+    let mut random = Random::new(11);
+    let k = leaf(&mut random, &[2, 2, 12, 4]);
+    let padding = Padding::Explicit([(1, 0), (0, 1)]);
+    let options = Conv { stride: [2, 3], padding, ..Conv::default() };
+    let row = leaf(&mut random, &[12]);
+    for (name, image) in [("a number", Tensor::scalar(-0.5f32)), ("a row", row)] {
+        let image = image.broadcast_to([3, 7, 3, 12]);
+        for fuse in [true, false] {
+            let y = image.conv2d(&k, &options);
+            evaluate(&device, std::slice::from_ref(&y), &Options { fuse, ..Options::default() }).unwrap();
+            let wanted = image.conv2d(&k, &options);
+            let got = y.to_vec_on::<f32>(&device).unwrap();
+            let wanted = interpret(&[wanted], &Given::new()).unwrap().remove(0).data;
+            for (at, (got, wanted)) in got.iter().zip(&wanted).enumerate() {
+                assert!((f64::from(*got) - wanted).abs() <= 1e-5, "{name}, fuse {fuse} [{at}]: {got}, not {wanted}");
+            }
+        }
+    }
+}
+
 #[test]
 fn ties_in_a_pool_go_to_the_first() {
     let device = Device::blocking().unwrap();

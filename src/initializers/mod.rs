@@ -332,7 +332,7 @@ fn constant(value: f64, spec: &Spec) -> Result<Tensor> {
             Ok(Tensor::new(&vec![value as i32; n], spec.shape.clone()))
         }
         DType::U32 if whole(0.0, f64::from(u32::MAX)) => Ok(Tensor::new(&vec![value as u32; n], spec.shape.clone())),
-        dtype => Err(Error::argument(format!("a variable of {dtype} cannot start from {}", Float(f64::from(value))))),
+        dtype => Err(Error::argument(format!("a variable of {dtype} cannot start from {}", Float(value)))),
     }
 }
 

@@ -10,7 +10,9 @@ use super::recording::scalar;
 use crate::collections::{Set, Table};
 use crate::dtype::DType;
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::{Contraction, Fold, Kernel, Lowering, Map, Node, Reduction, Scan, Spec, Tensor, View, ViewOp};
+use crate::graph::{
+    Contraction, Fold, Kernel, Lowering, Map, Node, Reduction, Scan, Spec, Tensor, Through, View, ViewOp,
+};
 
 /// With the number of the later computation that a value belongs to.
 type Key = (Kind, Vec<Id>, DType, usize, usize);
@@ -335,7 +337,11 @@ impl Builder {
     fn over_a_copy(&mut self, id: Id, node: &Node) -> Id {
         let Val { kind, inputs, dtype, numel, .. } = self.program.vals[id].clone();
         let below = match (&kind, inputs.first()) {
-            (Kind::Window(..), Some(&image)) => self.copy(image, (dtype, self.program.vals[image].numel), node),
+            (Kind::Window(windows, Through::Cut), Some(&image)) => {
+                // An image that is one number everywhere is a value of one element.
+                let images = numel.checked_div(windows.of_image()).unwrap_or_default();
+                self.copy(image, (dtype, images * windows.pixels()), node)
+            }
             (Kind::View(_), Some(&cut)) if matches!(self.program.vals[cut].kind, Kind::Window(..)) => {
                 self.over_a_copy(cut, node)
             }

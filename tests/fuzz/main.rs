@@ -21,7 +21,7 @@ use eager::What;
 use wengert::gpu::{Device, DeviceOptions};
 
 /// A device keeps every pipeline that it made, so it is left behind after so many programs.
-const PROGRAMS: usize = 50;
+const PROGRAMS: usize = 100;
 
 /// Kernels that Chromium is shown of each test.
 const SHOWN: usize = 1000;
