@@ -296,13 +296,13 @@ def memory(page, options):
     page.click("start")
 
     def now(step):
-        page.until(f"wengertTest.seen.step?.step >= {step}", 90)
+        page.until(f"wengertTest.seen.step?.step >= {step}", 90 + step / 50)
         event = page.value("wengertTest.seen.step")
         return {name: event[name] for name in ("step", "memory", "buffers", "heap")} | {"script": page.worker_heap()}
 
     early = now(1000)
     background(page)
-    late = now(4000)
+    late = now(options.steps)
     page.click("stop")
     page.wait_for("stopped", 30)
     check(late["memory"] <= early["memory"], f"device memory grew from {early} to {late}")
@@ -386,6 +386,7 @@ def main():
     parser.add_argument("--native")
     parser.add_argument("--shots")
     parser.add_argument("--only", help="one of the parts, by the name of its function")
+    parser.add_argument("--steps", type=int, default=4000, help="steps over which memory must not grow")
     options = parser.parse_args()
     path = browser.find_browser()
     if path is None:

@@ -10,6 +10,7 @@ mod describe;
 mod entry;
 #[cfg(not(target_arch = "wasm32"))]
 mod finite;
+mod holders;
 mod logs;
 mod memory;
 #[cfg(not(target_arch = "wasm32"))]
@@ -18,7 +19,7 @@ mod record;
 mod transfer;
 mod tune;
 
-pub(crate) use entry::part_from_holders;
+pub(crate) use holders::part_from_holders;
 pub use logs::{Asked, Logs, RING};
 pub(crate) use transfer::Transfer;
 pub use transfer::{assign, assign_all};

@@ -1,15 +1,13 @@
-//! Maps and sets, with one copy of the algorithms for all types.
+//! [`Table`] and [`Set`]: hashed, and in the order of insertion.
 //!
-//! The standard library's are compiled for each type anew: two kilobytes each, of which a page had sixty. Here the positions of entries and the search are compiled once, and a type adds its comparison. Tables are hashed and keep the order of insertion, so
-//! that whoever walks one sees the same order in every run; sets of [`Sorted`] items are short lists, for what is small or filled
-//! in order. Numbers are spread rather than hashed: the standard hasher withstands keys that an attacker
-//! chooses, and takes most of the time of a walk over a long chain. Deliberately absent: keys from strangers.
+//! Whoever walks one sees the same order in every run. Numbers are spread rather than hashed: the standard hasher withstands
+//! keys that an attacker chooses, and takes most of the time of a walk over a long chain. Deliberately absent: removal that
+//! keeps the order, which would move what is behind.
 
 use std::borrow::Borrow;
-use std::cmp::Ordering;
 use std::fmt::{self, Debug, Formatter};
 use std::hash::{Hash, Hasher};
-use std::ops::{Deref, Index};
+use std::ops::Index;
 
 /// A hash table in the order of insertion. Removing puts the last entry where the removed one was.
 #[derive(Clone)]
@@ -21,10 +19,6 @@ pub struct Table<K, V> {
 /// A set in the order of insertion, see [`Table`].
 #[derive(Clone)]
 pub struct Set<T>(Table<T, ()>);
-
-/// A set in the order of its items. Inserting moves what is behind.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Sorted<T>(Vec<T>);
 
 /// Where entries stand, by the hashes of their keys: open addressing, one step at a time.
 #[derive(Clone, Default)]
@@ -284,11 +278,6 @@ impl<K, V> Table<K, V> {
         self.entries.iter().map(|(_, value)| value)
     }
 
-    /// Values, to change.
-    pub fn values_mut(&mut self) -> impl ExactSizeIterator<Item = &mut V> {
-        self.entries.iter_mut().map(|(_, value)| value)
-    }
-
     /// The keys alone.
     pub fn into_keys(self) -> impl ExactSizeIterator<Item = K> {
         self.entries.into_iter().map(|(key, _)| key)
@@ -345,82 +334,6 @@ impl<T> Set<T> {
     }
 }
 
-impl<T: Ord> Sorted<T> {
-    /// An empty set.
-    pub const fn new() -> Sorted<T> {
-        Sorted(Vec::new())
-    }
-
-    fn place(&self, item: &T) -> Result<usize, usize> {
-        // What is filled in order needs no search.
-        match self.0.last().map(|last| last.cmp(item)) {
-            None | Some(Ordering::Less) => Err(self.0.len()),
-            Some(_) => search(self.0.len(), &|at| self.0[at].cmp(item)),
-        }
-    }
-
-    /// Adds an item; whether it was not there.
-    pub fn insert(&mut self, item: T) -> bool {
-        let place = self.place(&item);
-        if let Err(at) = place {
-            self.0.insert(at, item);
-        }
-        place.is_err()
-    }
-
-    /// Whether an item is there.
-    pub fn contains(&self, item: &T) -> bool {
-        self.place(item).is_ok()
-    }
-
-    /// Removes an item; whether it was there.
-    pub fn remove(&mut self, item: &T) -> bool {
-        let place = self.place(item);
-        if let Ok(at) = place {
-            self.0.remove(at);
-        }
-        place.is_ok()
-    }
-
-    /// Removes the least item.
-    pub fn pop_first(&mut self) -> Option<T> {
-        (!self.0.is_empty()).then(|| self.0.remove(0))
-    }
-
-    /// Removes all items but some.
-    pub fn retain(&mut self, keep: impl FnMut(&T) -> bool) {
-        self.0.retain(keep);
-    }
-
-    /// Whether no item is in both.
-    pub fn is_disjoint(&self, other: &Sorted<T>) -> bool {
-        let (few, many) = if self.len() < other.len() { (self, other) } else { (other, self) };
-        !few.iter().any(|item| many.contains(item))
-    }
-}
-
-/// The place among `count` in which a comparison finds what is sought, or in which it would have to be.
-fn search(count: usize, compare: &dyn Fn(usize) -> Ordering) -> Result<usize, usize> {
-    let (mut low, mut high) = (0, count);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        match compare(middle) {
-            Ordering::Less => low = middle + 1,
-            Ordering::Equal => return Ok(middle),
-            Ordering::Greater => high = middle,
-        }
-    }
-    Err(low)
-}
-
-impl<T> Deref for Sorted<T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        &self.0
-    }
-}
-
 impl<K, V> Default for Table<K, V> {
     fn default() -> Table<K, V> {
         Table { entries: Vec::new(), positions: Positions::default() }
@@ -430,12 +343,6 @@ impl<K, V> Default for Table<K, V> {
 impl<T> Default for Set<T> {
     fn default() -> Set<T> {
         Set(Table::default())
-    }
-}
-
-impl<T> Default for Sorted<T> {
-    fn default() -> Sorted<T> {
-        Sorted(Vec::new())
     }
 }
 
@@ -488,46 +395,32 @@ impl<T: Hash + Eq> PartialEq for Set<T> {
 
 impl<T: Hash + Eq> Eq for Set<T> {}
 
-impl<'a, T: Ord + Copy + 'a> Extend<&'a T> for Sorted<T> {
-    fn extend<I: IntoIterator<Item = &'a T>>(&mut self, items: I) {
-        self.extend(items.into_iter().copied());
+impl<K: Hash + Eq, V> FromIterator<(K, V)> for Table<K, V> {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(items: I) -> Self {
+        let mut made = Self::default();
+        made.extend(items);
+        made
     }
 }
 
-impl<T: Ord> Extend<T> for Sorted<T> {
-    fn extend<I: IntoIterator<Item = T>>(&mut self, items: I) {
-        for item in items {
-            self.insert(item);
-        }
+impl<K: Hash + Eq, V, const N: usize> From<[(K, V); N]> for Table<K, V> {
+    fn from(items: [(K, V); N]) -> Self {
+        items.into_iter().collect()
     }
 }
 
-macro_rules! collects {
-    ($($collection:ident<$($parameter:ident),*>, $item:ty, $bound:path);* $(;)?) => {$(
-        impl<$($parameter),*> FromIterator<$item> for $collection<$($parameter),*> where K: $bound {
-            fn from_iter<I: IntoIterator<Item = $item>>(items: I) -> Self {
-                let mut made = Self::default();
-                made.extend(items);
-                made
-            }
-        }
-
-        impl<$($parameter),*, const N: usize> From<[$item; N]> for $collection<$($parameter),*> where K: $bound {
-            fn from(items: [$item; N]) -> Self {
-                items.into_iter().collect()
-            }
-        }
-    )*};
+impl<T: Hash + Eq> FromIterator<T> for Set<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(items: I) -> Self {
+        let mut made = Self::default();
+        made.extend(items);
+        made
+    }
 }
 
-/// What a hashed key must be.
-pub trait Key: Hash + Eq {}
-impl<T: Hash + Eq> Key for T {}
-
-collects! {
-    Table<K, V>, (K, V), Key;
-    Set<K>, K, Key;
-    Sorted<K>, K, Ord;
+impl<T: Hash + Eq, const N: usize> From<[T; N]> for Set<T> {
+    fn from(items: [T; N]) -> Self {
+        items.into_iter().collect()
+    }
 }
 
 impl<K, V> IntoIterator for Table<K, V> {
@@ -557,33 +450,11 @@ impl<T> IntoIterator for Set<T> {
     }
 }
 
-impl<T> IntoIterator for Sorted<T> {
-    type Item = T;
-    type IntoIter = std::vec::IntoIter<T>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
-    }
-}
-
-impl<'a, T> IntoIterator for &'a Sorted<T> {
-    type Item = &'a T;
-    type IntoIter = std::slice::Iter<'a, T>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::numbers;
     use super::*;
-    use std::collections::{BTreeSet, HashMap};
-
-    /// Numbers that repeat, in no order.
-    fn numbers(count: u64) -> impl Iterator<Item = u64> {
-        (0..count).map(move |i| (i * i * 31 + 7 * i) % (count / 2 + 1))
-    }
+    use std::collections::HashMap;
 
     #[test]
     fn a_map_does_what_the_standard_librarys_does() {
@@ -642,25 +513,6 @@ mod tests {
                 }
                 assert_eq!(positions.find(7, &|at| left[at].1 == removed), None);
             }
-        }
-    }
-
-    #[test]
-    fn a_sorted_set_does_what_the_standard_librarys_does() {
-        for count in [0, 1, 2, 7, 100] {
-            let (mut ours, mut theirs) = (Sorted::new(), BTreeSet::new());
-            for (turn, number) in numbers(count).enumerate() {
-                match turn % 4 {
-                    2 => assert_eq!(ours.remove(&number), theirs.remove(&number)),
-                    3 => assert_eq!(ours.pop_first(), theirs.pop_first()),
-                    _ => assert_eq!(ours.insert(number), theirs.insert(number)),
-                }
-                assert!(ours.iter().eq(&theirs));
-                assert_eq!(ours.contains(&turn.try_into().unwrap()), theirs.contains(&(turn as u64)));
-            }
-            let (odd, even): (Sorted<u64>, Sorted<u64>) = (0..count).partition(|n| n % 2 == 1);
-            assert!(odd.is_disjoint(&even));
-            assert_eq!(odd.is_disjoint(&Sorted::from([1])), count < 2);
         }
     }
 }
