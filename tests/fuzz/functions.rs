@@ -15,7 +15,7 @@ use wengert::ops::{Conv, Keep, Padding, Window, concat};
 use wengert::random;
 
 use crate::common::Random;
-use crate::graphs::{LARGE, UNIT};
+use crate::graphs::{COMPARED, LARGE, UNIT};
 
 /// Elements of a value at most, in a full batch.
 const ELEMENTS: usize = 30_000;
@@ -601,6 +601,10 @@ impl<'a> Drawn<'a> {
 
     fn gather(&mut self, x: &Item) {
         let Some(indices) = self.pick(|v| v.tensor.dtype() == DType::I32) else { return };
+        let length = x.times.map_or(x.inner.first().copied().unwrap_or(1), |times| times * self.function.full);
+        if self.differentiated && length * self.numel(&indices) > COMPARED {
+            return;
+        }
         if x.times.is_none() && !x.inner.is_empty() {
             let inner = [&indices.inner[..], &x.inner[1..]].concat();
             self.add(Item { tensor: x.tensor.take(&indices.tensor, 0), times: indices.times, inner, ..x.clone() });

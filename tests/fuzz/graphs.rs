@@ -17,6 +17,8 @@ pub const UNIT: f64 = 8.0 * f32::EPSILON as f64;
 pub const LARGE: f64 = 8.0;
 /// Elements of a value at most.
 pub const ELEMENTS: usize = 20_000;
+/// Of a gather that is differentiated, indices times the length they are into: its gradient compares all with all.
+pub const COMPARED: usize = 1 << 20;
 
 #[derive(Clone)]
 pub struct Value {

@@ -5,7 +5,7 @@ use wengert::graph::Tensor;
 use wengert::ops::{Conv, Keep, Padding, Window, concat, stack};
 use wengert::random;
 
-use crate::graphs::{ELEMENTS, Fuzz, UNIT, Value, is_float};
+use crate::graphs::{COMPARED, ELEMENTS, Fuzz, UNIT, Value, is_float};
 
 impl Fuzz {
     pub fn fold(&mut self, x: &Value) {
@@ -226,7 +226,11 @@ impl Fuzz {
                 self.random.leaf(&[n].into(), DType::I32, (-1.0, length), false)
             }
         };
-        if shape.numel() / shape[axis] * indices.shape().numel() <= ELEMENTS && shape.rank() + indices.rank() <= 5 {
+        let count = indices.shape().numel();
+        if self.differentiated && shape[axis] * count > COMPARED {
+            return;
+        }
+        if shape.numel() / shape[axis] * count <= ELEMENTS && shape.rank() + indices.rank() <= 5 {
             self.add(Value { tensor: x.tensor.take(&indices, axis as i32), ..x.clone() });
         }
     }
