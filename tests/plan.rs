@@ -232,6 +232,17 @@ fn another_op_in_the_same_place_is_found() {
 }
 
 #[test]
+fn a_constant_made_in_the_first_recording_is_the_same_step_in_later_ones() {
+    let device = device();
+    let (mut step, mut state) = (Step::new(&device).purity(Purity::Always), vector(&[1.0; 100]));
+    let made = std::cell::OnceCell::new();
+    for _ in 0..3 {
+        plain(&mut step, &mut state, |s| s + made.get_or_init(|| vector(&[0.5; 100]))).unwrap();
+    }
+    assert_eq!(values(&device, &state), [2.5; 100]);
+}
+
+#[test]
 fn a_captured_tensor_may_be_used_but_not_replaced() {
     let device = device();
     let ones = || Tensor::new(&[1.0f32; 100], [100]);
