@@ -139,7 +139,7 @@ impl Variable {
 /// A layer of one's own implements three methods; the rest comes with the trait:
 ///
 /// ```
-/// use wengert::error::{ErrorKind, Result};
+/// use wengert::error::Result;
 /// use wengert::graph::{Spec, Tensor};
 /// use wengert::layers::{Context, Input, Layer, Network, Variable};
 ///
