@@ -62,7 +62,7 @@ const MANY: usize = 2000;
 /// With so many blocks at most, each order is improved in so many rounds.
 const FEW: usize = 256;
 const ROUNDS: usize = 12;
-/// Where that leaves more than [`SLACK`], orders that differ from the best in one place are tried: so many, divided by the
+/// Where that leaves more than [`SLACK`] in one slab (slabs whose readers lie apart may not reach it), orders that differ from the best in one place are tried: so many, divided by the
 /// number of blocks.
 const TRIED: usize = 40_000;
 
@@ -322,7 +322,7 @@ fn smallest(blocks: &[Block], which: &[usize], rules: &[Rule]) -> Attempt {
         }
     }
     let Some((mut best, mut order, rule)) = best else { return nothing(blocks.len()) };
-    let tries = if (3..=FEW).contains(&which.len()) { TRIED / which.len() } else { 0 };
+    let tries = if !rule.apart && (3..=FEW).contains(&which.len()) { TRIED / which.len() } else { 0 };
     let mut draws = 1u64;
     for _ in 0..tries {
         if best.bytes() * 100 <= least * SLACK {
