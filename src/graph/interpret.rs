@@ -42,6 +42,12 @@ pub type Given = Table<(u64, usize), Array>;
 
 /// Evaluates `roots` in f64. Leaves take their value from `given` first, then from the host data they hold.
 pub fn interpret(roots: &[Tensor], given: &Given) -> Result<Vec<Array>> {
+    interpret_rounded(roots, given, |value| value)
+}
+
+/// As [`interpret`], with what `round` makes of each element of a float that an op computes. With the roundings of a
+/// narrower type, drawn anew each time, results scatter about as far as the device's may lie off.
+pub fn interpret_rounded(roots: &[Tensor], given: &Given, mut round: impl FnMut(f64) -> f64) -> Result<Vec<Array>> {
     let mut done: Table<u64, Vec<Array>> = Table::new();
     for root in roots {
         let mut stack: Vec<(Arc<Node>, bool)> = vec![(root.node()?.0.clone(), false)];
@@ -61,10 +67,12 @@ pub fn interpret(roots: &[Tensor], given: &Given) -> Result<Vec<Array>> {
                 let inputs: Vec<Array> = (node.inputs().iter())
                     .map(|t| t.node().map(|(n, output)| done[&n.number()][output].clone()))
                     .collect::<Result<_>>()?;
-                let outputs = node.op().reference(&inputs, node.outputs());
+                let mut outputs = node.op().reference(&inputs, node.outputs());
                 if outputs.len() != node.outputs().len() {
                     return Err(Error::argument(format!("interpret: {} has no reference", node.op().name())));
                 }
+                let floats = outputs.iter_mut().zip(node.outputs()).filter(|(_, spec)| spec.dtype == DType::F32);
+                floats.flat_map(|(array, _)| &mut array.data).for_each(|value| *value = round(*value));
                 done.insert(node.number(), outputs);
             } else if node.inputs().is_empty() && node.op().name() == "leaf" {
                 let what = format!("interpret: a leaf has no value on the host ({})", node.place());

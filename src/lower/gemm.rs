@@ -3,7 +3,8 @@
 //! `select` is a pure function: from sizes, layouts and a target to WGSL text, grid and uniform words. Three families:
 //! subgroup broadcast (F3: CPU drivers, where a vector load is the cost that counts), register tiles without workgroup
 //! memory (F2: browsers, CPU drivers without subgroups), and workgroup tiles (F1: GPUs). Within a family the tile is
-//! the cheapest of a short list under a cost model that counts vector loads, multiply-adds and stores per tile, tails included.
+//! the cheapest of a short list under a cost model that counts vector loads, multiply-adds and stores per tile, tails included,
+//! and what the text takes to compile.
 //!
 //! What was measured on the device at hand goes before the table and the model ([`Choices`](crate::gpu::Choices)).
 //!
@@ -105,10 +106,13 @@ impl Tile {
     }
 
     /// Cycles of one subgroup on a CPU driver for the whole problem: `LOAD` per vec4 load or store of a subgroup (four
-    /// times a scalar one otherwise), one per vec4 multiply-add. Only the order of the results is used.
+    /// times a scalar one otherwise), one per vec4 multiply-add; and a ten-thousandth of what the driver takes to compile
+    /// the text (lavapipe 0.77 ms a statement), which for a small product is more than any tile gains. Only the order of
+    /// the results is used.
     fn cost(self, p: &Problem, l: &Layout) -> f64 {
         const LOAD: f64 = 30.0;
         const SCALAR: f64 = 60.0;
+        const STATEMENT: f64 = 77.0;
         let price = |v4| if v4 { LOAD } else { SCALAR };
         let (rows, cols) = self.extent();
         let tiles = p.m.div_ceil(rows) * p.n.div_ceil(cols) * p.batch * p.parts;
@@ -128,7 +132,18 @@ impl Tile {
         let invocations = if let Tile::Register { wx, wy, .. } = self { wx * wy } else { 1 } as f64;
         let per_tile = (p.k / p.parts) as f64 * (a * price(l.a4) + b * price(l.b4) + fma) + fma * price(l.c4) + 1000.0;
         // Two workgroups at least, so that two cores have work.
-        per_tile * invocations * (tiles.max(2) as f64)
+        per_tile * invocations * (tiles.max(2) as f64) + STATEMENT * self.statements(l)
+    }
+
+    /// Multiply-adds and stores that stand in the text of a tile in registers.
+    fn statements(self, l: &Layout) -> f64 {
+        let (accumulators, depth) = match self {
+            Tile::Subgroup { tm, tn, .. } | Tile::Register { tm, tn, .. } => (tm * tn / 4, 4),
+            Tile::Narrow { sg, vs, tn } => (vs * tn, if l.tb { 4 } else { sg }),
+            Tile::Workgroup { .. } => return 0.0,
+        };
+        let (tail, stores) = (usize::from(!l.k4()), if l.c4 { 1 } else { 4 });
+        (accumulators * (depth + tail + if l.rolled { 0 } else { stores })) as f64
     }
 }
 
@@ -138,11 +153,11 @@ fn candidates(target: &Target, p: &Problem) -> Vec<Tile> {
         (Class::Cpu, Some(sg @ (4 | 8 | 16))) => {
             let sg = sg as usize;
             let wide: &[(usize, usize)] = match sg {
-                4 => &[(16, 8), (8, 4)],
+                4 => &[(16, 8), (16, 4), (8, 4)],
                 // Loads one by one, and a tail of K besides, make a text that a CPU driver compiles for a second.
-                8 if p.b.transposed && !(p.a.vec4 && p.b.vec4) => &[(32, 4), (8, 8)],
+                8 if p.b.transposed && !(p.a.vec4 && p.b.vec4) => &[(32, 4), (16, 4), (8, 8), (8, 4)],
                 // 32x8 also reads whole lines of B, and holds up better than 32x4 when memory is slow.
-                8 => &[(32, 8), (32, 4), (8, 8)],
+                8 => &[(32, 8), (32, 4), (16, 4), (8, 8), (8, 4)],
                 _ => &[(32, 4), (16, 4)],
             };
             let wide = wide.iter().map(|&(tm, tn)| Tile::Subgroup { sg, tm, tn });

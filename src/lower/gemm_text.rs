@@ -38,7 +38,7 @@ pub(super) struct Layout {
 
 impl Layout {
     /// K is known to be a multiple of 4: an operand contiguous along K is vec4.
-    fn k4(&self) -> bool {
+    pub fn k4(&self) -> bool {
         (!self.ta && self.a4) || (self.tb && self.b4)
     }
 }
