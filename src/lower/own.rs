@@ -65,7 +65,8 @@ impl Context<'_> {
             (touch.write, touch.write4) = (one, four);
         }
         unit.globals = format!("{given}{text}\n");
-        // Zero that no driver sees through, see `assemble`: a loop's bound must not be a word of the uniform alone.
+        // Zero that no driver sees through, see `assemble`: a loop's bound must not be a word of the uniform alone. These grids
+        // may have a third dimension.
         unit.globals += "var<private> unseen: u32;\n";
         let asked = kernel.workgroups.map(|n| n.max(1));
         let all: u64 = asked.iter().map(|&n| u64::from(n)).product();
@@ -85,7 +86,7 @@ impl Context<'_> {
                  if (at < {all}) {{ run(vec3<u32>(at % {x}, row % {y}, row / {y}), lane); }}"
             );
         }
-        let body = format!("unseen = zero;\n{run}\n");
+        let body = format!("unseen = groups.z - {};\n{run}\n", unit.param(grid[2]));
         let mut written = self.assemble(unit, &[group], &body, width, 1, Thread::Lane)?;
         written.grid = grid;
         Ok(written)

@@ -9,6 +9,7 @@
 mod text;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::Example;
 use crate::dtype::DType;
@@ -61,14 +62,14 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, options: &Attend) -> Tensor
     let scale = options.scale.unwrap_or_else(|| (d as f64).sqrt().recip()) as f32;
     let op = Attention { scale, causal: options.causal, masked: mask.is_some() };
     let empty = [b, t, h, d, s, e].contains(&0);
-    if empty || d > LONGEST || e > LONGEST || h > GRID || 2 * b > GRID || t.max(s) > GRID * ROWS as usize {
+    if empty || d > LONGEST || e > LONGEST || h > GRID || b > GRID || t.max(s) > GRID * ROWS as usize {
         return op.composed(q, k, v, mask.as_ref());
     }
     let operands: Vec<&Tensor> = [q, k, v].into_iter().chain(&mask).collect();
-    Tensor::record(std::sync::Arc::new(op), &operands, 3).swap_remove(0)
+    Tensor::record(Arc::new(op), &operands, 2).swap_remove(0)
 }
 
-/// The forward pass: o, and for each query the largest score and one over the sum of exponentials.
+/// The forward pass: o, and `[batch, t, heads, 2]` with the largest score of each query and one over its sum of exponentials.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Attention {
     scale: f32,
@@ -76,10 +77,21 @@ struct Attention {
     masked: bool,
 }
 
-/// The backward pass. Operands q, k, v, the last two outputs of the forward pass, the scalar products of o with its
-/// cotangent, and that cotangent. One output: the gradients of q, k and v, one behind the other.
+/// Half of the backward pass. Operands q, k, v, what the forward pass keeps, o or the scalar products of o with its
+/// cotangent, and that cotangent. Outputs: the gradient of q, and those products; or the gradients of k and v. Two
+/// kernels, for as one they would bind more buffers than every device has, and on a CPU, which never jumps over a branch,
+/// each workgroup would walk through the text of both.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Gradient(Attention);
+struct Gradient {
+    of: Attention,
+    half: Half,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Half {
+    Queries,
+    Keys,
+}
 
 impl Attention {
     /// By products and a softmax.
@@ -105,38 +117,31 @@ impl Attention {
         format!("scale {}{causal}", self.scale)
     }
 
-    /// The kernel for operands that begin with q, k, v.
-    fn kernel(&self, inputs: &[Spec], backward: bool) -> Kernel {
+    /// The kernel for operands that begin with q, k, v: the forward pass, or half of the backward one.
+    fn kernel(&self, inputs: &[Spec], half: Option<Half>) -> Kernel {
         let [q, k, v] = [0, 1, 2].map(|i| inputs[i].shape.dims());
-        let (b, t, h, s) = (q[0], q[1], q[2], k[1]);
-        let form = Form { key: q[3], value: v[3], causal: self.causal, masked: self.masked, subgroup: None };
-        let write = if backward { text::backward } else { text::forward };
+        let (b, t, h, s, d, e) = (q[0], q[1], q[2], k[1], q[3], v[3]);
+        let form = Form { key: d, value: e, causal: self.causal, masked: self.masked, subgroup: None };
+        // Rows that have an invocation, and multiply-adds of a query and a key.
+        let (write, rows, products): (fn(&Form) -> String, _, _) = match half {
+            None => (text::forward, t, d + e),
+            Some(Half::Queries) => (text::queries, t, 2 * d + e),
+            Some(Half::Keys) => (text::keys, s, 2 * (d + e)),
+        };
         let on = |size: u32| {
             let form = Form { subgroup: Some(size), ..form };
             ForSubgroups { size, width: form.width(), text: write(&form).into() }
         };
-        let rows = if backward { t.max(s) } else { t };
-        let products = if backward { 3 * q[3] + 4 * v[3] + 2 * q[3] } else { 2 * (q[3] + v[3]) };
         Kernel {
             text: write(&form).into(),
             // Those of CPUs: a GPU's caches serve lanes that ask for the same.
             subgroups: vec![on(4), on(8), on(16)],
-            words: vec![t as u32, s as u32, h as u32, b as u32, self.scale.to_bits()],
+            words: vec![t as u32, s as u32, h as u32, self.scale.to_bits()],
             width: form.width(),
-            workgroups: [rows.div_ceil(ROWS as usize), h, if backward { 2 * b } else { b }].map(|n| n as u32),
-            flops: (b * h * t * s * products) as u64 / if self.causal { 2 } else { 1 },
+            workgroups: [rows.div_ceil(ROWS as usize), h, b].map(|n| n as u32),
+            flops: (b * h * t * s * 2 * products) as u64 / if self.causal { 2 } else { 1 },
         }
     }
-}
-
-/// Tensors of the shapes of q, k and v that lie one behind the other.
-fn parts(all: &Tensor, inputs: &[Tensor]) -> [Tensor; 3] {
-    let mut start = 0;
-    [0, 1, 2].map(|i| {
-        let (from, shape) = (start, inputs[i].shape());
-        start += shape.numel();
-        all.slice(0, from..start).reshape(shape)
-    })
 }
 
 fn infer(inputs: &[Spec], masked: Option<usize>) -> Result<[Spec; 3], Misfit> {
@@ -159,8 +164,7 @@ impl Primitive for Attention {
     fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>, Misfit> {
         let [q, _, v] = infer(inputs, self.masked.then_some(3))?;
         let (b, t, h, e) = (q.shape[0], q.shape[1], q.shape[2], v.shape[3]);
-        let number = Spec::new([b, t, h], DType::F32);
-        Ok(vec![Spec::new([b, t, h, e], DType::F32), number.clone(), number])
+        Ok(vec![Spec::new([b, t, h, e], DType::F32), Spec::new([b, t, h, 2], DType::F32)])
     }
 
     fn vjp(&self, inputs: &[Tensor], outputs: &[Tensor], cotangents: &[Option<Tensor>]) -> Derivative {
@@ -174,14 +178,18 @@ impl Primitive for Attention {
             passed.push(None);
             return Derivative::Vjp(passed);
         }
-        let delta = (g * &outputs[0]).sum(-1);
-        let operands = [&inputs[0], &inputs[1], &inputs[2], &outputs[1], &outputs[2], &delta, g];
-        let all = Tensor::apply(Gradient(*self), &operands);
-        Derivative::Vjp(parts(&all, inputs).map(Some).into())
+        let half = |half: Half, what: &Tensor| {
+            let operands = [&inputs[0], &inputs[1], &inputs[2], &outputs[1], what, g];
+            <[Tensor; 2]>::try_from(Tensor::record(Arc::new(Gradient { of: *self, half }), &operands, 2))
+                .expect("two outputs")
+        };
+        let [dq, products] = half(Half::Queries, &outputs[0]);
+        let [dk, dv] = half(Half::Keys, &products);
+        Derivative::Vjp([dq, dk, dv].map(Some).into())
     }
 
     fn lower(&self, inputs: &[Spec], _: &[Spec]) -> Vec<Lowering> {
-        vec![Lowering::Kernel(self.kernel(inputs, false)); 3]
+        vec![Lowering::Kernel(self.kernel(inputs, None)); 2]
     }
 
     #[cfg(feature = "reference")]
@@ -204,7 +212,7 @@ impl Primitive for Attention {
                         (s - m).exp() * inverse * inputs[2].data[sizes.key([b, j, h], sizes.e) + e];
                 }
             }
-            (out[1][at], out[2][at]) = (m, inverse);
+            (out[1][2 * at], out[1][2 * at + 1]) = (m, inverse);
         }
         reference::arrays(out, outputs)
     }
@@ -212,43 +220,48 @@ impl Primitive for Attention {
 
 impl Primitive for Gradient {
     fn name(&self) -> &str {
-        "attention_gradient"
+        match self.half {
+            Half::Queries => "attention_query_gradient",
+            Half::Keys => "attention_key_gradient",
+        }
     }
 
     fn attributes(&self) -> Cow<'_, str> {
-        Attention::attributes(&self.0).into()
+        self.of.attributes().into()
     }
 
     fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>, Misfit> {
-        let all = infer(inputs, None)?.iter().map(|spec| spec.shape.numel()).sum::<usize>();
-        Ok(vec![Spec::new([all], DType::F32)])
+        let [q, k, v] = infer(inputs, None)?;
+        let products = Spec::new(&q.shape[..3], DType::F32);
+        Ok(match self.half {
+            Half::Queries => vec![q, products],
+            Half::Keys => vec![k, v],
+        })
     }
 
     /// That of the composition, as a function of q, k, v and the cotangent: the other operands come of these.
     fn vjp(&self, inputs: &[Tensor], _: &[Tensor], cotangents: &[Option<Tensor>]) -> Derivative {
-        let outer = arguments(&[&inputs[0], &inputs[1], &inputs[2], &inputs[6]]);
+        let outer = arguments(&[&inputs[0], &inputs[1], &inputs[2], &inputs[5]]);
         let inner = arguments(&[&outer[0], &outer[1], &outer[2]]);
-        let Some(cotangent) = &cotangents[0] else { return Derivative::Zero };
-        let cotangents = parts(cotangent, inputs);
-        let o = self.0.composed(&inner[0], &inner[1], &inner[2], None);
+        let o = self.of.composed(&inner[0], &inner[1], &inner[2], None);
         let passed = pull(&[(o, outer[3].clone())], &inner).and_then(|first| {
-            let seeds: Vec<(Tensor, Tensor)> = first
-                .into_iter()
-                .zip(cotangents)
-                .filter_map(|(gradient, cotangent)| Some((gradient?, cotangent)))
-                .collect();
-            pull(&seeds, &outer)
+            let of = match self.half {
+                Half::Queries => &first[..1],
+                Half::Keys => &first[1..],
+            };
+            let seeds = of.iter().zip(cotangents).filter_map(|(x, g)| Some((x.clone()?, g.clone()?)));
+            pull(&seeds.collect::<Vec<_>>(), &outer)
         });
         let passed = passed.unwrap_or_else(|error| vec![Some(Tensor::poisoned(error)); 4]);
         let mut all = vec![None; inputs.len()];
-        for (at, cotangent) in [0, 1, 2, 6].into_iter().zip(passed) {
+        for (at, cotangent) in [0, 1, 2, 5].into_iter().zip(passed) {
             all[at] = cotangent;
         }
         Derivative::Vjp(all)
     }
 
     fn lower(&self, inputs: &[Spec], _: &[Spec]) -> Vec<Lowering> {
-        vec![Lowering::Kernel(self.0.kernel(inputs, true))]
+        vec![Lowering::Kernel(self.of.kernel(inputs, Some(self.half))); 2]
     }
 
     #[cfg(feature = "reference")]
@@ -258,28 +271,37 @@ impl Primitive for Gradient {
         outputs: &[Spec],
     ) -> Vec<crate::graph::interpret::Array> {
         let sizes = reference::Sizes::of(inputs);
-        let mut out: Vec<_> = inputs[..3].iter().map(|input| vec![0.0; input.data.len()]).collect();
+        let [mut dq, mut dk, mut dv] = [0, 1, 2].map(|i| vec![0.0; inputs[i].data.len()]);
+        let mut products = Vec::new();
         for [b, t, h] in sizes.queries() {
-            let scores = sizes.scores(&self.0, inputs, None, [b, t, h]);
+            let scores = sizes.scores(&self.of, inputs, None, [b, t, h]);
             let at = (b * sizes.t + t) * sizes.h + h;
-            let (m, inverse, delta) = (inputs[3].data[at], inputs[4].data[at], inputs[5].data[at]);
-            let g = &inputs[6].data[at * sizes.e..][..sizes.e];
+            let (m, inverse) = (inputs[3].data[2 * at], inputs[3].data[2 * at + 1]);
+            let g = &inputs[5].data[at * sizes.e..][..sizes.e];
+            let product = match self.half {
+                Half::Queries => g.iter().zip(&inputs[4].data[at * sizes.e..]).map(|(g, o)| g * o).sum(),
+                Half::Keys => inputs[4].data[at],
+            };
+            products.push(product);
             for (j, s) in scores.iter().enumerate() {
                 let Some(s) = s else { continue };
                 let (key, value) = (sizes.key([b, j, h], sizes.d), sizes.key([b, j, h], sizes.e));
                 let p = (s - m).exp() * inverse;
                 let dp: f64 = g.iter().zip(&inputs[2].data[value..]).map(|(g, v)| g * v).sum();
-                let ds = p * (dp - delta) * f64::from(self.0.scale);
+                let ds = p * (dp - product) * f64::from(self.of.scale);
                 for d in 0..sizes.d {
-                    out[0][at * sizes.d + d] += ds * inputs[1].data[key + d];
-                    out[1][key + d] += ds * inputs[0].data[at * sizes.d + d];
+                    dq[at * sizes.d + d] += ds * inputs[1].data[key + d];
+                    dk[key + d] += ds * inputs[0].data[at * sizes.d + d];
                 }
                 for e in 0..sizes.e {
-                    out[2][value + e] += p * g[e];
+                    dv[value + e] += p * g[e];
                 }
             }
         }
-        reference::arrays(vec![out.concat()], outputs)
+        match self.half {
+            Half::Queries => reference::arrays(vec![dq, products], outputs),
+            Half::Keys => reference::arrays(vec![dk, dv], outputs),
+        }
     }
 }
 

@@ -40,9 +40,6 @@ macro_rules! put {
     ($s:expr, $($arg:tt)*) => {{ let _ = writeln!($s, $($arg)*); }};
 }
 
-/// Words of the uniform: queries, keys, heads, batch, scale.
-const SIZES: [&str; 4] = ["size_0()", "size_1()", "size_2()", "size_3()"];
-
 impl Form {
     /// Invocations of a workgroup.
     pub fn width(&self) -> u32 {
@@ -73,10 +70,8 @@ impl Form {
 
     /// Stores a row of an output.
     fn store(&self, s: &mut String, k: usize, length: usize, base: &str, value: &dyn Fn(usize) -> String) {
-        // Rows of several lengths may lie one behind the other in an output.
-        let four = self.key.is_multiple_of(4) && self.value.is_multiple_of(4);
         for c in 0..length.div_ceil(4) {
-            if four {
+            if length.is_multiple_of(4) {
                 put!(s, "store_{k}_4({base} + {}u, {});", 4 * c, value(c));
                 continue;
             }
@@ -159,13 +154,11 @@ impl Form {
         format!("{t} < T && {j} < S{causal}{mask}")
     }
 
-    /// Names of sizes, and the lane's part of rows that are shared.
+    /// Names of the words of the uniform (queries, keys, heads, scale), and the lane's part of rows that are shared.
     fn begin(&self, s: &mut String) {
-        for (name, size) in ["T", "S", "H", "B"].into_iter().zip(SIZES) {
-            put!(s, "let {name} = {size};");
-        }
-        put!(s, "let scale = bitcast<f32>(size_4());");
-        put!(s, "let h = group.y;");
+        put!(s, "fn run(group: vec3<u32>, lane: u32) {{");
+        put!(s, "let T = size_0(); let S = size_1(); let H = size_2(); let scale = bitcast<f32>(size_3());");
+        put!(s, "let h = group.y; let b = group.z;");
         match self.subgroup {
             None => put!(s, "let own_0 = group.x * {ROWS}u + lane;"),
             // Rows of a subgroup lie together, so that those of a causal one see about the same.
@@ -187,14 +180,18 @@ impl Form {
     }
 }
 
-/// Operands q, k, v, mask; outputs o, the largest score of each query, and one over the sum of exponentials.
+/// Where row `t` of the head at hand begins in operand `k`.
+fn row(k: usize, t: &str) -> String {
+    format!("b * stride_{k}_0() + {t} * stride_{k}_1() + h * stride_{k}_2()")
+}
+
+/// Operands q, k, v, mask; outputs o, and for each query its largest score and one over the sum of exponentials.
 pub(super) fn forward(form: &Form) -> String {
     let (d, e, rows) = (form.key, form.value, form.rows());
-    let mut s = String::from("fn run(group: vec3<u32>, lane: u32) {\n");
+    let mut s = String::new();
     form.begin(&mut s);
-    put!(s, "let b = group.z;");
     for n in 0..form.own() {
-        put!(s, "let qat_{n} = b * stride_0_0() + min(own_{n}, T - 1u) * stride_0_1() + h * stride_0_2();");
+        put!(s, "let qat_{n} = {};", row(0, &format!("min(own_{n}, T - 1u)")));
         for c in 0..d.div_ceil(4) {
             put!(s, "let q{c}_{n} = scale * {};", form.load(0, d, &format!("qat_{n}"), c));
         }
@@ -231,122 +228,123 @@ pub(super) fn forward(form: &Form) -> String {
         put!(s, "if (own_{n} < T) {{");
         put!(s, "let at = (b * T + own_{n}) * H + h; let oat = at * {e}u;");
         form.store(&mut s, 0, e, "oat", &|c| format!("o{c}_{n} * inverse_{n}"));
-        put!(s, "store_1(at, m_{n}); store_2(at, inverse_{n});");
+        put!(s, "store_1(2u * at, m_{n}); store_1(2u * at + 1u, inverse_{n});");
         put!(s, "}}");
     }
     put!(s, "}}");
     s
 }
 
-/// Operands q, k, v, the two of the forward pass, the scalar products of o and its cotangent g, and g; one output, the
-/// gradients of q, k and v one behind the other: three would bind more buffers than every device has. Workgroups of the
-/// lower half along z have queries, the others keys.
-pub(super) fn backward(form: &Form) -> String {
+/// Operands q, k, v, what the forward pass keeps, o and its cotangent g; outputs the gradient of q, and for each query the
+/// scalar product of o and g.
+pub(super) fn queries(form: &Form) -> String {
     let (d, e, rows) = (form.key, form.value, form.rows());
-    let own = |n: u32| format!("own_{n}");
-    let mut s = String::from("fn run(group: vec3<u32>, lane: u32) {\n");
+    let mut s = String::new();
     form.begin(&mut s);
-    put!(s, "if (group.z < B) {{");
-    {
-        put!(s, "let b = group.z;");
-        for n in 0..form.own() {
-            put!(s, "let t_{n} = min(own_{n}, T - 1u);");
-            put!(s, "let qat_{n} = b * stride_0_0() + t_{n} * stride_0_1() + h * stride_0_2();");
-            put!(s, "let gat_{n} = b * stride_6_0() + t_{n} * stride_6_1() + h * stride_6_2();");
-            for c in 0..d.div_ceil(4) {
-                let load = form.load(0, d, &format!("qat_{n}"), c);
-                put!(s, "let q{c}_{n} = scale * {load}; var dq{c}_{n} = vec4<f32>(0.0);");
-            }
-            for c in 0..e.div_ceil(4) {
-                put!(s, "let g{c}_{n} = {};", form.load(6, e, &format!("gat_{n}"), c));
-            }
-            let scalar =
-                |k: usize| format!("load_{k}(b * stride_{k}_0() + t_{n} * stride_{k}_1() + h * stride_{k}_2())");
-            put!(s, "let m_{n} = {}; let inverse_{n} = {}; let delta_{n} = {};", scalar(3), scalar(4), scalar(5));
+    for n in 0..form.own() {
+        put!(s, "let t_{n} = min(own_{n}, T - 1u);");
+        for (name, k) in [("qat", 0), ("nat", 3), ("oat", 4), ("gat", 5)] {
+            put!(s, "let {name}_{n} = {};", row(k, &format!("t_{n}")));
         }
-        put!(s, "let kat = b * stride_1_0() + h * stride_1_2(); let vat = b * stride_2_0() + h * stride_2_2();");
-        put!(s, "let end = {} + unseen;", form.end_of_keys());
-        put!(s, "for (var j = 0u; j < end; j += {rows}u) {{");
-        form.load_rows(&mut s, 1, d, "x", "kat", "S");
-        form.load_rows(&mut s, 2, e, "y", "vat", "S");
-        form.dots(&mut s, "s", "q", "x", d);
-        form.dots(&mut s, "u", "g", "y", e);
-        for n in 0..form.own() {
-            for r in 0..rows {
-                let sees = form.sees(7, &own(n), &format!("(j + {r}u)"));
-                put!(
-                    s,
-                    "let z{r}_{n} = select(0.0, exp(s{r}_{n} - m_{n}) * inverse_{n} * (u{r}_{n} - delta_{n}), {sees});"
-                );
-            }
+        for c in 0..d.div_ceil(4) {
+            let load = form.load(0, d, &format!("qat_{n}"), c);
+            put!(s, "let q{c}_{n} = scale * {load}; var dq{c}_{n} = vec4<f32>(0.0);");
         }
-        form.add_rows(&mut s, "dq", "z", "x", d);
-        put!(s, "}}");
-        for n in 0..form.own() {
-            put!(s, "if (own_{n} < T) {{ let at = ((b * T + own_{n}) * H + h) * {d}u;");
-            form.store(&mut s, 0, d, "at", &|c| format!("dq{c}_{n} * scale"));
-            put!(s, "}}");
+        for c in 0..e.div_ceil(4) {
+            put!(s, "let g{c}_{n} = {};", form.load(5, e, &format!("gat_{n}"), c));
         }
+        put!(s, "let m_{n} = load_3(nat_{n}); let inverse_{n} = load_3(nat_{n} + stride_3_3());");
+        // Zeros stand behind the end of a row.
+        let products =
+            (0..e.div_ceil(4)).map(|c| format!(" + dot(g{c}_{n}, {})", form.load(4, e, &format!("oat_{n}"), c)));
+        put!(s, "let delta_{n} = 0.0{};", products.collect::<String>());
     }
-    put!(s, "}} else {{");
-    {
-        put!(s, "let b = group.z - B;");
-        for n in 0..form.own() {
-            put!(s, "let t_{n} = min(own_{n}, S - 1u);");
-            put!(s, "let kat_{n} = b * stride_1_0() + t_{n} * stride_1_1() + h * stride_1_2();");
-            put!(s, "let vat_{n} = b * stride_2_0() + t_{n} * stride_2_1() + h * stride_2_2();");
-            for c in 0..d.div_ceil(4) {
-                let load = form.load(1, d, &format!("kat_{n}"), c);
-                put!(s, "let k{c}_{n} = scale * {load}; var dk{c}_{n} = vec4<f32>(0.0);");
-            }
-            for c in 0..e.div_ceil(4) {
-                let load = form.load(2, e, &format!("vat_{n}"), c);
-                put!(s, "let v{c}_{n} = {load}; var dv{c}_{n} = vec4<f32>(0.0);");
-            }
-        }
-        put!(s, "let qat = b * stride_0_0() + h * stride_0_2(); let gat = b * stride_6_0() + h * stride_6_2();");
-        let start = match (form.causal, form.subgroup) {
-            (false, _) => "0u",
-            (true, None) => "own_0",
-            (true, Some(_)) => "first",
-        };
-        put!(s, "for (var j = {start}; j < T + unseen; j += {rows}u) {{");
-        form.load_rows(&mut s, 0, d, "x", "qat", "T");
-        form.load_rows(&mut s, 6, e, "y", "gat", "T");
-        let scalar = |k: usize, row: &str| {
-            format!("load_{k}(b * stride_{k}_0() + min({row}, T - 1u) * stride_{k}_1() + h * stride_{k}_2())")
-        };
-        for r in 0..if form.subgroup.is_some() { 1 } else { rows } {
-            let (row, mark) = match form.subgroup {
-                Some(_) => ("j + mine".to_string(), String::new()),
-                None => (format!("j + {r}u"), format!("_{r}")),
-            };
-            for (name, k) in [("m0", 3), ("i0", 4), ("a0", 5)] {
-                put!(s, "let {name}{mark} = {};", scalar(k, &row));
-            }
-        }
-        form.dots(&mut s, "s", "k", "x", d);
-        form.dots(&mut s, "u", "v", "y", e);
+    put!(s, "let kat = b * stride_1_0() + h * stride_1_2(); let vat = b * stride_2_0() + h * stride_2_2();");
+    put!(s, "let end = {} + unseen;", form.end_of_keys());
+    put!(s, "for (var j = 0u; j < end; j += {rows}u) {{");
+    form.load_rows(&mut s, 1, d, "x", "kat", "S");
+    form.load_rows(&mut s, 2, e, "y", "vat", "S");
+    form.dots(&mut s, "s", "q", "x", d);
+    form.dots(&mut s, "u", "g", "y", e);
+    for n in 0..form.own() {
         for r in 0..rows {
-            let [m, inverse, delta] = ["m", "i", "a"].map(|name| form.row(name, 0, r));
-            put!(s, "let m0r{r} = {m}; let i0r{r} = {inverse}; let a0r{r} = {delta};");
-            for n in 0..form.own() {
-                let sees = form.sees(7, &format!("(j + {r}u)"), &own(n));
-                put!(s, "let p{r}_{n} = select(0.0, exp(s{r}_{n} - m0r{r}) * i0r{r}, {sees});");
-                put!(s, "let z{r}_{n} = p{r}_{n} * (u{r}_{n} - a0r{r});");
-            }
-        }
-        form.add_rows(&mut s, "dk", "z", "x", d);
-        form.add_rows(&mut s, "dv", "p", "y", e);
-        put!(s, "}}");
-        for n in 0..form.own() {
-            put!(s, "if (own_{n} < S) {{ let row = (b * S + own_{n}) * H + h;");
-            put!(s, "let kst = (B * T * H + row) * {d}u; let vst = B * (T + S) * H * {d}u + row * {e}u;");
-            form.store(&mut s, 0, d, "kst", &|c| format!("dk{c}_{n} * scale"));
-            form.store(&mut s, 0, e, "vst", &|c| format!("dv{c}_{n}"));
-            put!(s, "}}");
+            let sees = form.sees(6, &format!("own_{n}"), &format!("(j + {r}u)"));
+            put!(
+                s,
+                "let z{r}_{n} = select(0.0, exp(s{r}_{n} - m_{n}) * inverse_{n} * (u{r}_{n} - delta_{n}), {sees});"
+            );
         }
     }
-    put!(s, "}}\n}}");
+    form.add_rows(&mut s, "dq", "z", "x", d);
+    put!(s, "}}");
+    for n in 0..form.own() {
+        put!(s, "if (own_{n} < T) {{ let at = (b * T + own_{n}) * H + h; let qst = at * {d}u;");
+        form.store(&mut s, 0, d, "qst", &|c| format!("dq{c}_{n} * scale"));
+        put!(s, "store_1(at, delta_{n}); }}");
+    }
+    put!(s, "}}");
+    s
+}
+
+/// Operands q, k, v, what the forward pass keeps, the scalar products of o and its cotangent g, and g; outputs the gradients
+/// of k and v.
+pub(super) fn keys(form: &Form) -> String {
+    let (d, e, rows) = (form.key, form.value, form.rows());
+    let mut s = String::new();
+    form.begin(&mut s);
+    for n in 0..form.own() {
+        put!(s, "let t_{n} = min(own_{n}, S - 1u);");
+        for (name, k) in [("kat", 1), ("vat", 2)] {
+            put!(s, "let {name}_{n} = {};", row(k, &format!("t_{n}")));
+        }
+        for c in 0..d.div_ceil(4) {
+            let load = form.load(1, d, &format!("kat_{n}"), c);
+            put!(s, "let k{c}_{n} = scale * {load}; var dk{c}_{n} = vec4<f32>(0.0);");
+        }
+        for c in 0..e.div_ceil(4) {
+            let load = form.load(2, e, &format!("vat_{n}"), c);
+            put!(s, "let v{c}_{n} = {load}; var dv{c}_{n} = vec4<f32>(0.0);");
+        }
+    }
+    put!(s, "let qat = b * stride_0_0() + h * stride_0_2(); let gat = b * stride_5_0() + h * stride_5_2();");
+    let start = match (form.causal, form.subgroup) {
+        (false, _) => "0u",
+        (true, None) => "own_0",
+        (true, Some(_)) => "first",
+    };
+    put!(s, "for (var j = {start}; j < T + unseen; j += {rows}u) {{");
+    form.load_rows(&mut s, 0, d, "x", "qat", "T");
+    form.load_rows(&mut s, 5, e, "y", "gat", "T");
+    for r in 0..if form.subgroup.is_some() { 1 } else { rows } {
+        let (at, mark) = match form.subgroup {
+            Some(_) => ("j + mine".to_string(), String::new()),
+            None => (format!("j + {r}u"), format!("_{r}")),
+        };
+        let at = format!("min({at}, T - 1u)");
+        put!(s, "let nat{mark} = {}; let m0{mark} = load_3(nat{mark});", row(3, &at));
+        put!(s, "let i0{mark} = load_3(nat{mark} + stride_3_3()); let a0{mark} = load_4({});", row(4, &at));
+    }
+    form.dots(&mut s, "s", "k", "x", d);
+    form.dots(&mut s, "u", "v", "y", e);
+    for r in 0..rows {
+        let [m, inverse, delta] = ["m", "i", "a"].map(|name| form.row(name, 0, r));
+        put!(s, "let m0r{r} = {m}; let i0r{r} = {inverse}; let a0r{r} = {delta};");
+        for n in 0..form.own() {
+            let sees = form.sees(6, &format!("(j + {r}u)"), &format!("own_{n}"));
+            put!(s, "let p{r}_{n} = select(0.0, exp(s{r}_{n} - m0r{r}) * i0r{r}, {sees});");
+            put!(s, "let z{r}_{n} = p{r}_{n} * (u{r}_{n} - a0r{r});");
+        }
+    }
+    form.add_rows(&mut s, "dk", "z", "x", d);
+    form.add_rows(&mut s, "dv", "p", "y", e);
+    put!(s, "}}");
+    for n in 0..form.own() {
+        put!(s, "if (own_{n} < S) {{ let row = (b * S + own_{n}) * H + h;");
+        put!(s, "let kst = row * {d}u; let vst = row * {e}u;");
+        form.store(&mut s, 0, d, "kst", &|c| format!("dk{c}_{n} * scale"));
+        form.store(&mut s, 1, e, "vst", &|c| format!("dv{c}_{n}"));
+        put!(s, "}}");
+    }
+    put!(s, "}}");
     s
 }
