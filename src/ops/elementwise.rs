@@ -172,6 +172,9 @@ fn flag(condition: bool) -> f64 {
 fn share(wins: Tensor, ties: Tensor) -> Tensor {
     wins.cast(DType::F32) + ties.cast(DType::F32) * 0.5
 }
+fn normal_density(x: &Tensor) -> Tensor {
+    (x.square() * -0.5).exp() * 0.398_942_280_401_432_7
+}
 fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
@@ -267,7 +270,7 @@ table! {
     /// Sigmoid linear unit x sigmoid(x), also called swish.
     unary silu Row {
         text: "$0 * sigmoid_T($0)", helpers: FUNCTIONS, reference: |x| x[0] * sigmoid(x[0]), domain: &[(-9.0, 9.0)],
-        rule: Vjp(|x, y, g| { let s = x[0].sigmoid(); one(g * (y + &s * (1.0 - y))) }), ..HEAVY
+        rule: Vjp(|x, _, g| { let s = x[0].sigmoid(); one(g * (&s + &x[0] * (&s * (1.0 - &s)))) }), ..HEAVY
     };
     /// e^x - 1, exact near 0 too.
     unary expm1 Row { text: "expm1_T($0)", helpers: FUNCTIONS, reference: |x| x[0].exp_m1(), rule: Vjp(|_, y, g| one(g * (y + 1.0))), domain: &[(-8.0, 5.0)], ulp: 24.0, ..HEAVY };
@@ -276,20 +279,21 @@ table! {
         text: "erf_T($0)", helpers: FUNCTIONS, reference: |x| erf(x[0]), domain: &[(-4.0, 4.0)], ulp: 4.0,
         rule: Vjp(|x, _, g| one(g * ((-x[0].square()).exp() * std::f64::consts::FRAC_2_SQRT_PI))), ..HEAVY
     };
+    /// Distribution function of the standard normal: the probability that such a number is below x, (1 + erf(x / sqrt(2))) / 2.
+    unary normal_cdf Row {
+        text: "normal_cdf_T($0)", helpers: FUNCTIONS, reference: |x| normal_cdf(x[0]), domain: &[(-6.0, 6.0)],
+        rule: Vjp(|x, _, g| one(g * normal_density(&x[0]))), ..HEAVY
+    };
     /// Gaussian error linear unit (Hendrycks and Gimpel 2016): x times the probability that a standard normal number is
-    /// below x, (1 + erf(x / sqrt(2))) / 2.
+    /// below x.
     unary gelu Row {
         text: "$0 * normal_cdf_T($0)", helpers: FUNCTIONS, reference: |x| x[0] * normal_cdf(x[0]), domain: &[(-6.0, 6.0)],
-        rule: Vjp(|x, _, g| {
-            let below = (&x[0] * std::f64::consts::FRAC_1_SQRT_2).erf() * 0.5 + 0.5;
-            let density = (x[0].square() * -0.5).exp() * 0.398_942_280_401_432_7;
-            one(g * (below + &x[0] * density))
-        }), ..HEAVY
+        rule: Vjp(|x, _, g| one(g * (x[0].normal_cdf() + &x[0] * normal_density(&x[0])))), ..HEAVY
     };
     /// Gaussian error linear unit in its tanh form (Hendrycks and Gimpel 2016), close to [`gelu`](Tensor::gelu):
     /// x sigmoid(sqrt(8 / pi) (x + 0.044715 x^3)).
     unary gelu_tanh Row {
-        text: "$0 * sigmoid_T(T(1.595769121605731) * ($0 + T(0.044715) * $0 * $0 * $0))", helpers: FUNCTIONS,
+        text: "$0 * sigmoid_T($0 * ($0 * $0 * T(0.07135481627260025) + T(1.595769121605731)))", helpers: FUNCTIONS,
         reference: |x| x[0] * sigmoid(gelu_argument(x[0])), domain: &[(-6.0, 6.0)],
         rule: Vjp(|x, _, g| {
             let square = x[0].square();
