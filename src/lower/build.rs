@@ -63,7 +63,7 @@ fn copying() -> Kind {
 }
 
 #[derive(Default)]
-pub(super) struct Builder {
+pub(super) struct Builder<'a> {
     pub program: Program,
     pub ids: Table<(u64, usize), Id>,
     pub seen: Table<Key, Id>,
@@ -73,8 +73,8 @@ pub(super) struct Builder {
     pub now: Option<Late>,
     /// Later computations so far.
     pub numbers: usize,
-    /// How values came about in a program of the same graph for other sizes, whose splits are to be kept.
-    pub model: Option<Vec<Kind>>,
+    /// A program of the same graph for other sizes, whose splits are to be kept, and which numbers are one.
+    pub model: Option<&'a Program>,
     /// Nodes whose values lie at another place in each turn of a loop.
     pub moving: Set<u64>,
     /// Operands of loops, by node.
@@ -83,7 +83,7 @@ pub(super) struct Builder {
     pub defect: Option<Error>,
 }
 
-impl Builder {
+impl Builder<'_> {
     fn refuse(&mut self, node: &Node, what: &str) {
         let why = format!("{} {what} ({})", node.op().name(), node.place());
         self.defect.get_or_insert(Error::new(ErrorKind::Validation { why }));
@@ -154,10 +154,26 @@ impl Builder {
         id
     }
 
+    /// A number known on the host. Equal ones are one value, except where they are not in the model: one over the rows of a
+    /// batch may happen to be what some constant is, and in the next batch it is not.
+    fn number_of(&mut self, bits: u32, dtype: DType, node: &Node) -> Id {
+        let next = self.program.vals.len();
+        let id = match self.model.and_then(|model| model.scalars.get(self.program.scalars.len())) {
+            Some(&id) if id == next => {
+                self.seen.remove(&(Kind::Scalar(bits), vec![], dtype, 1, self.number()));
+                self.push(Kind::Scalar(bits), vec![], (dtype, 1), node)
+            }
+            Some(&id) if self.program.vals.get(id).is_some_and(|val| val.kind == Kind::Scalar(bits)) => id,
+            _ => self.push(Kind::Scalar(bits), vec![], (dtype, 1), node),
+        };
+        self.program.scalars.push(id);
+        id
+    }
+
     pub fn leaf(&mut self, node: &Arc<Node>, output: usize, stand_in: bool) -> Result<Id> {
         let spec = &node.outputs()[output];
         if !stand_in && let Some(only) = scalar(node, output) {
-            return Ok(self.push(Kind::Scalar(only), vec![], (spec.dtype, 1), node));
+            return Ok(self.number_of(only, spec.dtype, node));
         }
         let leaf = self.program.leaves.len();
         self.program.leaves.push(Tensor::of(node.clone(), output));
@@ -371,6 +387,6 @@ impl Builder {
 
     /// How the next value came about in the program that this one is to be like.
     fn alike(&self) -> Option<&Kind> {
-        self.model.as_ref()?.get(self.program.vals.len())
+        Some(&self.model?.vals.get(self.program.vals.len())?.kind)
     }
 }

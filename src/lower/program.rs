@@ -113,6 +113,8 @@ pub struct Program {
     pub roots: Vec<Id>,
     /// Leaves that lie at another place in each turn of a loop: only accessors find them there.
     pub moving: Set<Id>,
+    /// For each number that was asked for, in turn, the value that it is. Of a program as it was built.
+    pub scalars: Vec<Id>,
 }
 
 /// How a matrix of a product lies in the tensor it is read from.

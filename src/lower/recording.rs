@@ -249,14 +249,13 @@ impl Recording {
     }
 
     /// Flattens to values. `stand_ins` are leaves even where they hold host data. Long sums are split as in `model`, if
-    /// it is given.
+    /// it is given, and the same numbers are one value.
     pub fn program(&self, stand_ins: &Table<u64, usize>, model: Option<&Program>) -> Result<Program> {
         self.body(stand_ins, Set::new(), model)
     }
 
     /// The program of one turn of a loop, in which the values of some nodes lie at another place each time.
     pub fn body(&self, stand_ins: &Table<u64, usize>, moving: Set<u64>, model: Option<&Program>) -> Result<Program> {
-        let model = model.map(|model| model.vals.iter().map(|val| val.kind.clone()).collect());
         let mut builder = Builder { model, moving, ..Builder::default() };
         for node in &self.nodes {
             if stand_ins.contains_key(&node.number()) || node.is_end() {
