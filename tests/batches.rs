@@ -6,8 +6,13 @@ mod common;
 
 use common::Random;
 use common::training::{State, Training};
+use wengert::dtype::DType;
+use wengert::gpu::{Class, DeviceOptions};
+use wengert::grad::grad;
 use wengert::graph::Tensor;
+use wengert::graph::interpret::{Given, interpret};
 use wengert::layers::Network;
+use wengert::ops::Keep;
 use wengert::prelude::*;
 use wengert::step::{Logs, Step};
 
@@ -93,6 +98,11 @@ fn a_smaller_batch_uses_the_kernels_of_the_full_one() {
             .unwrap()
     };
     check("cnn", cnn, &[20, 20, 1], 400, 64, &[32, 25, 3]);
+    let norms = || {
+        let block = |layers: Sequential| layers.add(Dense::new(96)).add(LayerNormalization::new());
+        block(block(Sequential::new([40]))).add(Dense::new(10)).network().unwrap()
+    };
+    check("norms", norms, &[40], 1, 128, &[96, 37, 3]);
     let lstm = || Sequential::new([6, 5]).add(LSTM::new(32)).add(Dense::new(3)).network().unwrap();
     check("lstm", lstm, &[6, 5], 6, 32, &[24, 9]);
 }
@@ -115,7 +125,7 @@ fn what_is_computed_again_for_nothing_is_so_in_a_smaller_batch() {
     let plan = step.plan().unwrap();
     // At the turning point four layers of 256 would hold both, 128 KiB each; all but the last hold one.
     assert!(plan.live <= 7 * 128 * 256 * 4, "{plan}");
-    check("gelu", blocks, &[64], 1, 128, &[96, 37, 3]);
+    check("gelu", blocks, &[64], 1, 128, &[96, 37, 3, 2]);
 }
 
 /// What a step of one log gives for batches in turn.
@@ -152,4 +162,48 @@ fn a_long_product_does_not_split_the_products_of_another_graph() {
         _ => x.slice(0, 0..2).matmul(&x.slice(0, 0..2).t()).sum(..),
     };
     assert_eq!(logged(&batches, product), [8192.0, 16.0]);
+}
+
+/// The gradients of a layer norm, of the bias before it among them. Sums of columns ride along with the rows, each workgroup
+/// with a stretch of them; rows of one subgroup and of a workgroup, kept and read again, the last stretch short or empty.
+#[test]
+fn sums_of_columns_ride_along_with_rows() {
+    let portable = DeviceOptions { portable: true, ..DeviceOptions::default() };
+    for device in [Device::blocking().unwrap(), pollster::block_on(Device::with(portable)).unwrap()] {
+        let carried = match device.class() {
+            Class::Cpu => 32 * device.subgroup_size().unwrap_or(0) as usize,
+            _ => 2048,
+        };
+        for (rows, columns) in [(130, 36), (200, 128), (127, 260), (1000, 1024), (37, 2048), (4100, 64), (300, 2052)] {
+            let mut random = Random::new((rows * columns) as u64);
+            let mut leaf = |shape: &[usize]| random.leaf(&shape.into(), DType::F32, (-1.0, 1.0), false);
+            let state = vec![leaf(&[columns]), leaf(&[columns]), leaf(&[columns])];
+            let batch = (leaf(&[rows, columns]), leaf(&[rows, columns]));
+            let slopes = |state: &Vec<Tensor>, batch: &(Tensor, Tensor)| {
+                grad(
+                    |at: &Vec<Tensor>| {
+                        let x = &batch.0 + &at[0];
+                        let centred = &x - x.mean(Keep(-1));
+                        let scale = (centred.square().mean(Keep(-1)) + 1e-3).rsqrt();
+                        Ok(((centred * scale * &at[1] + &at[2]).tanh() * &batch.1).sum(..))
+                    },
+                    state,
+                )
+            };
+            let wanted = interpret(&slopes(&state, &batch).unwrap(), &Given::new()).unwrap();
+            let (mut step, mut got) = (Step::new(&device), state);
+            let f = |state: Vec<Tensor>, batch: &(Tensor, Tensor)| Ok((Logs::default(), slopes(&state, batch)?));
+            let text = step.explain(&mut got, &batch, f).unwrap().to_string();
+            step.run(&mut got, &batch, f).unwrap();
+            let rides = columns <= carried;
+            assert_eq!(text.contains("along with"), rides, "{rows} x {columns}: {text}");
+            for (got, wanted) in got.iter().zip(&wanted) {
+                // Rounding of sums of so many terms of about one adds up like a random walk; a factor of 8 for luck.
+                let allowed = 8.0 * (rows as f64).sqrt() * f64::from(f32::EPSILON) * 4.0;
+                for (at, (g, w)) in got.to_vec_on::<f32>(&device).unwrap().iter().zip(&wanted.data).enumerate() {
+                    assert!((f64::from(*g) - w).abs() <= allowed, "{rows} x {columns} [{at}]: {g} and {w}");
+                }
+            }
+        }
+    }
 }

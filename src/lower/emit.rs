@@ -9,8 +9,9 @@
 
 use std::fmt::Write;
 
-use super::fuse::{Fused, Level, Space};
+use super::fuse::Fused;
 use super::program::{Id, Kind, Program};
+use super::space::{Level, Space, level};
 use crate::collections::{Sorted, Table};
 use crate::dtype::DType;
 use crate::gpu::shader;
@@ -437,11 +438,15 @@ impl<'a> Emitter<'a> {
         stage
     }
 
-    /// Which members are folds, by stage (the first is stage 1).
+    /// Which members are folds to the reduced level, by stage (the first is stage 1).
     pub fn folds(&self, stages: &Table<Id, usize>) -> Vec<Vec<Id>> {
         let mut folds: Vec<Vec<Id>> = Vec::new();
         let members = Sorted::from_iter(self.fused.groups[self.group].members.iter().copied());
-        for id in members.into_iter().filter(|&id| matches!(self.program.vals[id].kind, Kind::Fold(..))) {
+        let fold = |&id: &Id| {
+            matches!(self.program.vals[id].kind, Kind::Fold(..))
+                && level(self.program, id, self.space) == Level::Reduced
+        };
+        for id in members.into_iter().filter(fold) {
             let stage = stages.get(&id).copied().unwrap_or(1);
             folds.resize(folds.len().max(stage), Vec::new());
             folds[stage - 1].push(id);

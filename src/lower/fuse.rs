@@ -8,74 +8,10 @@
 //! fit, not because anybody listed them.
 
 use super::place::SMALL;
-use super::program::{Id, Kind, Program, Val};
+use super::program::{Id, Kind, Program};
+use super::space::{Level, Space, level, of, reads};
 use crate::collections::{Set, Sorted, Table};
-use crate::graph::{Contraction, Fold, View};
 use crate::sort::{sort, sort_by_key};
-
-/// What the threads of a group run over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Space {
-    /// So many elements, all alike.
-    Elements(usize),
-    /// Folds of `[outer, length, inner]` to `[outer, parts, inner]`, and maps before and after them.
-    Folded { outer: usize, length: usize, inner: usize, parts: usize },
-    /// A matrix product along stretches of K, and maps over its result.
-    Product(Contraction, usize),
-    /// A loop, which is a program of its own.
-    Loop,
-    /// A kernel that an op has brought.
-    Kernel,
-}
-
-/// At which of a space's two indices a value lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Level {
-    /// One for each element.
-    Full,
-    /// One for each result of a fold.
-    Reduced,
-    /// At some other index; computed elsewhere.
-    Other,
-}
-
-impl Space {
-    /// Elements at the full level.
-    pub fn full(self) -> usize {
-        match self {
-            Space::Elements(n) => n,
-            Space::Folded { outer, length, inner, .. } => outer * length * inner,
-            Space::Product(c, parts) => parts * c.batch * c.m * c.n,
-            Space::Loop | Space::Kernel => 0,
-        }
-    }
-
-    /// Elements at the reduced level, where there is one.
-    pub fn reduced(self) -> Option<usize> {
-        match self {
-            Space::Folded { outer, inner, parts, .. } => Some(outer * parts * inner),
-            _ => None,
-        }
-    }
-
-    /// Multiply-adds or elements touched: what decides whether a group is small.
-    pub fn work(self) -> usize {
-        match self {
-            Space::Product(c, _) => c.batch * c.m * c.n * c.k.max(1),
-            Space::Loop | Space::Kernel => usize::MAX,
-            _ => self.full(),
-        }
-    }
-
-    fn join(self, other: Space) -> Option<Space> {
-        match (self, other) {
-            (Space::Loop | Space::Kernel, _) | (_, Space::Loop | Space::Kernel) => None,
-            (a, b) if a == b && !matches!(a, Space::Product(..)) => Some(a),
-            (Space::Elements(n), s) | (s, Space::Elements(n)) if n == s.full() || s.reduced() == Some(n) => Some(s),
-            _ => None,
-        }
-    }
-}
 
 /// Values computed by one kernel.
 #[derive(Clone, Debug)]
@@ -115,88 +51,6 @@ const EPILOGUE: usize = 2;
 /// With fewer threads than this, a large producer is not drawn into a fold.
 const PARALLEL: usize = 1024;
 
-/// The level at which a reader at `level` of `space` reads the source of `view`.
-pub fn through(view: &View, source_numel: usize, numel: usize, level: Level, space: Space) -> Level {
-    if level == Level::Other {
-        return Level::Other;
-    }
-    if view.is_identity() && source_numel == numel {
-        return level;
-    }
-    if let (Level::Full, Space::Folded { outer, length, inner, parts: 1 }) = (level, space)
-        && view.inside.is_none()
-        && view.offset == 0
-        && source_numel == outer * inner
-        && numel == space.full()
-    {
-        let spread: Vec<(usize, isize)> =
-            View { shape: [outer, length, inner].into(), strides: vec![inner as isize, 0, 1], offset: 0, inside: None }
-                .merged();
-        if view.merged() == spread {
-            return Level::Reduced;
-        }
-    }
-    Level::Other
-}
-
-/// The values a member reads for which `stop` holds, each with the level it is read at. What it has to wait for counts as
-/// read at another index.
-pub fn reads(
-    program: &Program,
-    stop: &dyn Fn(Id) -> bool,
-    member: Id,
-    level: Level,
-    space: Space,
-) -> Sorted<(Id, Level)> {
-    let mut found = Sorted::new();
-    let mut seen = Set::default();
-    let val = &program.vals[member];
-    let below = match val.kind {
-        Kind::Fold(fold, parts) if space == folded(fold, parts) && level == Level::Reduced => Level::Full,
-        Kind::Fold(..) => Level::Other,
-        Kind::Contraction(..) | Kind::Gather { .. } | Kind::Window(..) | Kind::Scan(..) | Kind::Kernel(..) => {
-            Level::Other
-        }
-        _ => level,
-    };
-    let mut stack: Vec<(Id, Level)> = val.inputs.iter().map(|&input| (input, below)).collect();
-    stack.extend(val.after.map(|before| (before, Level::Other)));
-    while let Some((id, level)) = stack.pop() {
-        if !seen.insert((id, level)) {
-            continue;
-        }
-        if stop(id) {
-            found.insert((id, level));
-            continue;
-        }
-        let val = &program.vals[id];
-        let level = match &val.kind {
-            Kind::View(view) => through(view, program.vals[val.inputs[0]].numel, val.numel, level, space),
-            Kind::Gather { .. } | Kind::Window(..) => Level::Other,
-            _ => level,
-        };
-        stack.extend(val.inputs.iter().map(|&input| (input, level)));
-        stack.extend(val.after.map(|before| (before, Level::Other)));
-    }
-    found
-}
-
-/// The space of a value alone.
-pub fn space(val: &Val) -> Space {
-    match val.kind {
-        Kind::Fold(fold, parts) => folded(fold, parts),
-        Kind::Contraction(c, parts) => Space::Product(c, parts),
-        Kind::Scan(..) => Space::Loop,
-        Kind::Kernel(..) => Space::Kernel,
-        _ => Space::Elements(val.numel),
-    }
-}
-
-/// The space of a fold.
-pub fn folded(fold: Fold, parts: usize) -> Space {
-    Space::Folded { outer: fold.outer, length: fold.length, inner: fold.inner, parts }
-}
-
 /// For each group the groups whose results it reads.
 pub fn dependencies(program: &Program, fused: &Fused) -> Vec<Sorted<usize>> {
     let stop = |id: Id| fused.is_member(id);
@@ -208,21 +62,13 @@ pub fn dependencies(program: &Program, fused: &Fused) -> Vec<Sorted<usize>> {
     fused.groups.iter().enumerate().map(before).collect()
 }
 
-/// The level a member of a group is computed at.
-pub fn level(program: &Program, member: Id, space: Space) -> Level {
-    let val = &program.vals[member];
-    match val.kind {
-        Kind::Fold(..) => Level::Reduced,
-        _ if val.numel == space.full() => Level::Full,
-        _ => Level::Reduced,
-    }
-}
-
-/// How the storage buffers that a kernel binds are counted.
+/// What a kernel may hold, and how the storage buffers that it binds are counted.
 #[derive(Clone, Debug, Default)]
 pub struct Buffers {
     /// As many as a kernel may bind.
     pub cap: usize,
+    /// Columns of which a row kernel can carry sums.
+    pub carried: usize,
     /// What lies in the one buffer of the state: its leaves, and what is written over them. Nothing, if every tensor is to
     /// count as a buffer of its own.
     pub(crate) state: Set<Id>,
@@ -397,7 +243,7 @@ pub fn fuse(program: &Program, fuse: bool, buffers: &Buffers) -> Fused {
             work.of[id] = work.of[before];
             continue;
         }
-        let space = space(val);
+        let space = of(val);
         let level = if matches!(val.kind, Kind::Fold(..)) { Level::Reduced } else { Level::Full };
         let needs: Sorted<Id> =
             reads(program, &|id| stored[id], id, level, space).into_iter().map(|(id, _)| id).collect();
@@ -446,6 +292,8 @@ impl Merger<'_> {
         for (key, draft) in self.drafts() {
             let space = match draft.space {
                 Space::Elements(n) => [n, 0, 0, 0, 0],
+                // Beside the rows that they may ride along with.
+                Space::Folded { outer: 1, length, inner, parts } if parts > 1 => [0, length, inner, 1, 1],
                 Space::Folded { outer, length, inner, parts } => [0, outer, length, inner, parts],
                 Space::Product(..) | Space::Loop | Space::Kernel => continue,
             };
@@ -536,7 +384,7 @@ impl Merger<'_> {
 
     fn try_merge(&mut self, first: usize, second: usize) -> bool {
         let (Some(a), Some(b)) = (&self.groups[first], &self.groups[second]) else { return false };
-        let Some(space) = a.space.join(b.space) else { return false };
+        let Some(space) = a.space.join(b.space, self.buffers.carried) else { return false };
         let size = a.members.len() + b.members.len();
         let (low, high) = (a.members[0].min(b.members[0]), *a.members.iter().chain(&b.members).max().unwrap_or(&0));
         if size > MEMBERS || high - low > REACH {

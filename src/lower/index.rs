@@ -5,8 +5,8 @@
 //! form that four lanes cannot read at once is read one by one here.
 
 use super::emit::{At, Emitter, Unit, wgsl_type};
-use super::fuse::{Level, through};
 use super::program::Id;
+use super::space::{Level, through};
 use crate::dtype::DType;
 use crate::graph::{Through, View, Windows};
 
@@ -143,7 +143,7 @@ impl Emitter<'_> {
                 }
             }
             Level::Full | Level::Reduced => return self.value(source, at, lanes),
-            Level::Other => {}
+            Level::Column | Level::Other => {}
         }
         if view.is_identity() {
             return self.value(source, &At { var: at.var.clone(), level: Level::Other }, lanes);

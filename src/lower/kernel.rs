@@ -10,10 +10,11 @@ use std::fmt::Write;
 
 use super::Target;
 use super::emit::{At, Emitter, Unit, combine, wgsl_type};
-use super::fuse::{Fused, Level, Space};
+use super::fuse::Fused;
 use super::pack::Wide;
 use super::program::{Id, Kind, Program, fold_stretch, product_stretch};
 use super::schedule::Job;
+use super::space::{Level, Space};
 use super::turns::{self, Turns, Way};
 use crate::collections::Table;
 use crate::error::Result;
@@ -74,7 +75,7 @@ const LONG: usize = 1 << 16;
 /// instructions: what does not depend on the element is loaded once for all of them, and neighbours lie in one line of the cache.
 const EACH: usize = 2;
 /// Rows longer than this are shared by a workgroup.
-const ROW: usize = 32;
+pub(super) const ROW: usize = 32;
 
 /// Folds of at most so many elements that are read in several passes are written out without a loop.
 const UNROLLED: usize = 9;
@@ -181,7 +182,7 @@ impl Context<'_> {
     }
 
     pub(super) fn level(&self, id: Id, space: Space) -> Level {
-        super::fuse::level(self.program, id, space)
+        super::space::level(self.program, id, space)
     }
 
     fn lanes(&self, group: usize) -> usize {

@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
-use super::fuse::{Fused, Space};
+use super::fuse::Fused;
 use super::program::{Id, Kind, Program, Val};
 use super::recording::Recording;
+use super::space::Space;
 use super::turns::Stride;
 use super::{Compiled, Options, Request, Target, compile};
 use crate::collections::{Set, Table};

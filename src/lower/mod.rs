@@ -9,7 +9,9 @@
 
 mod bindings;
 mod build;
+mod columns;
 pub mod emit;
+pub mod free;
 pub mod fuse;
 pub mod gemm;
 mod gemm_text;
@@ -25,6 +27,7 @@ pub mod recording;
 pub mod remat;
 mod rows;
 pub mod schedule;
+pub mod space;
 pub mod turns;
 
 /// What the compiler needs to know of a device.
@@ -109,13 +112,13 @@ pub struct Compiled {
 /// Runs all passes.
 pub fn compile(program: Program, request: &Request, target: &Target, options: &Options) -> Result<Compiled> {
     let cap = target.bindings.min(16);
-    let apart = Buffers { cap, ..Buffers::default() };
+    let apart = Buffers { cap, carried: rows::carried(target), ..Buffers::default() };
     let bytes = request.state.iter().map(|&id| program.vals[id].bytes().max(1).next_multiple_of(pack::ALIGN));
     if options.fuse && !request.state.is_empty() && bytes.sum::<u64>() <= target.binding_bytes {
         // The state can lie in one buffer. Where that lets a kernel touch more tensors than may be bound, it has to.
         let replacing = request.replaces.iter().map(|&(_, value)| value);
         let state = request.state.iter().copied().chain(replacing).collect();
-        let joint = Buffers { cap, state, ..Buffers::default() };
+        let joint = Buffers { state, ..apart.clone() };
         let mut compiled = fused(program, request, target, options, &joint)?;
         compiled.together = !compiled.binds_at_most(cap, false);
         if !compiled.together || compiled.binds_at_most(cap, true) {
@@ -187,7 +190,7 @@ fn finish(
         let space = fused.groups[group].space;
         let members = fused.groups[group].members.iter();
         members
-            .flat_map(|&m| fuse::reads(&program, &stop, m, fuse::level(&program, m, space), space))
+            .flat_map(|&m| space::reads(&program, &stop, m, space::level(&program, m, space), space))
             .map(|r| r.0)
             .collect()
     };
@@ -227,7 +230,7 @@ impl Compiled {
             }
         };
         // A loop binds nothing itself: the kernels of its body do, for which every tensor counts.
-        let mut kernels = fused.groups.iter().enumerate().filter(|(_, group)| group.space != fuse::Space::Loop);
+        let mut kernels = fused.groups.iter().enumerate().filter(|(_, group)| group.space != space::Space::Loop);
         kernels.all(|(index, group)| {
             // A group that stands for several runs as the first of them, over packs.
             let first = wide.get(&index).map_or(group.members.len(), |wide| {
@@ -237,8 +240,8 @@ impl Compiled {
             let outputs = wide.get(&index).map_or(&group.outputs, |wide| &wide.outputs);
             let mut places = Sorted::from_iter(outputs.iter().map(|&id| place(id)));
             for &member in &group.members[..first] {
-                let level = fuse::level(program, member, group.space);
-                let reads = fuse::reads(program, &stop, member, level, group.space).into_iter();
+                let level = space::level(program, member, group.space);
+                let reads = space::reads(program, &stop, member, level, group.space).into_iter();
                 places.extend(reads.filter(|(id, _)| !group.members.contains(id)).map(|(id, _)| place(id)));
             }
             places.len() <= cap
@@ -265,7 +268,7 @@ impl Compiled {
         let stop = |id: Id| fused.group_of[id].is_some() || matches!(program.vals[id].kind, Kind::Leaf(_));
         let mut spaces = Vec::with_capacity(fused.groups.len());
         for (index, group) in fused.groups.iter().enumerate() {
-            if matches!(group.space, fuse::Space::Loop | fuse::Space::Kernel) {
+            if matches!(group.space, space::Space::Loop | space::Space::Kernel) {
                 spaces.push(group.space);
                 continue;
             }
@@ -277,14 +280,19 @@ impl Compiled {
                 spaces.push(group.space);
                 continue;
             }
-            let own = |&m: &Id| fuse::space(&program.vals[m]);
+            let own = |&m: &Id| space::of(&program.vals[m]);
+            let rides = |m: &Id| space::level(&self.program, *m, group.space) == space::Level::Column;
             let space = match group.space {
-                fuse::Space::Elements(_) => own(&group.members[0]),
-                _ => group.members.iter().map(own).find(|space| !matches!(space, fuse::Space::Elements(_)))?,
+                space::Space::Elements(_) => own(&group.members[0]),
+                _ => {
+                    let mut spaces = group.members.iter().filter(|m| !rides(m)).map(own);
+                    spaces.find(|space| !matches!(space, space::Space::Elements(_)))?
+                }
             };
             // A row kernel takes as many steps as its own rows need, and has no columns.
             let form = self.forms.as_ref().map_or(group.space, |forms| forms.groups[index].space);
-            if let (fuse::Space::Folded { length: most, .. }, fuse::Space::Folded { length, inner, .. }) = (form, space)
+            if let (space::Space::Folded { length: most, .. }, space::Space::Folded { length, inner, .. }) =
+                (form, space)
                 && kernel::is_cooperative(form)
                 && (length > most || inner != 1)
             {
@@ -292,12 +300,16 @@ impl Compiled {
             }
             // Everything must be read at the index it was read at.
             for &m in &group.members {
-                let reads = |p: &Program, s| fuse::reads(p, &stop, m, fuse::level(p, m, s), s);
+                let reads = |p: &Program, s| space::reads(p, &stop, m, space::level(p, m, s), s);
                 if reads(&self.program, group.space) != reads(&program, space) {
                     return None;
                 }
-                let (level, before) = (fuse::level(&program, m, space), fuse::level(&self.program, m, group.space));
-                let numel = if level == fuse::Level::Full { space.full() } else { space.reduced()? };
+                let (level, before) = (space::level(&program, m, space), space::level(&self.program, m, group.space));
+                let numel = match level {
+                    space::Level::Full => space.full(),
+                    space::Level::Column => own(&m).reduced()?,
+                    _ => space.reduced()?,
+                };
                 if level != before || program.vals[m].numel != numel {
                     return None;
                 }

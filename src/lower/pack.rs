@@ -9,8 +9,9 @@
 use crate::collections::{Set, Sorted, Table};
 use std::fmt::Write;
 
-use super::fuse::{Fused, Level, Space, dependencies, reads};
+use super::fuse::{Fused, dependencies};
 use super::program::{Id, Kind, Program};
+use super::space::{Level, Space, reads};
 
 /// Tensors that lie one behind the other, each starting at a multiple of [`ALIGN`].
 pub type Pack = Vec<Id>;

@@ -5,10 +5,10 @@
 
 use super::bindings::Bound;
 use super::emit::{At, Emitter, Unit, wgsl_type};
-use super::fuse::{Level, Space};
 use super::index::along;
 use super::kernel::{Binding, Context, Kernel, helpers, uniform, words};
 use super::program::{Id, Kind, Matrix};
+use super::space::{Level, Space};
 use super::turns;
 use super::{gemm, gemm_text};
 use crate::collections::Set;

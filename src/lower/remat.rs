@@ -3,14 +3,14 @@
 //! The pass compiles, looks at the dispatch in which most bytes are alive, and picks from the values that are alive there
 //! without being used the one whose memory is cheapest to win back: bytes per work done again. Its later readers get a
 //! copy of it, and of what it is computed from as far as that is gone by then, and the program is compiled again. What
-//! does not lower the peak is undone. Without a budget the same is done with what costs nothing ([`compile_free`]). A copy waits (see [`Val::after`](super::program::Val::after)) for what its first reader reads besides.
+//! does not lower the peak is undone. Without a budget the same is done with what costs nothing ([`super::free`]). A copy waits (see [`Val::after`](super::program::Val::after)) for what its first reader reads besides.
 //! Deliberately absent: sharing of equal values, which would undo all this; `build` alone does that, before.
 
-use super::fuse;
+use super::free::{Free, compile_free, composed, renumbered};
 use super::program::{Id, Kind, Program};
+use super::space;
 use super::{Compiled, Options, Request, Target, compile};
 use crate::collections::{Set, Sorted, Table};
-use crate::dtype::DType;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sort::{sort, sort_by, sort_by_key};
 
@@ -85,112 +85,13 @@ pub fn compile_within(
     Ok((best, free, moved))
 }
 
-/// What a program computes again although nobody set a budget, because it costs nothing: no more dispatches, no more bytes read.
-#[derive(Clone, Debug)]
-pub struct Free {
-    /// The program as recorded.
-    pub program: Program,
-    steps: Vec<Again>,
-}
-
-/// Attempts, each of which compiles, and the hundredths of all temporaries that one has to win.
-const TRIED: usize = 8;
-const WORTH: u64 = 2;
-
-impl Free {
-    /// The same copies in a program of the same form, its request, and where its values are now.
-    pub fn repeated(&self, program: &Program, request: &Request) -> (Program, Request, Table<Id, Id>) {
-        let kept = (0..program.vals.len()).map(|id| (id, id)).collect();
-        self.steps.iter().fold((program.clone(), request.clone(), kept), |(program, request, places), step| {
-            let (next, to) = step.applied(&program);
-            (next, renumbered(&request, &to), composed(&places, &to))
-        })
-    }
-
-    /// The same copies, of another program as recorded.
-    pub fn of(&self, program: Program) -> Free {
-        Free { program, steps: self.steps.clone() }
-    }
-}
-
-/// Compiles a program, and computes elementwise values again where that lowers the peak for nothing. Also says where each
-/// value of the program is now, if something is.
-pub fn compile_free(
-    program: Program,
-    request: &Request,
-    target: &Target,
-    options: &Options,
-) -> Result<(Compiled, Option<Free>, Table<Id, Id>)> {
-    let mut best = compile(program, request, target, options)?;
-    let bytes = |compiled: &Compiled| compiled.temporaries().iter().sum::<u64>();
-    let (mut free, mut moved, mut refused) = (None::<Free>, Table::new(), Set::new());
-    // All at once, else one after the other.
-    let mut count = usize::MAX;
-    for _ in 0..if options.fuse { TRIED } else { 0 } {
-        let found = candidates(&best, &refused, true).into_iter().filter(|candidate| is_free(&best, candidate));
-        let chosen: Vec<Candidate> = found.take(count).collect();
-        if chosen.is_empty() {
-            break;
-        }
-        let (mut program, mut request) = (best.program.clone(), best.request.clone());
-        let (mut steps, mut places) = (Vec::new(), None::<Table<Id, Id>>);
-        for candidate in &chosen {
-            let Some(step) = planned(&best, &program, candidate, places.as_ref()) else { continue };
-            let (next, to) = step.applied(&program);
-            (program, request) = (next, renumbered(&request, &to));
-            places = Some(places.map_or_else(|| to.clone(), |before| composed(&before, &to)));
-            steps.push(step);
-        }
-        let next = compile(program, &request, target, options)?;
-        let wins = bytes(&next) * 100 <= bytes(&best) * (100 - WORTH) && next.placement.live < best.placement.live;
-        if let Some(places) = places.filter(|_| wins && next.schedule.jobs.len() <= best.schedule.jobs.len()) {
-            let before = std::mem::replace(&mut best, next);
-            free.get_or_insert_with(|| Free { program: before.program, steps: Vec::new() }).steps.extend(steps);
-            moved = if moved.is_empty() { places.clone() } else { composed(&moved, &places) };
-            refused = refused.iter().filter_map(|id| places.get(id).copied()).collect();
-        } else if chosen.len() > 1 {
-            count = 1;
-        } else {
-            refused.insert(chosen[0].value);
-        }
-    }
-    Ok((best, free, moved))
-}
-
-/// Whether a value is made by maps and views of at most as many bytes as it has, one heavy function among them at most and no
-/// random numbers, which are heavy functions of integers.
-fn is_free(compiled: &Compiled, candidate: &Candidate) -> bool {
-    let vals = &compiled.program.vals;
-    let maps = candidate.cone.iter().all(|&id| match &vals[id].kind {
-        Kind::Map(map) => !map.heavy || vals[id].dtype == DType::F32,
-        kind => matches!(kind, Kind::View(_)),
-    });
-    let heavy = candidate.cone.iter().filter(|&&id| matches!(&vals[id].kind, Kind::Map(map) if map.heavy)).count();
-    let read = Set::<Id>::from_iter(candidate.cone.iter().flat_map(|&id| vals[id].inputs.iter().copied()));
-    let read = read.iter().filter(|id| !candidate.cone.contains(id) && !matches!(vals[**id].kind, Kind::Scalar(_)));
-    maps && heavy <= 1 && read.map(|&id| vals[id].bytes()).sum::<u64>() <= vals[candidate.value].bytes()
-}
-
-fn composed(first: &Table<Id, Id>, second: &Table<Id, Id>) -> Table<Id, Id> {
-    first.iter().filter_map(|(&from, through)| Some((from, *second.get(through)?))).collect()
-}
-
-fn renumbered(request: &Request, to: &Table<Id, Id>) -> Request {
-    let new = |id: &Id| to.get(id).copied();
-    Request {
-        replaces: request.replaces.iter().filter_map(|(leaf, value)| Some((new(leaf)?, new(value)?))).collect(),
-        state: request.state.iter().filter_map(new).collect(),
-        results: request.results.iter().filter_map(new).collect(),
-    }
-}
-
 /// A value that may be computed again.
-struct Candidate {
-    value: Id,
+pub(super) struct Candidate {
+    pub value: Id,
     /// Stored values that read it too late to keep it.
     readers: Sorted<Id>,
     /// It and what has to be computed again for it.
-    cone: Sorted<Id>,
+    pub cone: Sorted<Id>,
     /// What the copies wait for.
     after: Id,
 }
@@ -204,7 +105,7 @@ struct Life {
 
 /// What could be computed again to lower the peak, the cheapest first: when it is read next, or, `early`, with the last of what
 /// it is made of.
-fn candidates(compiled: &Compiled, refused: &Set<Id>, early: bool) -> Vec<Candidate> {
+pub(super) fn candidates(compiled: &Compiled, refused: &Set<Id>, early: bool) -> Vec<Candidate> {
     let Compiled { program, fused, schedule, placement, .. } = compiled;
     let stop = |id: Id| fused.is_member(id);
     let mut time_of = vec![0; fused.groups.len()];
@@ -221,8 +122,8 @@ fn candidates(compiled: &Compiled, refused: &Set<Id>, early: bool) -> Vec<Candid
     let mut readers: Table<Id, Vec<(usize, Id)>> = Table::new();
     for (index, group) in fused.groups.iter().enumerate() {
         for &member in &group.members {
-            let level = fuse::level(program, member, group.space);
-            for (id, _) in fuse::reads(program, &stop, member, level, group.space) {
+            let level = space::level(program, member, group.space);
+            for (id, _) in space::reads(program, &stop, member, level, group.space) {
                 if let Some(life) = lives.get_mut(&id) {
                     life.reads.insert(time_of[index]);
                     readers.or_default(id).push((time_of[index], member));
@@ -276,7 +177,7 @@ fn candidates(compiled: &Compiled, refused: &Set<Id>, early: bool) -> Vec<Candid
         let until = if early { peak + 1 } else { next };
         let there = |id: Id| lives.get(&id).is_some_and(|life| life.first < next && last(life) >= until);
         let Some(cone) = cone(program, value, &there) else { continue };
-        let work: usize = cone.iter().map(|&id| fuse::space(&program.vals[id]).work()).sum();
+        let work: usize = cone.iter().map(|&id| space::of(&program.vals[id]).work()).sum();
         let gain = program.vals[value].bytes() as f64 / work.max(1) as f64;
         found.push((gain, Candidate { value, readers, cone, after }));
     }
@@ -328,7 +229,7 @@ fn again(
     Some(planned(compiled, program, candidate, places)?.applied(program))
 }
 
-fn planned(
+pub(super) fn planned(
     compiled: &Compiled,
     program: &Program,
     candidate: &Candidate,
@@ -371,7 +272,7 @@ fn planned(
 
 impl Again {
     /// A program with the copies, and where its values are now.
-    fn applied(&self, program: &Program) -> (Program, Table<Id, Id>) {
+    pub(super) fn applied(&self, program: &Program) -> (Program, Table<Id, Id>) {
         let Again { value, readers, cone, between, after } = self;
         // Copies have numbers behind those of all values, and are then put where they belong.
         let (total, place) = (program.vals.len(), readers.first().copied().unwrap_or_default());

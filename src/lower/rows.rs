@@ -5,18 +5,30 @@
 
 use std::fmt::Write;
 
+use super::Target;
 use super::emit::{At, Emitter, Keep, Unit, combine, wgsl_type};
-use super::fuse::{Level, Space};
 use super::kernel::{Context, Kernel, Thread, WIDTH, last_pass};
 use super::program::{Id, Kind, fold_stretch};
+use super::space::{Level, Space};
 use crate::dtype::DType;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::Class;
 
 /// Turns of a row up to which its loads stay in registers.
 const KEPT: usize = 8;
+/// Elements for each lane of a subgroup up to which a row is that one's alone.
+const NARROW: usize = 32;
 /// Turns of a longer row that are written out one after the other.
 const AT_ONCE: usize = 4;
+
+/// Columns of which a row kernel can carry sums in registers. What lives across a barrier lies in memory on a CPU (layer norm
+/// and its gradient of 1024 x 1024 on lavapipe: 2.7 ms became 5.5, or 4.1 by one subgroup that reads its rows again).
+pub(super) fn carried(target: &Target) -> usize {
+    match (target.class, target.subgroup) {
+        (Class::Cpu, size) => NARROW * size.unwrap_or(0) as usize,
+        _ => KEPT * WIDTH as usize * 4,
+    }
+}
 
 impl Context<'_> {
     /// A workgroup for each row. The row's loads stay in registers while it is short enough.
@@ -39,7 +51,7 @@ impl Context<'_> {
         // rows that are not kept anyway do without: drivers hold the variables of a kernel with barriers in memory.
         let long = columns.div_ceil(WIDTH as usize * lanes) > KEPT;
         let cpu = self.target.class == Class::Cpu;
-        let narrow = |size: u32| columns <= 32 * size as usize || (cpu && (size <= 4 || long));
+        let narrow = |size: u32| columns <= NARROW * size as usize || (cpu && (size <= 4 || long));
         let width = match subgroup {
             Some(size) if narrow(size) => size,
             _ => WIDTH,
@@ -53,9 +65,19 @@ impl Context<'_> {
         let outputs = self.outputs(group).to_vec();
         let stages = e.stages(&[&self.fused.groups[group].members[..], &outputs[..]].concat());
         let folds = e.folds(&stages);
-        let full: Vec<Id> = outputs.iter().copied().filter(|&id| self.level(id, space) == Level::Full).collect();
+        let of = |level: Level| outputs.iter().copied().filter(move |&id| self.level(id, space) == level);
+        let full: Vec<Id> = of(Level::Full).collect();
+        // Sums of columns that ride along, each with the array of its lanes' partial results. A workgroup then has a stretch of
+        // rows instead of one.
+        let carried: Vec<(Id, String)> = of(Level::Column).map(|id| (id, e.unit.name("a"))).collect();
+        let stretches = carried.first().map(|&(id, _)| match self.program.vals[id].kind {
+            Kind::Fold(fold, parts) => (parts, fold_stretch(fold.length, parts)),
+            _ => (1, 1),
+        });
         let (rows, whole) = (e.unit.param((outer * parts) as u32), e.unit.param(length as u32));
-        e.line(&format!("let row = min(block, {rows} - 1u);\nlet owned = block < {rows};"));
+        let each = stretches.map(|(_, rows)| e.unit.param(rows as u32));
+        let number = each.as_ref().map_or("block".into(), |each| format!("block * {each} + turn_of_rows"));
+        e.line(&format!("let number = {number};\nlet row = min(number, {rows} - 1u);\nlet owned = number < {rows};"));
         let mut count = whole.clone();
         if parts == 1 {
             e.line(&format!("let base = row * {whole};"));
@@ -67,7 +89,9 @@ impl Context<'_> {
         }
         let reduced = At { var: "row".into(), level: Level::Reduced };
         e.reduced = Some((reduced.clone(), 1));
-        let passes = last_pass(&stages, folds.len(), &full) + 1;
+        let last =
+            [&full[..], &carried.iter().map(|&(id, _)| self.program.vals[id].inputs[0]).collect::<Vec<_>>()].concat();
+        let passes = last_pass(&stages, folds.len(), &last) + 1;
         if steps <= KEPT && passes > 1 {
             e.keep = Some(Keep { step: "j".into(), steps, ..Keep::default() });
         }
@@ -103,6 +127,9 @@ impl Context<'_> {
                 self.accumulate(&mut e, fold, &at, lanes, sum, Some("exists"));
             }
             let values: Vec<String> = store.iter().map(|&id| e.value(id, &at, lanes)).collect();
+            for (id, sums) in carried.iter().filter(|_| pass + 1 == passes) {
+                self.accumulate(&mut e, *id, &at, lanes, &format!("{sums}[j]"), Some("exists && owned"));
+            }
             if !store.is_empty() {
                 e.line("if (some && owned) {");
                 for (&id, value) in store.iter().zip(&values) {
@@ -139,8 +166,34 @@ impl Context<'_> {
         if let Some(keep) = kept {
             text.push_str(&keep.declarations);
         }
-        text.push_str(&e.close());
-        self.assemble(unit, &[group], &text, width, outer * parts, Thread::Block)
+        let mut body = e.close();
+        let (Some((blocks, _)), Some(each)) = (stretches, each) else {
+            text.push_str(&body);
+            return self.assemble(unit, &[group], &text, width, outer * parts, Thread::Block);
+        };
+        // Nobody begins the next row while others still read what was shared of this one.
+        if body.contains("workgroupBarrier") {
+            body += "workgroupBarrier();\n";
+        }
+        for (id, sums) in &carried {
+            let (dtype, identity) = (wgsl_type(self.program.vals[*id].dtype, lanes), self.identity(*id));
+            writeln!(text, "var {sums}: array<{dtype}, {steps}>;").ok();
+            writeln!(text, "for (var j = 0u; j < {steps}u; j++) {{ {sums}[j] = {dtype}({identity}); }}").ok();
+        }
+        writeln!(text, "for (var turn_of_rows = 0u; turn_of_rows < {each} + zero; turn_of_rows++) {{\n{body}}}").ok();
+        let mut e = Emitter::new(self.program, self.fused, group, &mut unit);
+        e.line(&format!("let c = ({place}) * {lanes}u;\nlet l = block * {whole} + c;"));
+        let at = At { var: "l".into(), level: Level::Column };
+        for (id, sums) in &carried {
+            e.store(*id, &at, lanes, &format!("{sums}[j]"));
+        }
+        let stores = e.close();
+        writeln!(
+            text,
+            "for (var j = 0u; j < {steps}u; j++) {{\nif (({place}) * {lanes}u < {whole}) {{\n{stores}}}\n}}"
+        )
+        .ok();
+        self.assemble(unit, &[group], &text, width, blocks, Thread::Block)
     }
 
     /// Combines the lanes' partial results of a row, so that every lane holds the whole.

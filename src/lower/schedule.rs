@@ -8,9 +8,10 @@
 
 use crate::collections::{Set, Sorted, Table};
 
-use super::fuse::{Fused, Level, Space, dependencies, level, reads};
+use super::fuse::{Fused, dependencies};
 use super::pack::Wide;
 use super::program::{Id, Kind, Program};
+use super::space::{Level, Space, level, reads};
 
 /// A dispatch: groups and how they share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +78,9 @@ const MIDDLING: usize = 1 << 20;
 /// Results up to which it does: on a CPU driver a branch that is not taken still costs its instructions, so what has
 /// many threads runs alone (Adam of 670,000 parameters beside two bias gradients: 3.1 ms, alone 1.8).
 const NARROW: usize = 1 << 14;
+
+/// Work up to which it goes on waiting while row kernels run.
+const LIGHT: usize = 1 << 16;
 
 /// Values computed in one region: a driver's compiler takes more than linear time in the length of a shader.
 const REGION: usize = 1024;
@@ -325,12 +329,16 @@ fn order(graph: &Graph, fuse: bool, wide: &Table<usize, Wide>, next: Next) -> Ve
             });
         } else if !ready[1].is_empty() {
             let level: Vec<usize> = std::mem::take(&mut ready[1]).into_iter().map(|(_, group)| group).collect();
-            level.iter().for_each(|&group| {
+            let (rows, mut threads): (Vec<usize>, Vec<usize>) =
+                level.into_iter().partition(|&group| super::kernel::is_cooperative(groups[group].space));
+            // What would get a dispatch for itself and keeps little alive waits for siblings, while others can run.
+            if !rows.is_empty() && threads.iter().all(|&group| work(group) <= LIGHT) {
+                ready[1].extend(threads.drain(..).map(key));
+            }
+            rows.iter().chain(&threads).for_each(|&group| {
                 graph.read(group, &mut unread);
                 finish(group, &mut waiting, &mut ready);
             });
-            let (rows, mut threads): (Vec<usize>, Vec<usize>) =
-                level.into_iter().partition(|&group| super::kernel::is_cooperative(groups[group].space));
             jobs.extend(rows.into_iter().map(Job::Single));
             match threads.len() {
                 0 => {}

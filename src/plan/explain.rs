@@ -9,9 +9,9 @@ use std::fmt::{self, Write};
 use super::expression::Writer;
 use super::report::human;
 use crate::lower::Compiled;
-use crate::lower::fuse::Space;
 use crate::lower::program::{Id, Kind};
 use crate::lower::schedule::Job;
+use crate::lower::space::{Level, Space, level};
 
 /// What the passes made of a step, one text each: `println!("{explanation}")`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -112,7 +112,12 @@ fn fuse(out: &mut String, compiled: &Compiled, writer: &Writer<'_>) -> fmt::Resu
         let alike = compiled.wide.get(&index).map(|wide| group.outputs.len() / wide.outputs.len().max(1));
         let packed = alike
             .map_or(String::new(), |alike| format!(", and {} groups more that are alike", alike.saturating_sub(1)));
-        writeln!(out, "g{index}: {}{packed}", space(group.space))?;
+        let carried = group.members.iter().find_map(|&id| match compiled.program.vals[id].kind {
+            Kind::Fold(_, parts) if level(&compiled.program, id, group.space) == Level::Column => Some(parts),
+            _ => None,
+        });
+        let carried = carried.map_or(String::new(), |parts| format!(", along with columns in {parts} stretches"));
+        writeln!(out, "g{index}: {}{carried}{packed}", space(group.space))?;
         for &member in &group.members {
             let stop = |id: Id| id != member && fused.is_member(id);
             let mark = if group.outputs.contains(&member) { "*" } else { " " };

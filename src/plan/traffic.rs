@@ -5,10 +5,10 @@
 //! tensor counts. Deliberately absent: how a kernel is written; padding and repeated loads are its own affair.
 
 use crate::collections::{Set, Sorted};
-use crate::lower::fuse::{Level, level, reads};
 use crate::lower::program::{Id, Kind};
 use crate::lower::schedule::Job;
-use crate::lower::{Compiled, fuse::Space};
+use crate::lower::space::{Level, level, reads};
+use crate::lower::{Compiled, space::Space};
 
 /// What one dispatch does to memory, and the operations it takes.
 #[derive(Clone, Debug, Default)]
