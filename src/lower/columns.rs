@@ -17,22 +17,14 @@ use crate::dtype::DType;
 use crate::gpu::Class;
 use crate::graph::{Fold, Reduction};
 
-/// A sum over all rows and the stretches it is divided into.
-#[derive(Clone, Copy, Debug)]
-pub struct Split {
-    /// The sum.
-    pub fold: Id,
-    parts: usize,
-}
-
 /// Rows of a stretch at least, on a CPU and elsewhere: the partial results of a stretch cost a row to write and one to read.
 const ROWS: [usize; 2] = [16, 8];
 /// Stretches at most: one thread adds them up.
 const STRETCHES: usize = 256;
 
-/// The sums of columns that may ride along with the rows of some kernel: those of a kernel that has no other business, where another one
-/// folds rows of the same shape.
-pub fn candidates(compiled: &Compiled, target: &Target) -> Vec<Split> {
+/// The sums of columns that may ride along with the rows of some kernel, each with the stretches to divide it into: those of a kernel
+/// that has no other business, where another one folds rows of the same shape.
+pub fn candidates(compiled: &Compiled, target: &Target) -> Vec<(Id, usize)> {
     let vals = &compiled.program.vals;
     let spaces: Vec<Space> = compiled.fused.groups.iter().map(|group| group.space).collect();
     let least = ROWS[usize::from(target.class != Class::Cpu)];
@@ -46,15 +38,15 @@ pub fn candidates(compiled: &Compiled, target: &Target) -> Vec<Split> {
         }
         let sum = |id: Id| matches!(vals[id].kind, Kind::Fold(Fold { reduction: Reduction::Sum, .. }, 1));
         if group.members.iter().all(|&id| sum(id) && vals[id].dtype == DType::F32) {
-            found.extend(group.members.iter().map(|&fold| Split { fold, parts }));
+            found.extend(group.members.iter().map(|&fold| (fold, parts)));
         }
     }
     found
 }
 
 /// A program with sums divided in two, and where its values are now: each sum behind the one over its stretches.
-pub fn split(program: &Program, folds: &[Split]) -> (Program, Table<Id, Id>) {
-    let parts: Table<Id, usize> = folds.iter().map(|split| (split.fold, split.parts)).collect();
+pub fn split(program: &Program, folds: &[(Id, usize)]) -> (Program, Table<Id, Id>) {
+    let parts: Table<Id, usize> = folds.iter().copied().collect();
     let mut to = Table::new();
     let mut made = Program { leaves: program.leaves.clone(), moving: program.moving.clone(), ..Program::default() };
     for (id, val) in program.vals.iter().enumerate() {

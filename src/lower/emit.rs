@@ -352,28 +352,29 @@ impl<'a> Emitter<'a> {
                     return self.four(id, at);
                 }
                 let (table, index) = (val.inputs[0], val.inputs[1]);
-                let (mut column, mut row) = (None, at.var.clone());
-                if *inner > 1 {
-                    let by = self.unit.param(*inner as u32);
-                    row = self.bind("i", &format!("{} / {by}", at.var));
-                    column = Some(self.bind("i", &format!("{} - {row} * {by}", at.var)));
-                }
-                let by = self.unit.param(*count as u32);
-                let outer = self.bind("i", &format!("{row} / {by}"));
-                let which = self.bind("i", &format!("{row} - {outer} * {by}"));
+                let one = val.numel <= count * inner;
+                let which = self.coordinate(&at.var, *inner, (!one).then_some(*count), false);
+                let which = self.bind("i", &which);
                 let picked = self.value(index, &At { var: which, level: Level::Other }, 1);
                 let axis = self.unit.param(*length as u32);
                 let clamped = match self.program.vals[index].dtype {
                     DType::I32 => format!("min(u32(max({picked}, 0i)), {axis} - 1u)"),
                     _ => format!("min({picked}, {axis} - 1u)"),
                 };
-                let mut source = format!("{outer} * {axis} + {clamped}");
-                if let Some(column) = column {
+                let mut source = clamped;
+                if !one {
+                    let outer = self.coordinate(&at.var, count * inner, None, false);
+                    source = format!("{outer} * {axis} + {source}");
+                }
+                if *inner > 1 {
+                    let column = self.coordinate(&at.var, 1, Some(*inner), false);
                     let by = self.unit.param(*inner as u32);
                     source = format!("({source}) * {by} + {column}");
                 }
                 let source = self.bind("i", &source);
-                self.value(table, &At { var: source, level: Level::Other }, lanes)
+                let var = self.value(table, &At { var: source, level: Level::Other }, lanes);
+                self.remember(id, at, lanes, &var);
+                var
             }
             // Defined by the phase before anything reads them; reaching this line would be a defect of the passes.
             Kind::Leaf(_) | Kind::Fold(..) | Kind::Contraction(..) | Kind::Scan(..) | Kind::Kernel(..) => {

@@ -23,7 +23,7 @@ pub struct Free {
 #[derive(Clone, Debug)]
 enum Change {
     Again(Again),
-    Columns(Vec<columns::Split>),
+    Columns(Vec<(Id, usize)>),
 }
 
 impl Change {
@@ -70,7 +70,8 @@ pub fn compile_free(
     while !folds.is_empty() {
         let (program, to) = columns::split(&best.program, &folds);
         let next = compile(program, &renumbered(&best.request, &to), target, options)?;
-        let riding: Vec<_> = folds.iter().filter(|fold| columns::rides(&next, to[&fold.fold])).copied().collect();
+        let mut riding = folds.clone();
+        riding.retain(|(fold, _)| columns::rides(&next, to[fold]));
         if !riding.is_empty() && next.schedule.jobs.len() <= best.schedule.jobs.len() {
             let before = std::mem::replace(&mut best, next);
             free = Some(Free { program: before.program, steps: vec![Change::Columns(folds)] });

@@ -63,6 +63,9 @@ pub struct Gemm {
     pub stores_vec4: bool,
 }
 
+/// Whether there are subgroups of one known size at all. In browsers there never are, and a page need not bring the texts.
+const SUBGROUPS: bool = cfg!(not(target_arch = "wasm32"));
+
 /// A family with its tile.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Tile {
@@ -98,6 +101,7 @@ impl Tile {
 
     fn text(self, l: &Layout) -> String {
         match self {
+            Tile::Subgroup { .. } | Tile::Narrow { .. } if !SUBGROUPS => String::new(),
             Tile::Subgroup { sg, tm, tn } => gemm_text::subgroup(l, sg, tm, tn),
             Tile::Narrow { sg, vs, tn } => gemm_text::subgroup_narrow(l, sg, vs, tn),
             Tile::Register { wx, wy, tm, tn } => gemm_text::register(l, wx, wy, tm, tn),

@@ -172,9 +172,6 @@ fn flag(condition: bool) -> f64 {
 fn share(wins: Tensor, ties: Tensor) -> Tensor {
     wins.cast(DType::F32) + ties.cast(DType::F32) * 0.5
 }
-fn normal_density(x: &Tensor) -> Tensor {
-    (x.square() * -0.5).exp() * 0.398_942_280_401_432_7
-}
 fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
@@ -282,13 +279,18 @@ table! {
     /// Distribution function of the standard normal: the probability that such a number is below x, (1 + erf(x / sqrt(2))) / 2.
     unary normal_cdf Row {
         text: "normal_cdf_T($0)", helpers: FUNCTIONS, reference: |x| normal_cdf(x[0]), domain: &[(-6.0, 6.0)],
-        rule: Vjp(|x, _, g| one(g * normal_density(&x[0]))), ..HEAVY
+        rule: Vjp(|x, _, g| one(g * x[0].normal_pdf())), ..HEAVY
+    };
+    /// Density of the standard normal, e^(-x^2 / 2) / sqrt(2 pi).
+    unary normal_pdf Row {
+        text: "T(0.39894228) * gauss_T($0)", helpers: FUNCTIONS, reference: |x| (-0.5 * x[0] * x[0]).exp() * 0.398_942_280_401_432_7,
+        rule: Vjp(|x, y, g| one(-(g * y * &x[0]))), domain: &[(-6.0, 6.0)], ..HEAVY
     };
     /// Gaussian error linear unit (Hendrycks and Gimpel 2016): x times the probability that a standard normal number is
     /// below x.
     unary gelu Row {
         text: "$0 * normal_cdf_T($0)", helpers: FUNCTIONS, reference: |x| x[0] * normal_cdf(x[0]), domain: &[(-6.0, 6.0)],
-        rule: Vjp(|x, _, g| one(g * (x[0].normal_cdf() + &x[0] * normal_density(&x[0])))), ..HEAVY
+        rule: Vjp(|x, _, g| one(g * (x[0].normal_cdf() + &x[0] * x[0].normal_pdf()))), ..HEAVY
     };
     /// Gaussian error linear unit in its tanh form (Hendrycks and Gimpel 2016), close to [`gelu`](Tensor::gelu):
     /// x sigmoid(sqrt(8 / pi) (x + 0.044715 x^3)).
