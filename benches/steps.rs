@@ -7,6 +7,7 @@
 //! counted by the device's own counters, and by the Vulkan layer vkcount where VKCOUNT_FILE names its file. `--plan`
 //! prints each plan, `--profile` the time of each dispatch, `--arena` has all temporaries lie in one slab, `--tune`
 //! has the tiles of products found by trying, and says what each takes, `--texts` prints all kernels without timing them.
+//! `--times=64` has batches 64 times as long, which lie on the device, for a chip that the cases' own would not fill.
 //!
 //! `fit_seed` is what `fit` adds to a step: the model of `step_seed` through `fit`, against the same steps replayed from
 //! batches that lie ready, in blocks that alternate. `--learn=FILE` trains the model of `step_tfm` on a text instead of
@@ -73,14 +74,19 @@ fn run(case: &Model, way: Way, flags: &[String]) -> Result<()> {
     let mut step = Step::with(&device, options).purity(wengert::step::Purity::Sometimes);
     let mut state = case.state()?;
     let f = |state: State, batch: &(Tensor, Tensor)| case.step(state, batch);
+    let repeated = |t: &Tensor, times: usize| wengert::ops::concat(&vec![t; times], 0).to(&device);
+    let longer = flags.iter().find_map(|flag| flag.strip_prefix("--times=")?.parse().ok());
+    let batch = match longer {
+        Some(times) => (repeated(&case.batch.0, times)?, repeated(&case.batch.1, times)?),
+        None => case.batch.clone(),
+    };
     if flags.iter().any(|flag| flag == "--tune") {
-        pollster::block_on(step.tune(&state, &case.batch, f))?.iter().for_each(|tuned| eprintln!("{tuned}"));
+        pollster::block_on(step.tune(&state, &batch, f))?.iter().for_each(|tuned| eprintln!("{tuned}"));
     }
     let fused = if let Way::Fused(k) | Way::Resident(k) = way { k } else { 1 };
-    let mut batches = vec![case.batch.clone(); fused];
+    let mut batches = vec![batch.clone(); fused];
     if let Way::Resident(k) = way {
-        let all = |t: &Tensor| wengert::ops::concat(&vec![t; k], 0).to(&device);
-        let (x, y, rows) = (all(&case.batch.0)?, all(&case.batch.1)?, case.batch.0.dim(0));
+        let (x, y, rows) = (repeated(&batch.0, k)?, repeated(&batch.1, k)?, batch.0.dim(0));
         let cut = |at: usize| at * rows..(at + 1) * rows;
         batches = (0..k).map(|at| (x.slice(0, cut(at)), y.slice(0, cut(at)))).collect();
     }
@@ -126,6 +132,7 @@ fn run(case: &Model, way: Way, flags: &[String]) -> Result<()> {
         Way::Fused(k) => format!("_k{k}"),
         Way::Resident(k) => format!("_k{k}_resident"),
     };
+    let suffix = suffix + &longer.map_or(String::new(), |times| format!("_x{times}"));
     let layer = match (layer, vulkan_counts()) {
         (Some(before), Some(after)) => format!(
             ",\"vk_dispatches\":{:.3},\"vk_submits\":{:.3}",
@@ -153,9 +160,9 @@ fn run(case: &Model, way: Way, flags: &[String]) -> Result<()> {
     if flags.iter().any(|flag| flag == "--profile") {
         let mut state = case.state()?;
         for _ in 0..3 {
-            pollster::block_on(step.profile(&mut state, &case.batch, f))?;
+            pollster::block_on(step.profile(&mut state, &batch, f))?;
         }
-        println!("{}", pollster::block_on(step.profile(&mut state, &case.batch, f))?);
+        println!("{}", pollster::block_on(step.profile(&mut state, &batch, f))?);
     }
     Ok(())
 }

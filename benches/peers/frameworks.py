@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """The benchmark's cases on what else runs on this machine: JAX, and PyTorch (eager and compiled), on CPU or CUDA.
 
-    benches/peers/frameworks.py jax|torch|torch-compile [case...] [--cuda] [--tf32] [--seconds S]
+    benches/peers/frameworks.py jax|torch|torch-compile [case...] [--cuda] [--tf32] [--large] [--times N] [--seconds S]
 
+`--large` adds what only a GPU finishes in reasonable time, `--times` has steps' batches N times as long.
 Prints a line of JSON for each case, with the keys and the names of `cargo bench --bench kernels` and `--bench steps`; what
 is not installed is said on stderr, with exit status 3. Products are in f32 unless `--tf32` allows CUDA its shorter form (both frameworks would take it for convolutions by themselves). `scripts/bench-peers` runs it in turns with ours. Steps are forward, backward and Adam(1e-3)
 on one resident batch, without reading the loss. Deliberately absent: checks of results, and whatever needs a GPU of another vendor.
@@ -32,7 +33,7 @@ def measure(name, run, wait, seconds):
     print(json.dumps({"case": name, "ms_median": round(sorted(blocks)[len(blocks) // 2], 5), "n": len(blocks) * runs}), flush=True)
 
 
-def with_jax(chosen, cuda, tf32, seconds):
+def with_jax(chosen, cuda, tf32, seconds, large, times):
     try:
         import jax
     except ImportError:
@@ -116,6 +117,7 @@ def with_jax(chosen, cuda, tf32, seconds):
     }
     conv = lambda a, b: (normal(3, 3, a, b) * 0.1, jnp.zeros(b))
     classify = lambda net: lambda p, x, y: cross_entropy(net(p, x), y)
+    n = times or 1
     cases = {
         "matmul_nn_512": lambda: kernel(jnp.matmul, normal(512, 512), normal(512, 512)),
         "matmul_nn_1024": lambda: kernel(jnp.matmul, normal(1024, 1024), normal(1024, 1024)),
@@ -123,17 +125,24 @@ def with_jax(chosen, cuda, tf32, seconds):
         "sum_4m": lambda: kernel(jnp.sum, normal(1 << 22)),
         "softmax_1024": lambda: kernel(jax.nn.softmax, normal(1024, 1024)),
         "layernorm_1024": lambda: kernel(layer_norm, normal(1024, 1024), normal(1024), normal(1024)),
-        "step_seed": lambda: step(lambda p, x, y: ((mlp(p, x) - y) ** 2).mean(), dense([32, 1]), normal(32, 32), normal(32, 1)),
-        "step_mlp": lambda: step(classify(mlp), dense(MLP), normal(128, 784), labels(128)),
-        "step_cnn": lambda: step(classify(cnn), [conv(1, 32), conv(32, 64), *dense([1600, 128, 10])], normal(64, 28, 28, 1), labels(64)),
-        "step_tfm": lambda: step(classify(tfm), transformer(), labels(1024, 96).reshape(16, 64), labels(1024, 96)),
+        "step_seed": lambda: step(lambda p, x, y: ((mlp(p, x) - y) ** 2).mean(), dense([32, 1]), normal(32 * n, 32), normal(32 * n, 1)),
+        "step_mlp": lambda: step(classify(mlp), dense(MLP), normal(128 * n, 784), labels(128 * n)),
+        "step_cnn": lambda: step(classify(cnn), [conv(1, 32), conv(32, 64), *dense([1600, 128, 10])], normal(64 * n, 28, 28, 1), labels(64 * n)),
+        "step_tfm": lambda: step(classify(tfm), transformer(), labels(1024 * n, 96).reshape(-1, 64), labels(1024 * n, 96)),
     }
+    if large:
+        for size in [2048, 4096, 8192]:
+            cases[f"matmul_nn_{size}"] = lambda size=size: kernel(jnp.matmul, normal(size, size), normal(size, size))
+        cases["gelu_fma_16m"] = lambda: kernel(lambda a, b, c: jax.nn.gelu(a * b + c, approximate=False), *(normal(1 << 24) for _ in range(3)))
+        cases["sum_16m"] = lambda: kernel(jnp.sum, normal(1 << 24))
+        cases["softmax_4096"] = lambda: kernel(jax.nn.softmax, normal(4096, 4096))
+        cases["layernorm_4096"] = lambda: kernel(layer_norm, normal(4096, 4096), normal(4096), normal(4096))
     for name, make in cases.items():
         if chosen(name):
-            measure(name, make(), jax.block_until_ready, seconds)
+            measure(named(name, times), make(), jax.block_until_ready, seconds)
 
 
-def with_torch(chosen, cuda, tf32, seconds, compiled):
+def with_torch(chosen, cuda, tf32, seconds, large, times, compiled):
     try:
         import torch
         from torch import nn
@@ -174,22 +183,64 @@ def with_torch(chosen, cuda, tf32, seconds, compiled):
     cnn = lambda: nn.Sequential(
         nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), *mlp([1600, 128, 10])
     )
-    labels = lambda n: torch.randint(0, 10, (n,))
+    labels = lambda n, classes=10: torch.randint(0, classes, (n,))
+
+    class Block(nn.Module):
+        """A pre-norm block of width 128 with 4 causal heads."""
+
+        def __init__(self):
+            super().__init__()
+            self.norms = nn.ModuleList([nn.LayerNorm(128, 1e-3) for _ in range(2)])
+            self.qkvo = nn.ModuleList([nn.Linear(128, 128) for _ in range(4)])
+            self.up, self.down = nn.Linear(128, 512), nn.Linear(512, 128)
+
+        def forward(self, x):
+            y = self.norms[0](x)
+            q, k, v = (part(y).unflatten(-1, (4, 32)).transpose(1, 2) for part in self.qkvo[:3])
+            y = functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(-2)
+            x = x + self.qkvo[3](y)
+            return x + self.down(functional.gelu(self.up(self.norms[1](x))))
+
+    class Transformer(nn.Module):
+        """Two blocks; logits of a row for each character."""
+
+        def __init__(self):
+            super().__init__()
+            self.characters, self.places = nn.Embedding(96, 128), nn.Parameter(normal(64, 128) * 0.05)
+            self.rest = nn.Sequential(Block(), Block(), nn.LayerNorm(128, 1e-3), nn.Linear(128, 96))
+
+        def forward(self, ids):
+            return self.rest(self.characters(ids) + self.places).flatten(0, 1)
+
     functional = nn.functional
+    n = times or 1
+    norm_of = lambda width: (lambda x, s, b: functional.layer_norm(x, (width,), s, b, 1e-3))
     cases = {
         "matmul_nn_512": lambda: kernel(torch.matmul, normal(512, 512), normal(512, 512)),
         "matmul_nn_1024": lambda: kernel(torch.matmul, normal(1024, 1024), normal(1024, 1024)),
         "gelu_fma_4m": lambda: kernel(lambda a, b, c: functional.gelu(a * b + c), *(normal(1 << 22) for _ in range(3))),
         "sum_4m": lambda: kernel(torch.sum, normal(1 << 22)),
         "softmax_1024": lambda: kernel(lambda x: torch.softmax(x, -1), normal(1024, 1024)),
-        "layernorm_1024": lambda: kernel(lambda x, s, b: functional.layer_norm(x, (1024,), s, b, 1e-3), normal(1024, 1024), normal(1024), normal(1024)),
-        "step_seed": lambda: step(nn.Linear(32, 1), functional.mse_loss, normal(32, 32), normal(32, 1)),
-        "step_mlp": lambda: step(mlp(MLP), functional.cross_entropy, normal(128, 784), labels(128)),
-        "step_cnn": lambda: step(cnn(), functional.cross_entropy, normal(64, 1, 28, 28), labels(64)),
+        "layernorm_1024": lambda: kernel(norm_of(1024), normal(1024, 1024), normal(1024), normal(1024)),
+        "step_seed": lambda: step(nn.Linear(32, 1), functional.mse_loss, normal(32 * n, 32), normal(32 * n, 1)),
+        "step_mlp": lambda: step(mlp(MLP), functional.cross_entropy, normal(128 * n, 784), labels(128 * n)),
+        "step_cnn": lambda: step(cnn(), functional.cross_entropy, normal(64 * n, 1, 28, 28), labels(64 * n)),
+        "step_tfm": lambda: step(Transformer(), functional.cross_entropy, labels(1024 * n, 96).reshape(-1, 64), labels(1024 * n, 96)),
     }
+    if large:
+        for size in [2048, 4096, 8192]:
+            cases[f"matmul_nn_{size}"] = lambda size=size: kernel(torch.matmul, normal(size, size), normal(size, size))
+        cases["gelu_fma_16m"] = lambda: kernel(lambda a, b, c: functional.gelu(a * b + c), *(normal(1 << 24) for _ in range(3)))
+        cases["sum_16m"] = lambda: kernel(torch.sum, normal(1 << 24))
+        cases["softmax_4096"] = lambda: kernel(lambda x: torch.softmax(x, -1), normal(4096, 4096))
+        cases["layernorm_4096"] = lambda: kernel(norm_of(4096), normal(4096, 4096), normal(4096), normal(4096))
     for name, make in cases.items():
         if chosen(name):
-            measure(name, make(), wait, seconds)
+            measure(named(name, times), make(), wait, seconds)
+
+
+def named(case, times):
+    return f"{case}_x{times}" if times and case.startswith("step_") else case
 
 
 def absent(package):
@@ -200,15 +251,16 @@ def absent(package):
 def main():
     words = sys.argv[1:]
     seconds = float(words.pop(words.index("--seconds") + 1)) if "--seconds" in words else 1.0
-    cuda, tf32 = "--cuda" in words, "--tf32" in words
+    times = int(words.pop(words.index("--times") + 1)) if "--times" in words else None
+    cuda, tf32, large = ("--" + word in words for word in ("cuda", "tf32", "large"))
     words = [word for word in words if not word.startswith("--")]
     if not words or words[0] not in ("jax", "torch", "torch-compile"):
         sys.exit(__doc__)
     chosen = lambda name: not words[1:] or any(part in name for part in words[1:])
     if words[0] == "jax":
-        with_jax(chosen, cuda, tf32, seconds)
+        with_jax(chosen, cuda, tf32, seconds, large, times)
     else:
-        with_torch(chosen, cuda, tf32, seconds, words[0] == "torch-compile")
+        with_torch(chosen, cuda, tf32, seconds, large, times, words[0] == "torch-compile")
 
 
 if __name__ == "__main__":
