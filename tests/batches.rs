@@ -164,17 +164,17 @@ fn a_long_product_does_not_split_the_products_of_another_graph() {
     assert_eq!(logged(&batches, product), [8192.0, 16.0]);
 }
 
-/// The gradients of a layer norm, of the bias before it among them. Sums of columns ride along with the rows, each workgroup
-/// with a stretch of them; rows of one subgroup and of a workgroup, kept and read again, the last stretch short or empty.
+/// The gradients of a layer norm, of the bias before it among them. On CPUs sums of columns ride along with the rows that one
+/// subgroup has, each workgroup with a stretch of them, the last of which is short or empty.
 #[test]
 fn sums_of_columns_ride_along_with_rows() {
     let portable = DeviceOptions { portable: true, ..DeviceOptions::default() };
     for device in [Device::blocking().unwrap(), pollster::block_on(Device::with(portable)).unwrap()] {
         let carried = match device.class() {
             Class::Cpu => 32 * device.subgroup_size().unwrap_or(0) as usize,
-            _ => 2048,
+            _ => 0,
         };
-        for (rows, columns) in [(130, 36), (200, 128), (127, 260), (1000, 1024), (37, 2048), (4100, 64), (300, 2052)] {
+        for (rows, columns) in [(130, 36), (200, 128), (127, 260), (1000, 1024), (37, 256), (4100, 64)] {
             let mut random = Random::new((rows * columns) as u64);
             let mut leaf = |shape: &[usize]| random.leaf(&shape.into(), DType::F32, (-1.0, 1.0), false);
             let state = vec![leaf(&[columns]), leaf(&[columns]), leaf(&[columns])];

@@ -14,11 +14,10 @@ use super::schedule::SMALL;
 use super::space::{Level, Space, level};
 use crate::collections::Table;
 use crate::dtype::DType;
-use crate::gpu::Class;
 use crate::graph::{Fold, Reduction};
 
-/// Rows of a stretch at least, on a CPU and elsewhere: the partial results of a stretch cost a row to write and one to read.
-const ROWS: [usize; 2] = [16, 8];
+/// Rows of a stretch at least: its partial results cost a row to write and one to read.
+const ROWS: usize = 16;
 /// Stretches at most: one thread adds them up.
 const STRETCHES: usize = 256;
 
@@ -27,11 +26,10 @@ const STRETCHES: usize = 256;
 pub fn candidates(compiled: &Compiled, target: &Target) -> Vec<(Id, usize)> {
     let vals = &compiled.program.vals;
     let spaces: Vec<Space> = compiled.fused.groups.iter().map(|group| group.space).collect();
-    let least = ROWS[usize::from(target.class != Class::Cpu)];
     let mut found = Vec::new();
     for group in &compiled.fused.groups {
         let Space::Folded { outer: 1, length, inner, parts: 1 } = group.space else { continue };
-        let parts = (length / least).min(STRETCHES);
+        let parts = (length / ROWS).min(STRETCHES);
         let divided = Space::Folded { outer: 1, length, inner, parts };
         if length * inner <= SMALL || inner > carried(target) || !spaces.iter().any(|&rows| divided.rides_on(rows)) {
             continue;

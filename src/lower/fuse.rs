@@ -403,9 +403,16 @@ impl Merger<'_> {
         let mut members: Vec<Id> = a.members.iter().chain(&b.members).copied().collect();
         sort(&mut members);
         let mut needs = Sorted::new();
+        let mut stretches = None;
         let level_of = |id: Id| level(self.program, id, space);
         for &member in &members {
             let level = level(self.program, member, space);
+            // All sums that ride along have the same stretches of rows.
+            if let (Kind::Fold(_, parts), Level::Column) = (&self.program.vals[member].kind, level)
+                && stretches.get_or_insert(*parts) != parts
+            {
+                return false;
+            }
             for (id, at) in reads(self.program, &|id| self.stored[id], member, level, space) {
                 if members.binary_search(&id).is_ok() && at != level_of(id) {
                     return false;

@@ -21,12 +21,14 @@ const NARROW: usize = 32;
 /// Turns of a longer row that are written out one after the other.
 const AT_ONCE: usize = 4;
 
-/// Columns of which a row kernel can carry sums in registers. What lives across a barrier lies in memory on a CPU (layer norm
-/// and its gradient of 1024 x 1024 on lavapipe: 2.7 ms became 5.5, or 4.1 by one subgroup that reads its rows again).
+/// Columns of which a row kernel can carry sums: on a CPU those of a row that one subgroup has in registers, for what lives
+/// across a barrier lies in memory there (layer norm and its gradient of 1024 x 1024 on lavapipe: 2.7 ms became 5.5, or 4.1 by one
+/// subgroup that reads its rows again). None on a GPU: a workgroup for each stretch would be few, and nothing was
+/// measured there.
 pub(super) fn carried(target: &Target) -> usize {
     match (target.class, target.subgroup) {
-        (Class::Cpu, size) => NARROW * size.unwrap_or(0) as usize,
-        _ => KEPT * WIDTH as usize * 4,
+        (Class::Cpu, Some(size)) => NARROW * size as usize,
+        _ => 0,
     }
 }
 
@@ -166,15 +168,11 @@ impl Context<'_> {
         if let Some(keep) = kept {
             text.push_str(&keep.declarations);
         }
-        let mut body = e.close();
+        let body = e.close();
         let (Some((blocks, _)), Some(each)) = (stretches, each) else {
             text.push_str(&body);
             return self.assemble(unit, &[group], &text, width, outer * parts, Thread::Block);
         };
-        // Nobody begins the next row while others still read what was shared of this one.
-        if body.contains("workgroupBarrier") {
-            body += "workgroupBarrier();\n";
-        }
         for (id, sums) in &carried {
             let (dtype, identity) = (wgsl_type(self.program.vals[*id].dtype, lanes), self.identity(*id));
             writeln!(text, "var {sums}: array<{dtype}, {steps}>;").ok();
