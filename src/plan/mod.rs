@@ -227,6 +227,7 @@ impl Bound {
             live: compiled.placement.live,
             ..Plan::default()
         };
+        debug_assert_eq!(plan.temporaries, compiled.temporaries().iter().sum::<u64>(), "what was asked for");
         buffers.extend(scratch.into_iter().flatten().map(|(_, buffer)| buffer));
         let uniforms = uniform.size();
         Ok(Bound { items, acts, singles, buffers, temporaries: own, most, origins, slots, uniforms, plan })

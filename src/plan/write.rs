@@ -162,7 +162,8 @@ impl Writer<'_> {
         for (inner, place) in &looped.places {
             slots.extend(outer.get(place).map(|slot| (*inner, slot.clone())));
         }
-        let buffers = self.scratch(&compiled.placement.buffers, depth)?;
+        // The outermost loops are one deep.
+        let buffers = self.scratch(&compiled.placement.buffers, depth - 1)?;
         for (&id, range) in &compiled.placement.ranges {
             slots.insert(id, Slot { buffer: buffers[range.buffer].clone(), offset: range.offset });
         }
