@@ -46,7 +46,7 @@ pub fn candidates(compiled: &Compiled, target: &Target) -> Vec<(Id, usize)> {
 pub fn split(program: &Program, folds: &[(Id, usize)]) -> (Program, Table<Id, Id>) {
     let parts: Table<Id, usize> = folds.iter().copied().collect();
     let mut to = Table::new();
-    let mut made = Program { leaves: program.leaves.clone(), moving: program.moving.clone(), ..Program::default() };
+    let mut made = Program { leaves: program.leaves.clone(), ..Program::default() };
     for (id, val) in program.vals.iter().enumerate() {
         let mut val = val.clone();
         val.inputs.iter_mut().for_each(|input| *input = to[&*input]);

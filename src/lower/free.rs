@@ -35,7 +35,8 @@ impl Change {
     }
 }
 
-/// Attempts, each of which compiles, and the hundredths of all temporaries that one has to win.
+/// Attempts, each of which compiles, and the hundredths of all temporaries that one has to win, or may cost where it wins
+/// something else.
 const TRIED: usize = 8;
 const WORTH: u64 = 2;
 
@@ -72,13 +73,15 @@ pub fn compile_free(
         let next = compile(program, &renumbered(&best.request, &to), target, options)?;
         let mut riding = folds.clone();
         riding.retain(|(fold, _)| columns::rides(&next, to[fold]));
-        if !riding.is_empty() && next.schedule.jobs.len() <= best.schedule.jobs.len() {
+        let dear =
+            bytes(&next) * 100 > bytes(&best) * (100 + WORTH) || next.schedule.jobs.len() > best.schedule.jobs.len();
+        if !riding.is_empty() && !dear {
             let before = std::mem::replace(&mut best, next);
             free = Some(Free { program: before.program, steps: vec![Change::Columns(folds)] });
             moved = to;
             break;
         }
-        // Where that takes more dispatches, perhaps those alone that found rows to ride along with.
+        // Where that takes more, perhaps those alone that found rows to ride along with.
         folds = if riding.len() < folds.len() { riding } else { Vec::new() };
     }
     // All at once, else one after the other.
