@@ -163,7 +163,15 @@ impl Builder<'_> {
                 self.seen.remove(&(Kind::Scalar(bits), vec![], dtype, 1, self.number()));
                 self.push(Kind::Scalar(bits), vec![], (dtype, 1), node)
             }
-            Some(&id) if self.program.vals.get(id).is_some_and(|val| val.kind == Kind::Scalar(bits)) => id,
+            Some(&id)
+                if self
+                    .program
+                    .vals
+                    .get(id)
+                    .is_some_and(|val| (&val.kind, val.dtype) == (&Kind::Scalar(bits), dtype)) =>
+            {
+                id
+            }
             _ => self.push(Kind::Scalar(bits), vec![], (dtype, 1), node),
         };
         self.program.scalars.push(id);
