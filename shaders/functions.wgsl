@@ -21,11 +21,13 @@ fn sigmoid_T(x: T) -> T {
     return select(T(1.0), e, x < T(0.0)) / (T(1.0) + e);
 }
 
-// log(1 + x), corrected for what 1 + x rounded away (Kahan).
+// log(1 + x): 2 artanh(x / (2 + x)) by its series between -1/2 and 1, where rounding 1 + x would lose digits of x. A form that
+// measures what was lost, (1 + x) - 1, does not serve: drivers simplify it to x.
 fn log1p_T(x: T) -> T {
-    let u = T(1.0) + x;
-    let d = u - T(1.0);
-    return select(log(u) * (x / select(d, T(1.0), d == T(0.0))), x, d == T(0.0));
+    let s = x / (T(2.0) + x);
+    let z = s * s;
+    let p = ((((((T(6.66666667e-2) * z + T(7.69230769e-2)) * z + T(9.09090909e-2)) * z + T(1.11111111e-1)) * z + T(1.42857143e-1)) * z + T(2.0e-1)) * z + T(3.33333333e-1)) * z;
+    return select(log(T(1.0) + x), T(2.0) * (s * p + s), (x > T(-0.5)) & (x < T(1.0)));
 }
 
 // e^x - 1: Taylor's series up to x^8 within 1/2, where the difference would cancel.

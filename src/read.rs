@@ -46,8 +46,15 @@ pub fn evaluate(device: &Device, tensors: &[Tensor], options: &Options) -> Resul
     let mut wanted: Vec<Tensor> = Vec::new();
     for tensor in tensors {
         let (node, output) = tensor.node()?;
-        if !node.value(output).is_known() && !wanted.iter().any(|t| t.same(tensor)) {
-            wanted.push(tensor.clone());
+        // All of its outputs, or the ones that are known would be computed again with the others, from inputs that are kept
+        // for them.
+        if !node.value(output).is_known() {
+            for output in [output].into_iter().chain((0..node.outputs().len()).filter(|&other| other != output)) {
+                let one = Tensor::of(node.clone(), output);
+                if !node.value(output).is_known() && !wanted.iter().any(|other| other.same(&one)) {
+                    wanted.push(one);
+                }
+            }
         }
     }
     if wanted.is_empty() {

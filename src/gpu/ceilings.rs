@@ -13,6 +13,7 @@ use super::pipeline::{Access, BindGroup, Pipeline};
 use super::shader::Shader;
 use super::{Device, lock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::gpu::shader::shader_text;
 
 /// The best rates measured on a device.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,8 +52,8 @@ const GROUPS: u32 = 1024;
 /// lane's access alone, and likes few long ones.
 const SPANS: [u32; 2] = [1, 4];
 
-const COPY: &str = include_str!("copy.wgsl");
-const MULTIPLY_ADD: &str = include_str!("multiply_add.wgsl");
+const COPY: &str = shader_text!("copy.wgsl");
+const MULTIPLY_ADD: &str = shader_text!("multiply_add.wgsl");
 
 impl Device {
     /// The best rates of this device, measured at the first call and remembered: a fraction of a second.

@@ -133,8 +133,7 @@ impl Encoder {
         self.count.copies += 1;
     }
 
-    /// Sets `len` bytes to 0. No plan needs it yet; it is the cheapest work there is, so the tests do.
-    #[cfg_attr(not(test), allow(dead_code))]
+    /// Sets `len` bytes to 0.
     pub fn clear(&mut self, buffer: &Buffer, offset: u64, len: u64) {
         if len == 0 {
             return;

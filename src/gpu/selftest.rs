@@ -9,8 +9,9 @@ use super::buffer::Buffer;
 use super::pipeline::Access;
 use super::{Device, lock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::gpu::shader::shader_text;
 
-const SUBGROUPS: &str = include_str!("subgroups.wgsl");
+const SUBGROUPS: &str = shader_text!("subgroups.wgsl");
 const THREADS: usize = 64;
 
 /// What the threads of the test find in subgroups of a size.

@@ -10,6 +10,45 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// Copies the lines of a text that are not comments to `out`, as far as it goes. Returns how many bytes they are.
+pub const fn code(text: &[u8], out: &mut [u8]) -> usize {
+    let (mut at, mut length) = (0, 0);
+    while at < text.len() {
+        let comment = text[at] == b'/' && at + 1 < text.len() && text[at + 1] == b'/';
+        while at < text.len() {
+            if !comment {
+                if length < out.len() {
+                    out[length] = text[at];
+                }
+                length += 1;
+            }
+            at += 1;
+            if text[at - 1] == b'\n' {
+                break;
+            }
+        }
+    }
+    length
+}
+
+/// The text of a file of WGSL without its lines of comments, which a page need not download.
+macro_rules! shader_text {
+    ($path:literal) => {{
+        const FILE: &[u8] = include_bytes!($path);
+        const LENGTH: usize = $crate::gpu::shader::code(FILE, &mut []);
+        const CODE: [u8; LENGTH] = {
+            let mut code = [0; LENGTH];
+            $crate::gpu::shader::code(FILE, &mut code);
+            code
+        };
+        match std::str::from_utf8(&CODE) {
+            Ok(text) => text,
+            Err(_) => panic!("a shader is not UTF-8"),
+        }
+    }};
+}
+pub(crate) use shader_text;
+
 /// A kernel's text under specialisation. The first mistake is kept and returned by [`Shader::build`], so that
 /// rewrites chain.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::pull;
+use super::{arguments, pull};
 use crate::collections::Set;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -49,11 +49,13 @@ pub fn checkpoint(
     let f: Arc<Function> = Arc::new(f);
     move |inputs: &[Tensor]| {
         let start = Tensor::placeholder(Spec::new([], DType::F32), nowhere()).node()?.0.number();
-        let outputs = f(inputs)?;
+        // Nodes of their own: one of the inputs may be captured besides, and has a derivative by both.
+        let own = arguments(&inputs.iter().collect::<Vec<_>>());
+        let outputs = f(&own)?;
         for tensor in inputs.iter().chain(&outputs) {
             tensor.ok()?;
         }
-        let captured = captured(start, inputs, &outputs)?;
+        let captured = captured(start, &own, &outputs)?;
         let op = Checkpoint { f: f.clone(), outputs: outputs.len(), inputs: inputs.len() };
         let operands: Vec<&Tensor> = outputs.iter().chain(inputs).chain(&captured).collect();
         Ok(Tensor::record(Arc::new(op), &operands, outputs.len()))

@@ -403,11 +403,12 @@ impl Tensor {
         }
     }
 
-    /// Records an op with one output.
+    /// Records an op with one output; of one with several, the first.
     #[track_caller]
     pub fn apply(op: impl Primitive, inputs: &[&Tensor]) -> Tensor {
-        // `record` returns as many tensors as asked for, and one was asked for.
-        Tensor::record(Arc::new(op), inputs, 1).pop().expect("one output was asked for")
+        let op: Arc<dyn Primitive> = Arc::new(op);
+        let none = || Error::new(ErrorKind::Validation { why: format!("{} has no output", op.name()) });
+        Tensor::record(op.clone(), inputs, 1).into_iter().next().unwrap_or_else(|| Tensor::poisoned(none()))
     }
 
     /// The node and output this tensor points at, or its error.

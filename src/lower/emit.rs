@@ -15,6 +15,7 @@ use super::space::{Level, Space, level};
 use crate::collections::{Sorted, Table};
 use crate::dtype::DType;
 use crate::gpu::shader;
+use crate::gpu::shader::shader_text;
 use crate::graph::Reduction;
 
 /// How a dispatch touches one tensor.
@@ -35,10 +36,10 @@ pub struct Touch {
 pub struct Unit {
     /// Words of the uniform `q`.
     pub params: Vec<u32>,
-    /// Tensors in order of first use; `r3` and `w3` access the third.
+    /// Tensors in order of first use; `r3` and `w3` access the fourth.
     pub tensors: Vec<(Id, Touch)>,
-    /// Helper functions by name.
-    pub helpers: Table<String, String>,
+    /// Helper functions by name, with the files that they are from.
+    pub helpers: Table<String, (String, &'static str)>,
     /// Variables at module scope (workgroup memory).
     pub globals: String,
     /// Whether some tensor lies at another place in each turn of a loop.
@@ -79,17 +80,28 @@ impl Unit {
         }
     }
 
-    /// Adds the functions of a helper file that `caller` calls, and those that they call, each once per lane count.
-    pub fn help(&mut self, file: &str, caller: &str, lanes: usize) {
+    /// Adds the functions of a helper file that `caller` calls, and those that they call, each once per lane count. Two files
+    /// cannot have different functions of one name in one kernel.
+    pub fn help(&mut self, file: &'static str, caller: &str, lanes: usize) {
         let words = caller.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         for name in words.filter(|word| word.ends_with("_T")) {
             let unique = dialect(name, &[], lanes);
-            if self.helpers.contains_key(&unique) {
+            let known = self.helpers.get(&unique);
+            if known.is_some_and(|(_, from)| std::ptr::eq(*from, file)) {
                 continue;
             }
-            if let Some(function) = shader::function(file, name) {
-                self.helpers.insert(unique, dialect(function, &[], lanes));
-                self.help(file, function, lanes);
+            let Some(function) = shader::function(file, name) else { continue };
+            let text = dialect(function, &[], lanes);
+            match known {
+                Some((other, _)) if *other == text => {}
+                Some(_) => {
+                    let why = format!("two ops bring different functions {name}; rename one");
+                    self.defect.get_or_insert(why);
+                }
+                None => {
+                    self.helpers.insert(unique, (text, file));
+                    self.help(file, function, lanes);
+                }
             }
         }
     }
@@ -142,7 +154,7 @@ pub fn dialect(text: &str, args: &[String], lanes: usize) -> String {
 }
 
 /// NaN is tested by bits: WGSL may assume that it does not exist. Both operands' NaN pass.
-pub const EXTREMA: &str = include_str!("../../shaders/extrema.wgsl");
+pub const EXTREMA: &str = shader_text!("../../shaders/extrema.wgsl");
 
 /// `a` combined with `b`.
 pub fn combine(unit: &mut Unit, reduction: Reduction, dtype: DType, lanes: usize, a: &str, b: &str) -> String {

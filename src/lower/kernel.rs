@@ -74,6 +74,8 @@ const LONG: usize = 1 << 16;
 /// Vectors of four that a thread of a long elementwise kernel takes on a CPU, where threads are lanes of one another's
 /// instructions: what does not depend on the element is loaded once for all of them, and neighbours lie in one line of the cache.
 const EACH: usize = 2;
+/// Words of a uniform that every device binds.
+const UNIFORM: usize = 1 << 14;
 /// Rows longer than this are shared by a workgroup.
 pub(super) const ROW: usize = 32;
 
@@ -94,12 +96,15 @@ pub fn is_cooperative(space: Space) -> bool {
 
 impl Context<'_> {
     /// Writes the kernels of a job, each with its part of it: one, or several where it would bind more buffers than the
-    /// device allows. How many buffers that is depends on which tensors share one, so it is known only here.
+    /// device allows, or more words than a uniform has. How many buffers that is depends on which tensors share one, so it is
+    /// known only here.
     pub fn kernels(&self, job: &Job) -> Result<Vec<(Job, Kernel)>> {
         let kernel = self.write(job)?;
         let buffers = kernel.bindings.iter().filter(|binding| matches!(binding, Binding::Storage(..))).count();
+        let words = |binding: &Binding| if let Binding::Uniform(words) = binding { words.len() } else { 0 };
+        let uniform = kernel.bindings.iter().map(words).max().unwrap_or(0);
         match job.halves() {
-            Some(halves) if buffers > self.target.bindings => {
+            Some(halves) if buffers > self.target.bindings || uniform > UNIFORM => {
                 let [mut first, second] = [self.kernels(&halves[0])?, self.kernels(&halves[1])?];
                 first.extend(second);
                 Ok(first)
@@ -503,7 +508,7 @@ pub(super) fn words(unit: &Unit) -> Vec<u32> {
 }
 
 pub(super) fn helpers(unit: &Unit) -> String {
-    let mut helpers: Vec<(&String, &String)> = unit.helpers.iter().collect();
+    let mut helpers: Vec<(&String, &String)> = unit.helpers.iter().map(|(name, (text, _))| (name, text)).collect();
     sort(&mut helpers);
     helpers.into_iter().fold(String::new(), |text, (_, helper)| text + helper + "\n")
 }

@@ -144,7 +144,8 @@ fn fused(
         let mut packed = fused.clone();
         let mut pinned: Set<Id> = request.results.iter().copied().collect();
         pinned.extend(program.carried());
-        let packs = pack::pack(&program, &mut packed, &request.state, &request.replaces, &pinned);
+        let most = target.binding_bytes;
+        let packs = pack::pack(&program, &mut packed, &request.state, &request.replaces, &pinned, most);
         let schedule = schedule::schedule(&program, &packed, &request.replaces, true, &packs.wide);
         // A packed kernel writes over all of its leaves or over none.
         let written = |group: &usize| {

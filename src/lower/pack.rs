@@ -8,6 +8,7 @@
 
 use crate::collections::{Set, Sorted, Table};
 use std::fmt::Write;
+use std::ops::Range;
 
 use super::fuse::{Fused, dependencies};
 use super::program::{Id, Kind, Program};
@@ -53,6 +54,24 @@ pub fn offsets(sizes: impl IntoIterator<Item = u64>) -> (Vec<u64>, u64) {
     (starts, end)
 }
 
+/// Cuts tensors of these bytes into runs that lie one behind the other in `most` bytes; one that is larger is a run of its
+/// own.
+pub fn runs(bytes: &[u64], most: u64) -> Vec<Range<usize>> {
+    let (mut runs, mut start, mut end) = (Vec::new(), 0, 0);
+    for (at, bytes) in bytes.iter().enumerate() {
+        let own = bytes.max(&1).next_multiple_of(ALIGN);
+        if at > start && end + own > most {
+            runs.push(start..at);
+            (start, end) = (at, 0);
+        }
+        end += own;
+    }
+    if start < bytes.len() {
+        runs.push(start..bytes.len());
+    }
+    runs
+}
+
 /// One group seen as a computation over named places.
 struct Shape {
     text: String,
@@ -60,14 +79,22 @@ struct Shape {
     places: Vec<Id>,
 }
 
-/// The text that groups share, and each of them with its places.
-type Alike = (String, Vec<(usize, Vec<Id>)>);
+/// Groups, each with its places.
+type Members = Vec<(usize, Vec<Id>)>;
 
 /// Merges groups that are alike. `state` are the leaves that may be laid out anew, `replaces` pairs them with the
 /// values that replace them, `pinned` are values whose place is fixed otherwise.
-pub fn pack(program: &Program, fused: &mut Fused, state: &Set<Id>, replaces: &[(Id, Id)], pinned: &Set<Id>) -> Packs {
+/// No pack takes more than `most` bytes, those of a binding.
+pub fn pack(
+    program: &Program,
+    fused: &mut Fused,
+    state: &Set<Id>,
+    replaces: &[(Id, Id)],
+    pinned: &Set<Id>,
+    most: u64,
+) -> Packs {
     let replaced: Table<Id, Id> = replaces.iter().map(|&(leaf, value)| (value, leaf)).collect();
-    let mut alike: Vec<Alike> = Vec::new();
+    let mut alike: Vec<(String, Members)> = Vec::new();
     let mut index: Table<String, usize> = Table::new();
     for group in 0..fused.groups.len() {
         let Some(shape) = shape(program, fused, group, state, &replaced, pinned) else { continue };
@@ -81,7 +108,16 @@ pub fn pack(program: &Program, fused: &mut Fused, state: &Set<Id>, replaces: &[(
     let mut packs = Packs::default();
     let mut taken: Set<Id> = Set::new();
     let mut gone: Set<usize> = Set::new();
-    for (_, groups) in alike.into_iter().filter(|(_, groups)| groups.len() > 1) {
+    // No pack is larger than a binding.
+    let mut fitting: Vec<(Vec<u64>, Members)> = Vec::new();
+    for (_, mut groups) in alike {
+        let full = |(group, _): &(usize, Vec<Id>)| 4 * fused.groups[*group].space.full() as u64;
+        let mut bytes: Vec<u64> = groups.iter().map(full).collect();
+        for run in runs(&bytes, most).into_iter().rev() {
+            fitting.push((bytes.split_off(run.start), groups.split_off(run.start)));
+        }
+    }
+    for (bytes, groups) in fitting.into_iter().filter(|(_, groups)| groups.len() > 1) {
         let places = groups[0].1.len();
         let columns: Vec<Pack> = (0..places).map(|p| groups.iter().map(|(_, ids)| ids[p]).collect()).collect();
         let mut all = Set::new();
@@ -96,7 +132,6 @@ pub fn pack(program: &Program, fused: &mut Fused, state: &Set<Id>, replaces: &[(
         }
         taken.extend(all);
         let first = groups[0].0;
-        let bytes = groups.iter().map(|(group, _)| 4 * fused.groups[*group].space.full() as u64);
         let outputs = fused.groups[first].outputs.clone();
         let firsts = columns.iter().map(|column| column[0]).chain(outputs.iter().copied()).collect();
         packs.wide.insert(first, Wide { elements: (offsets(bytes).1 / 4) as usize, outputs, firsts });
@@ -197,7 +232,9 @@ fn shape(
                     return None;
                 }
                 shape.places.push(id);
-                write!(shape.text, "place {};", val.dtype).ok()?;
+                // The one is laid out with the state, the other with the temporaries.
+                let kind = if fused.is_member(id) { "temporary" } else { "leaf" };
+                write!(shape.text, "{kind} {};", val.dtype).ok()?;
             } else if val.numel == 1 {
                 write!(shape.text, "shared {id};").ok()?;
             } else {
@@ -207,10 +244,15 @@ fn shape(
             continue;
         }
         match &val.kind {
-            Kind::Map(map) => write!(shape.text, "{}:{}/{};", map.text, val.dtype, val.inputs.len()).ok()?,
+            Kind::Map(map) => {
+                let helpers = map.helpers.as_ptr();
+                write!(shape.text, "{}:{}/{} {helpers:p};", map.text, val.dtype, val.inputs.len()).ok()?;
+            }
             Kind::Scalar(bits) => write!(shape.text, "scalar {bits};").ok()?,
             // A view that reads something shared by all, or nothing but a reshape.
-            Kind::View(view) if view.is_identity() || view.strides.iter().all(|&s| s == 0) => {
+            Kind::View(view)
+                if view.is_identity() || (view.inside.is_none() && view.strides.iter().all(|&s| s == 0)) =>
+            {
                 write!(shape.text, "view {};", view.is_identity()).ok()?;
             }
             _ => return None,

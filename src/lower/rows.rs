@@ -58,6 +58,7 @@ impl Context<'_> {
             Some(size) if narrow(size) => size,
             _ => WIDTH,
         };
+        let size_of_one = subgroup.unwrap_or(1);
         let steps = columns.div_ceil(width as usize * lanes);
         // Long rows are read again rather than kept, several turns at a time: a turn of a loop costs as much as what is in it.
         let (steps, at_once) = if steps <= KEPT { (steps, 1) } else { (steps.next_multiple_of(AT_ONCE), AT_ONCE) };
@@ -159,6 +160,11 @@ impl Context<'_> {
             tail.push((id, e.value(id, &reduced, 1)));
         }
         if !tail.is_empty() {
+            // Lanes that have not come so far may still have to load what one of these is written over.
+            let ids: Vec<Id> = tail.iter().map(|(id, _)| *id).collect();
+            if (width > size_of_one || !cpu) && self.overwrites_what_is_read(e.unit, &ids)? {
+                e.line("storageBarrier();");
+            }
             e.line("if (owned && lane == 0u) {");
             for (id, value) in tail {
                 e.store(id, &reduced, 1, &value);
@@ -192,6 +198,20 @@ impl Context<'_> {
         )
         .ok();
         self.assemble(unit, &[group], &text, width, blocks, Thread::Block)
+    }
+
+    /// Whether a kernel loads a tensor where one of these values goes.
+    fn overwrites_what_is_read(&self, unit: &Unit, values: &[Id]) -> Result<bool> {
+        for &value in values {
+            let to = self.slot(value)?;
+            for (id, touch) in unit.tensors.iter().filter(|(id, _)| *id != value) {
+                let from = self.slot(*id)?;
+                if (touch.read || touch.read4) && from.buffer.id() == to.buffer.id() && from.offset == to.offset {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Combines the lanes' partial results of a row, so that every lane holds the whole.

@@ -315,10 +315,18 @@ fn order(graph: &Graph, fuse: bool, wide: &Table<usize, Wide>, next: Next) -> Ve
         } else if !ready[2].is_empty() {
             let (mut levels, mut values) = (Vec::new(), 0);
             while !ready[2].is_empty() && values < REGION {
-                let level: Vec<usize> = std::mem::take(&mut ready[2]).into_iter().map(|(_, group)| group).collect();
+                let mut level = Vec::new();
+                for next in std::mem::take(&mut ready[2]) {
+                    // What does not go in any more begins the next region.
+                    if values >= REGION {
+                        ready[2].insert(next);
+                        continue;
+                    }
+                    values += graph.values(next.1);
+                    level.push(next.1);
+                }
                 for &group in &level {
                     graph.read(group, &mut unread);
-                    values += graph.values(group);
                     finish(group, &mut waiting, &mut ready);
                 }
                 levels.push(level);

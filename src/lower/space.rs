@@ -36,13 +36,18 @@ pub enum Level {
     Other,
 }
 
+/// The product, or the largest number there is: on a page that is 2^32 - 1, and a product of matrices soon does more.
+pub(super) fn times<const N: usize>(factors: [usize; N]) -> usize {
+    if factors.contains(&0) { 0 } else { factors.into_iter().fold(1, usize::saturating_mul) }
+}
+
 impl Space {
     /// Elements at the full level.
     pub fn full(self) -> usize {
         match self {
             Space::Elements(n) => n,
-            Space::Folded { outer, length, inner, .. } => outer * length * inner,
-            Space::Product(c, parts) => parts * c.batch * c.m * c.n,
+            Space::Folded { outer, length, inner, .. } => times([outer, length, inner]),
+            Space::Product(c, parts) => times([parts, c.batch, c.m, c.n]),
             Space::Loop | Space::Kernel => 0,
         }
     }
@@ -58,7 +63,7 @@ impl Space {
     /// Multiply-adds or elements touched: what decides whether a group is small.
     pub fn work(self) -> usize {
         match self {
-            Space::Product(c, _) => c.batch * c.m * c.n * c.k.max(1),
+            Space::Product(c, _) => times([c.batch, c.m, c.n, c.k.max(1)]),
             Space::Loop | Space::Kernel => usize::MAX,
             _ => self.full(),
         }

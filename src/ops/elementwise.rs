@@ -14,6 +14,7 @@ use super::arithmetic::{Operand, broadcast_apply};
 use super::{Example, Sample};
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::gpu::shader::shader_text;
 use crate::graph::{Derivative, Lowering, Map, Misfit, Primitive, Spec, Tensor};
 use crate::lower::emit::EXTREMA;
 
@@ -64,7 +65,7 @@ pub enum Rule {
 /// One elementwise op.
 #[derive(Clone, Copy)]
 pub struct Row {
-    /// The field's name. No other op may have it: signatures of steps and cached plans tell rows apart by their names.
+    /// The field's name. Signatures of steps and cached plans tell rows apart by name, text and helpers.
     pub name: &'static str,
     /// Dtypes taken.
     pub takes: Takes,
@@ -116,9 +117,22 @@ const TWO: Row = Row { takes: Takes::Number, domain: &[(-3.0, 3.0); 2], ..FLOAT 
 const COMPARE: Row = Row { gives: Gives::Bool, ulp: 0.0, ..TWO };
 const LOGIC: Row = Row { takes: Takes::Bool, ulp: 0.0, domain: &[(0.0, 1.0); 2], ..FLOAT };
 
-const FUNCTIONS: &str = include_str!("../../shaders/functions.wgsl");
-const TRIGONOMETRY: &str = include_str!("../../shaders/trigonometry.wgsl");
-const POWER: &str = include_str!("../../shaders/power.wgsl");
+/// A row of the table as it is linked: what only tests need is left out where there are none, for a page downloads it too.
+const fn linked(row: Row) -> Row {
+    if cfg!(feature = "reference") {
+        return row;
+    }
+    let domain = match row.domain.len() {
+        1 => FLOAT.domain,
+        2 => TWO.domain,
+        _ => row.domain,
+    };
+    Row { reference: |_| f64::NAN, integer_reference: None, domain, ulp: 0.0, ..row }
+}
+
+const FUNCTIONS: &str = shader_text!("../../shaders/functions.wgsl");
+const TRIGONOMETRY: &str = shader_text!("../../shaders/trigonometry.wgsl");
+const POWER: &str = shader_text!("../../shaders/power.wgsl");
 
 macro_rules! method {
     ([$(#[$doc:meta])*] unary $name:ident) => {
@@ -145,7 +159,7 @@ macro_rules! table {
         mod rows {
             $(pub mod $name {
                 use super::super::*;
-                pub static ROW: Row = Row { name: stringify!($name), ..$row };
+                pub static ROW: Row = linked(Row { name: stringify!($name), ..$row });
             })*
         }
 
@@ -349,7 +363,8 @@ table! {
         takes: Takes::Float, text: "pow_T($0, $1)", helpers: POWER, reference: |x| x[0].powf(x[1]), heavy: true,
         domain: &[(0.2, 3.0), (-3.0, 3.0)], ulp: 64.0,
         rule: Vjp(|x, y, g| {
-            let base = g * (&x[1] * x[0].pow(&x[1] - 1.0));
+            // The power of 0 is 1 everywhere, at 0 too.
+            let base = g * x[1].eq(0.0).select(0.0, &x[1] * x[0].pow(&x[1] - 1.0));
             two(base, g * (y * x[0].gt(0.0).select(&x[0], 1.0).log()))
         }), ..TWO
     };
@@ -357,7 +372,10 @@ table! {
     custom powi Row {
         takes: Takes::FloatAndInt, text: "powi_T($0, $1)", helpers: POWER, reference: |x| x[0].powf(x[1]), heavy: true,
         domain: &[(0.5, 1.5), (-6.0, 6.0)], ulp: 24.0,
-        rule: Vjp(|x, _, g| vec![Some(g * (x[1].cast(DType::F32) * x[0].powi(&(&x[1] - 1.0)))), None]), ..FLOAT
+        rule: Vjp(|x, _, g| {
+            let slope = x[1].cast(DType::F32) * x[0].powi(&(&x[1] - 1.0));
+            vec![Some(g * x[1].eq(0.0).select(0.0, slope)), None]
+        }), ..FLOAT
     };
     /// The larger; NaN if either is. Where both are equal each gets half of the derivative.
     binary maximum Row {
@@ -494,6 +512,7 @@ impl Primitive for Elementwise {
         // Two rows may have one name, here and in somebody's own crate; what they compute tells them apart.
         hasher.write(self.0.name.as_bytes());
         hasher.write(self.0.text.as_bytes());
+        hasher.write(self.0.helpers.as_bytes());
     }
 
     fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>, Misfit> {

@@ -12,13 +12,14 @@ mod tests;
 pub mod threefry;
 
 use crate::dtype::DType;
+use crate::gpu::shader::shader_text;
 use crate::graph::Tensor;
 use crate::ops::elementwise::{Elementwise, FLOAT, Gives, Row, Rule, Takes};
 use crate::ops::{Example, Operand};
 use crate::shape::Shape;
 
-const THREEFRY: &str = include_str!("../../shaders/threefry.wgsl");
-const NORMAL: &str = include_str!("../../shaders/normal.wgsl");
+const THREEFRY: &str = shader_text!("../../shaders/threefry.wgsl");
+const NORMAL: &str = shader_text!("../../shaders/normal.wgsl");
 const WORDS: Row = Row { takes: Takes::Word, ulp: 0.0, heavy: true, rule: Rule::Zero, helpers: THREEFRY, ..FLOAT };
 
 static BITS: Row = Row {

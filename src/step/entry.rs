@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::gpu::{Device, Encoder};
 use crate::graph::{Slot, Spec, Tensor, Tree, Value};
 use crate::lower::free::{Free, compile_free};
-use crate::lower::pack::{ALIGN, offsets};
+use crate::lower::pack::{ALIGN, offsets, runs};
 use crate::lower::program::{Id, Kind, Program, Val};
 use crate::lower::recording::Signature;
 use crate::lower::remat::compile_within;
@@ -326,7 +326,11 @@ impl Entry {
     /// Makes room for the batches and logs of so many steps, if one dispatch can run them and there is not enough.
     fn make_room(&mut self, device: &Device, steps: usize) -> Result<()> {
         let within = self.bound.as_ref().is_none_or(|bound| bound.most() > 1 || self.room_steps() == 1);
-        let wanted = if within && self.compiled.workgroup().is_some() { steps.min(TOGETHER) } else { 1 };
+        let limit = device.limits().max_storage_buffer_binding_size;
+        // As many as one buffer has room for.
+        let each = self.batch.iter().map(|spec| stride(spec).next_multiple_of(ALIGN)).sum::<u64>().max(1);
+        let fit = usize::try_from(limit / each).unwrap_or(usize::MAX).max(1);
+        let wanted = if within && self.compiled.workgroup().is_some() { steps.min(TOGETHER).min(fit) } else { 1 };
         if self.room.is_some() && self.room_steps() >= wanted {
             return Ok(());
         }
@@ -334,9 +338,13 @@ impl Entry {
         if self.ring.is_none() && !logged.is_empty() {
             self.ring = Some(Arc::new(Ring::new(device, logged.len())?));
         }
-        let (starts, bytes) = offsets(self.batch.iter().map(|spec| stride(spec) * wanted as u64));
-        let buffer = device.alloc(bytes)?;
-        let inputs = starts.into_iter().map(|offset| Slot { buffer: buffer.clone(), offset }).collect();
+        let mut inputs = Vec::with_capacity(self.batch.len());
+        let sizes: Vec<u64> = self.batch.iter().map(|spec| stride(spec) * wanted as u64).collect();
+        for run in runs(&sizes, limit) {
+            let (starts, bytes) = offsets(sizes[run].iter().copied());
+            let buffer = device.alloc(bytes)?;
+            inputs.extend(starts.into_iter().map(|offset| Slot { buffer: buffer.clone(), offset }));
+        }
         let mut strides = Table::new();
         let words = self.batch.iter().map(|spec| stride(spec) as usize / 4);
         strides.extend(ids.iter().copied().zip(words.map(|words| Stride::forward(words, wanted))));

@@ -6,10 +6,11 @@
 use std::fmt;
 
 use crate::error::Result;
+use crate::gpu::shader::shader_text;
 use crate::gpu::{Access, Device, Range};
 use crate::graph::Slot;
 
-const TEXT: &str = include_str!("nonfinite.wgsl");
+const TEXT: &str = shader_text!("nonfinite.wgsl");
 /// Threads of a workgroup, and workgroups at most.
 const WIDTH: u64 = 256;
 const GROUPS: u64 = 1024;

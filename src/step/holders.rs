@@ -8,7 +8,7 @@ use crate::collections::Set;
 use crate::error::Result;
 use crate::gpu::Device;
 use crate::graph::{Slot, Spec, Tensor, Tree, Value};
-use crate::lower::pack::offsets;
+use crate::lower::pack::{offsets, runs};
 
 /// Gives the state new nodes where somebody else holds the old ones, which keep a copy of their value. A tensor that
 /// stands twice in the state becomes two.
@@ -79,17 +79,19 @@ pub(super) fn lay_out(
     specs: &[Spec],
 ) -> Result<Vec<Option<Slot>>> {
     let mut transfer = Transfer::new(device);
-    let mut runs: Vec<Vec<usize>> = layouts.to_vec();
-    let packed: Set<usize> = runs.iter().flatten().copied().collect();
-    runs.push((0..tensors.len()).filter(|index| !packed.contains(index)).collect());
-    let sizes: Vec<(Vec<u64>, u64)> =
-        runs.iter().map(|run| offsets(run.iter().map(|&index| specs[index].bytes()))).collect();
     let limit = device.limits().max_storage_buffer_binding_size;
+    let packed: Set<usize> = layouts.iter().flatten().copied().collect();
+    let alone: Vec<usize> = (0..tensors.len()).filter(|index| !packed.contains(index)).collect();
+    let own: Vec<u64> = alone.iter().map(|&index| specs[index].bytes()).collect();
+    let mut all: Vec<Vec<usize>> = layouts.to_vec();
+    all.extend(runs(&own, limit).into_iter().map(|run| alone[run].to_vec()));
+    let sizes: Vec<(Vec<u64>, u64)> =
+        all.iter().map(|run| offsets(run.iter().map(|&index| specs[index].bytes()))).collect();
     let together = sizes.iter().map(|s| s.1).sum::<u64>() <= limit;
     let shared = if together { Some(device.alloc(sizes.iter().map(|s| s.1).sum())?) } else { None };
     let mut slots = vec![None; tensors.len()];
     let mut base = 0;
-    for (run, (starts, bytes)) in runs.iter().zip(&sizes) {
+    for (run, (starts, bytes)) in all.iter().zip(&sizes) {
         let buffer = match &shared {
             Some(buffer) => buffer.clone(),
             None => {

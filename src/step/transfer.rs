@@ -176,6 +176,10 @@ pub fn assign_all(device: &Device, pairs: &[(Tensor, Tensor)]) -> Result<()> {
             return Err(Error::new(ErrorKind::ReadInsideStep { op: "assign".into(), place: node.place().clone() }));
         }
         values.push(value.clone());
+        // Of several outputs the others are computed before one is overwritten: they are not to be had afterwards.
+        if node.outputs().len() > 1 {
+            values.push(target.clone());
+        }
     }
     evaluate(device, &values, &Options::default())?;
     let mut transfer = Transfer::new(device);

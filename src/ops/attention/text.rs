@@ -224,7 +224,9 @@ pub(super) fn forward(form: &Form) -> String {
     form.add_rows(&mut s, "o", "p", "y", e);
     put!(s, "}}");
     for n in 0..form.own() {
-        put!(s, "let inverse_{n} = select(0.0, 1.0 / l_{n}, l_{n} > 0.0 || l_{n} != l_{n});");
+        // NaN by its bits: that it differs from itself a driver may forget.
+        put!(s, "let nan_{n} = (bitcast<u32>(l_{n}) & 0x7fffffffu) > 0x7f800000u;");
+        put!(s, "let inverse_{n} = select(0.0, 1.0 / l_{n}, l_{n} > 0.0 || nan_{n});");
         put!(s, "if (own_{n} < T) {{");
         put!(s, "let at = (b * T + own_{n}) * H + h; let oat = at * {e}u;");
         form.store(&mut s, 0, e, "oat", &|c| format!("o{c}_{n} * inverse_{n}"));
