@@ -107,6 +107,21 @@ fn a_smaller_batch_uses_the_kernels_of_the_full_one() {
     check("lstm", lstm, &[6, 5], 6, 32, &[24, 9]);
 }
 
+/// Rows of 301 and 299 elements begin anywhere; of a large product they are copied to where four are loaded at once. The derivatives
+/// read the same copies, and a last batch too small to be worth one uses the kernels that read them.
+#[test]
+fn rows_of_odd_length_are_copied_once_for_a_product_and_its_derivatives() {
+    let odd = || Sequential::new([301]).add(Dense::new(299).activation("tanh")).add(Dense::new(3)).network().unwrap();
+    let device = Device::blocking().unwrap();
+    let model = Training::of(odd(), SGD::default());
+    let (mut step, mut state) = (Step::new(&device), model.state(0));
+    model.run(&mut step, &mut state, &(Tensor::ones([512, 301]), Tensor::new(&[1i32; 512], [512])));
+    // The batch, the kernel, and the cotangent of what they give.
+    let plan = step.plan().unwrap();
+    assert_eq!(plan.lines.iter().filter(|line| line.label == "copy").count(), 3, "{plan}");
+    check("odd", odd, &[301], 1, 512, &[300, 17, 2]);
+}
+
 /// Of a layer with gelu its derivative needs what goes in, and the product behind it what comes out: one can be had from the
 /// other in a kernel that reads that one anyway.
 #[test]

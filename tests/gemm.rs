@@ -122,7 +122,7 @@ struct Case {
 fn operand(rows: usize, cols: usize, transposed: bool, broadcast: bool, pad: usize) -> Operand {
     let ld = cols + pad;
     let batch_stride = if broadcast { 0 } else { rows * ld };
-    let vec4 = [ld, batch_stride, cols].iter().all(|x| x.is_multiple_of(4));
+    let vec4 = [ld, batch_stride].iter().all(|x| x.is_multiple_of(4));
     Operand { transposed, ld, batch_stride, outer: None, vec4 }
 }
 

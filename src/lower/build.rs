@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::program::{Id, Kind, Program, Val};
 use super::recording::scalar;
+use super::space::times;
 use crate::collections::{Set, Table};
 use crate::dtype::DType;
 use crate::error::{Error, ErrorKind, Result};
@@ -38,6 +39,10 @@ const RESULTS: usize = 1 << 16;
 const STRETCH: usize = 512;
 /// ... of so many terms.
 const TERMS: usize = 32;
+/// An operand is copied into rows that begin on four elements in products of so many multiply-adds, ...
+const ALIGNED: usize = 1 << 25;
+/// ... which read each of its elements so often.
+const READ: usize = 128;
 
 /// For each axis of `shape` the axes of `fine` that it consists of, if it is made by joining neighbours.
 fn refined(fine: &[usize], shape: &[usize]) -> Option<Vec<std::ops::Range<usize>>> {
@@ -309,6 +314,14 @@ impl Builder<'_> {
     fn product(&mut self, c: Contraction, [a, b]: [Id; 2], size: (DType, usize), node: &Node) -> Id {
         let a = self.operand(a, (c.batch, c.m, c.k), node);
         let b = self.operand(b, (c.batch, c.k, c.n), node);
+        let (a, b) = match c.batch {
+            1 => {
+                let large = times([c.m, c.n, c.k]) >= ALIGNED;
+                let a = self.aligned(a, (c.m, c.k), large && c.n >= READ, node);
+                (a, self.aligned(b, (c.k, c.n), large && c.m >= READ, node))
+            }
+            _ => (a, b),
+        };
         let results = c.batch * c.m * c.n;
         let parts = match self.alike() {
             // A batch and stretches would share one index.
@@ -336,6 +349,41 @@ impl Builder<'_> {
             Some(turned) => turned,
             None => self.copy(id, size, node),
         }
+    }
+
+    /// The operand of a single product over a copy whose rows begin on four elements, where it is worth one: four elements are
+    /// loaded at once then. A product and its derivatives share the copy.
+    fn aligned(&mut self, id: Id, (rows, columns): (usize, usize), worth: bool, node: &Node) -> Id {
+        let Some(matrix) = self.program.matrix(id, (1, rows, columns)) else { return id };
+        if matrix.ld.is_multiple_of(4) || matrix.windows.is_some() {
+            return id;
+        }
+        let (lines, dense) = if matrix.transposed { (columns, rows) } else { (rows, columns) };
+        let width = dense.next_multiple_of(4);
+        let padded = View {
+            shape: [lines, width].into(),
+            strides: vec![matrix.ld as isize, 1],
+            offset: matrix.offset as isize,
+            inside: Some(vec![(0, lines), (0, dense)]),
+        };
+        let (kind, inputs) = (Kind::View(padded), vec![matrix.source]);
+        let size = (self.program.vals[id].dtype, lines * width);
+        let key = (kind, inputs, size.0, size.1, self.number());
+        let alike = |model: &Program| {
+            let like = model.vals.get(self.program.vals.len());
+            like.is_some_and(|val| {
+                val.inputs == key.1 && matches!(&val.kind, Kind::View(view) if view.inside.is_some())
+            })
+        };
+        if !self.seen.contains_key(&key) && !self.model.map_or(worth, alike) {
+            return id;
+        }
+        let padded = self.push(key.0, key.1, size, node);
+        let copy = self.copy(padded, size, node);
+        let (width, one) = (width as isize, 1);
+        let strides = if matrix.transposed { vec![one, width] } else { vec![width, one] };
+        let view = View { shape: [rows, columns].into(), strides, offset: 0, inside: None };
+        self.push(Kind::View(view), vec![copy], (size.0, rows * columns), node)
     }
 
     /// The transposed view of a copy that has been made of the transposed matrices: a product and its derivative read

@@ -27,7 +27,7 @@ pub struct Operand {
     pub batch_stride: usize,
     /// Where one stride does not do: so many matrices, and elements from the first of those to the first behind them.
     pub outer: Option<(usize, usize)>,
-    /// Base offset, `ld`, `batch_stride` and the contiguous length are multiples of 4, and the load is plain.
+    /// Base offset, `ld` and `batch_stride` are multiples of 4, and four elements from any such one on can be loaded.
     pub vec4: bool,
 }
 
@@ -146,7 +146,7 @@ impl Tile {
             Tile::Narrow { sg, vs, tn } => (vs * tn, if l.tb { 4 } else { sg }),
             Tile::Workgroup { .. } => return 0.0,
         };
-        let (tail, stores) = (usize::from(!l.k4()), if l.c4 { 1 } else { 4 });
+        let (tail, stores) = (usize::from(!l.k4), if l.c4 { 1 } else { 4 });
         (accumulators * (depth + tail + if l.rolled { 0 } else { stores })) as f64
     }
 }
@@ -208,6 +208,7 @@ fn layout_of(p: &Problem) -> Layout {
         a4: p.a.vec4,
         b4: p.b.vec4,
         c4: p.n.is_multiple_of(4),
+        k4: p.k.is_multiple_of(4) && ((!p.a.transposed && p.a.vec4) || (p.b.transposed && p.b.vec4)),
         rolled: p.rolled,
     }
 }

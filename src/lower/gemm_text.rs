@@ -32,15 +32,10 @@ pub(super) struct Layout {
     pub b4: bool,
     /// N is a multiple of 4.
     pub c4: bool,
+    /// K is a multiple of 4 whatever the batch: the length of an operand's rows as they lie.
+    pub k4: bool,
     /// Register tiles are stored in a loop.
     pub rolled: bool,
-}
-
-impl Layout {
-    /// K is known to be a multiple of 4: an operand contiguous along K is vec4.
-    pub fn k4(&self) -> bool {
-        (!self.ta && self.a4) || (self.tb && self.b4)
-    }
 }
 
 const XYZW: [&str; 4] = ["x", "y", "z", "w"];
@@ -181,7 +176,7 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
     };
     // Four steps of K for one accumulator after the other, and not four times all of them: a tile does not fit into the
     // registers, so each visit to an accumulator is a load and a store (numbers in docs/notes/bets.md).
-    put!(s, "let Ke = {};\nfor (var k = kf; k < Ke; k += 4u) {{\n", if l.k4() { "K" } else { "K & 0xfffffffcu" });
+    put!(s, "let Ke = {};\nfor (var k = kf; k < Ke; k += 4u) {{\n", if l.k4 { "K" } else { "K & 0xfffffffcu" });
     for r in 0..regs {
         match l.ta {
             true => (0..4).for_each(|q| put!(s, "let a{r}_{q} = load_a(z, k + {q}u, r{r}); ")),
@@ -208,7 +203,7 @@ fn register_tile(s: &mut String, l: &Layout, source: Source, lanes: usize, tm: u
         s.push_str(" }");
     }
     s.push_str("\n}\n");
-    if !l.k4() {
+    if !l.k4 {
         s.push_str("for (var k = max(Ke, kf); k < K; k++) { let e = k - Ke;\n");
         for r in 0..regs {
             match l.ta {

@@ -124,6 +124,18 @@ impl Emitter<'_> {
         self.bind("v", &format!("{dtype}({})", parts.join(", ")))
     }
 
+    /// Four lanes of one row: elements of the source, so far apart, from an index on.
+    fn neighbours(&mut self, source: Id, at: &At, stride: isize) -> String {
+        let by = if stride == 1 { "1u".into() } else { self.unit.param(stride as i32 as u32) };
+        let mut parts = vec![self.value(source, at, 1)];
+        for lane in 1..4 {
+            let var = self.bind("i", &format!("{} + {lane}u * {by}", at.var));
+            parts.push(self.value(source, &At { var, level: Level::Other }, 1));
+        }
+        let dtype = wgsl_type(self.program.vals[source].dtype, 4);
+        self.bind("v", &format!("{dtype}({})", parts.join(", ")))
+    }
+
     fn splat(&mut self, id: Id, at: &At) -> String {
         let one = self.value(id, at, 1);
         let dtype = wgsl_type(self.program.vals[id].dtype, 4);
@@ -149,7 +161,8 @@ impl Emitter<'_> {
             return self.value(source, &At { var: at.var.clone(), level: Level::Other }, lanes);
         }
         if view.inside.is_some() {
-            return if lanes == 4 { self.four(id, at) } else { self.masked(view, source, at) };
+            let rows = view.shape.last().is_some_and(|length| length.is_multiple_of(4));
+            return if lanes == 4 && !rows { self.four(id, at) } else { self.masked(view, source, at, lanes) };
         }
         let merged = view.merged();
         if lanes == 4 {
@@ -164,6 +177,10 @@ impl Emitter<'_> {
                 None => {
                     let index = self.index(view, &merged, at);
                     return self.splat(source, &index);
+                }
+                Some((length, stride)) if length % 4 == 0 => {
+                    let index = self.index(view, &merged, at);
+                    return self.neighbours(source, &index, stride);
                 }
                 _ => return self.four(id, at),
             }
@@ -293,11 +310,18 @@ impl Emitter<'_> {
         self.bind("v", &format!("select({}({outside}), {value}, {exists})", wgsl_type(dtype, lanes)))
     }
 
-    fn masked(&mut self, view: &View, source: Id, at: &At) -> String {
+    /// A value where it lies inside the view's ranges, else zero. Four lanes are of one row.
+    fn masked(&mut self, view: &View, source: Id, at: &At, lanes: usize) -> String {
         let mut rest = at.var.clone();
         let mut terms = vec![self.unit.param(view.offset as i32 as u32)];
         let mut conditions = Vec::new();
         let inside = view.inside.clone().unwrap_or_default();
+        let last = view.shape.rank().wrapping_sub(1);
+        let whole = |axis: usize| inside[axis] == (0, view.shape[axis]);
+        // Whether the lanes differ in what is read: not where they lie one behind the other, as four that are loaded at once.
+        let aligned = || view.offset % 4 == 0 && view.strides[..last].iter().all(|stride| stride % 4 == 0);
+        let apart = lanes == 4 && !(whole(last) && view.strides[last] == 1 && aligned());
+        let mut column = None;
         for axis in (0..view.shape.rank()).rev() {
             let coordinate = if self.known.contains_key(&at.var) {
                 let behind = view.shape[axis + 1..].iter().product();
@@ -312,26 +336,42 @@ impl Emitter<'_> {
                 rest = next;
                 coordinate
             };
-            if inside[axis] != (0, view.shape[axis]) {
-                let low = self.unit.param(inside[axis].0 as u32);
-                let high = self.unit.param(inside[axis].1 as u32);
-                conditions.push(format!("({coordinate} >= {low}) & ({coordinate} < {high})"));
+            let (low, high) = inside[axis];
+            // No index lies before zero.
+            let ends = [(">=", low, 0), ("<", high, view.shape[axis])];
+            let ends = ends.into_iter().filter(|(_, end, always)| end != always);
+            let range: Vec<_> = ends.map(|(is, end, _)| format!("{is} {}", self.unit.param(end as u32))).collect();
+            let stride = (view.strides[axis] != 0).then(|| self.unit.param(view.strides[axis] as i32 as u32));
+            if apart && axis == last {
+                column = Some((coordinate, range, stride));
+                continue;
             }
-            if view.strides[axis] != 0 {
-                let stride = self.unit.param(view.strides[axis] as i32 as u32);
-                terms.push(format!("{coordinate} * {stride}"));
-            }
+            conditions.extend(range.iter().map(|is| format!("({coordinate} {is})")));
+            terms.extend(stride.map(|stride| format!("{coordinate} * {stride}")));
         }
+        let dtype = self.program.vals[source].dtype;
+        let Some((column, range, stride)) = column else {
+            return self.where_all(source, &terms, &conditions, lanes);
+        };
+        let row = self.bind("i", &terms.join(" + "));
+        let exists = (!conditions.is_empty()).then(|| self.bind("m", &conditions.join(" & ")));
+        let mut parts = Vec::new();
+        for lane in 0..4 {
+            let at = self.bind("i", &format!("{column} + {lane}u"));
+            let own = range.iter().map(|is| format!("({at} {is})"));
+            let conditions: Vec<String> = exists.iter().cloned().chain(own).collect();
+            let terms: Vec<String> =
+                [row.clone()].into_iter().chain(stride.iter().map(|stride| format!("{at} * {stride}"))).collect();
+            parts.push(self.where_all(source, &terms, &conditions, 1));
+        }
+        self.bind("v", &format!("{}({})", wgsl_type(dtype, 4), parts.join(", ")))
+    }
+
+    /// The value at the sum of these terms where all conditions hold, else zero.
+    fn where_all(&mut self, source: Id, terms: &[String], conditions: &[String], lanes: usize) -> String {
         let exists = if conditions.is_empty() { "true".into() } else { conditions.join(" & ") };
         let exists = self.bind("m", &exists);
         let index = self.bind("i", &format!("select(0u, {}, {exists})", terms.join(" + ")));
-        let value = self.value(source, &At { var: index, level: Level::Other }, 1);
-        let zero = match self.program.vals[source].dtype {
-            DType::F32 => "0.0",
-            DType::I32 => "0i",
-            DType::U32 => "0u",
-            DType::Bool => "false",
-        };
-        self.bind("v", &format!("select({zero}, {value}, {exists})"))
+        self.where_inside(source, index, lanes, Some(exists), 0)
     }
 }

@@ -25,7 +25,7 @@ impl Context<'_> {
         let inputs = &self.program.vals[product].inputs;
         let a = self.program.matrix(inputs[0], (c.batch, c.m, c.k)).ok_or_else(defect)?;
         let b = self.program.matrix(inputs[1], (c.batch, c.k, c.n)).ok_or_else(defect)?;
-        let operand = |m: &Matrix, rows: usize, columns: usize| match m.windows {
+        let operand = |m: &Matrix| match m.windows {
             // Lines are found by their number, so that is what a batch counts.
             Some(w) => gemm::Operand {
                 transposed: m.transposed,
@@ -41,11 +41,10 @@ impl Context<'_> {
                 outer: m.outer,
                 vec4: m.ld.is_multiple_of(4)
                     && m.batch_stride.is_multiple_of(4)
-                    && m.outer.is_none_or(|(_, stride)| stride.is_multiple_of(4))
-                    && (if m.transposed { rows } else { columns }).is_multiple_of(4),
+                    && m.outer.is_none_or(|(_, stride)| stride.is_multiple_of(4)),
             },
         };
-        let (x, y) = (operand(&a, c.m, c.k), operand(&b, c.k, c.n));
+        let (x, y) = (operand(&a), operand(&b));
         let rolled = self.is_heavy(group);
         let problem = gemm::Problem { batch: c.batch, parts, m: c.m, n: c.n, k: c.k, a: x, b: y, rolled };
         Ok((product, [a, b], problem))

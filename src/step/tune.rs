@@ -143,7 +143,7 @@ async fn one(device: &Device, product: &Problem) -> Result<Tuned> {
     let bare = plain(product);
     let [a, b] = [(&bare.a, bare.m, bare.k), (&bare.b, bare.k, bare.n)].map(|(operand, rows, columns)| {
         let matrices = if operand.batch_stride == 0 { 1 } else { bare.batch };
-        numbers(device, matrices * rows * columns)
+        numbers(device, matrices * if operand.transposed { columns } else { rows } * operand.ld)
     });
     let (a, b) = (a?, b?);
     let c = device.alloc(4 * (bare.batch * bare.parts * bare.m * bare.n).next_multiple_of(4) as u64)?;
@@ -197,13 +197,13 @@ async fn one(device: &Device, product: &Problem) -> Result<Tuned> {
     Ok(tuned)
 }
 
-/// The same product of operands that lie dense in memory.
+/// The same product of operands that lie as dense in memory as they may.
 fn plain(product: &Problem) -> Problem {
-    let dense = |operand: &Operand, rows: usize, columns: usize| Operand {
-        ld: if operand.transposed { rows } else { columns },
-        batch_stride: if operand.batch_stride == 0 || product.parts > 1 { 0 } else { rows * columns },
-        outer: None,
-        ..*operand
+    let dense = |operand: &Operand, rows: usize, columns: usize| {
+        let (lines, length) = if operand.transposed { (columns, rows) } else { (rows, columns) };
+        let ld = if operand.vec4 { length.next_multiple_of(4) } else { length };
+        let batch_stride = if operand.batch_stride == 0 || product.parts > 1 { 0 } else { lines * ld };
+        Operand { ld, batch_stride, outer: None, ..*operand }
     };
     Problem { a: dense(&product.a, product.m, product.k), b: dense(&product.b, product.k, product.n), ..*product }
 }
