@@ -191,10 +191,7 @@ fn softmax(name: &str, rows: usize, length: usize, back: bool) -> Result<Case> {
 
 /// With scale and shift; the variance is that of the differences from the mean.
 fn layer_norm(name: &str, rows: usize, length: usize, back: bool) -> Result<Case> {
-    let f = |x: &[Tensor]| {
-        let (mean, variance) = (x[0].mean(Keep(-1)), x[0].var(Keep(-1)));
-        (&x[0] - mean) * (variance + 1e-3).rsqrt() * &x[1] + &x[2]
-    };
+    let f = |x: &[Tensor]| x[0].standardize(-1, 1e-3) * &x[1] + &x[2];
     let mut inputs = vec![uniform(1, &[rows, length]), uniform(2, &[length]), uniform(3, &[length])];
     match back {
         false => Case::new(name, inputs, length, move |x| Ok(vec![f(x)])),

@@ -9,6 +9,7 @@ use crate::graph::{Spec, Tensor};
 use crate::host::Float;
 use crate::initializers::Initializer;
 use crate::ops::Keep;
+use crate::ops::standardize::{Moments, standardized};
 
 /// `gamma (x - mean) / sqrt(variance + epsilon) + beta` (Ioffe and Szegedy 2015), a pair of statistics for each position
 /// along `axis`.
@@ -36,6 +37,25 @@ pub struct BatchNormalization {
     pub moving_mean_initializer: Initializer,
     /// Ones by default.
     pub moving_variance_initializer: Initializer,
+}
+
+/// One sample of the batch: distances from it cost no digits where the mean is much larger than the deviation. The statistics
+/// do not depend on which, so neither do derivatives.
+fn origin(x: &Tensor, over: &[i32]) -> Tensor {
+    over.iter().fold(x.clone(), |x, &axis| x.slice(axis, ..1.min(x.dim(axis as usize)))).stop_gradient()
+}
+
+/// Mean and variance over some axes, which stay with length 1.
+fn statistics(x: &Tensor, over: &[i32]) -> (Tensor, Tensor) {
+    let origin = origin(x, over);
+    ((x - &origin).mean(Keep(over)) + origin, moments(x, over).variance)
+}
+
+fn moments(x: &Tensor, over: &[i32]) -> Moments {
+    let distance = x - origin(x, over);
+    let near = &distance - distance.mean(Keep(over));
+    let variance = near.square().mean(Keep(over));
+    Moments { near, shift: None, variance }
 }
 
 impl Default for BatchNormalization {
@@ -87,33 +107,26 @@ impl Layer for BatchNormalization {
     fn call(&self, inputs: &[Tensor], context: &mut Context) -> Tensor {
         let x = &inputs[0];
         let kept = resolved(x, &[self.axis]);
-        let (centred, variance) = match context.mode() {
+        let gamma = self.scale.then(|| along(&context.weight(0), x, &kept));
+        let y = match context.mode() {
             // A frozen one keeps and uses its statistics in training too.
             Mode::Train if !context.is_frozen() => {
                 let over: Vec<i32> =
                     (0..x.rank()).filter(|axis| !kept.contains(axis)).map(|axis| axis as i32).collect();
-                // Distances from one sample of the batch: so a mean much larger than the deviation costs no digits.
-                // The statistics do not depend on which, so neither do derivatives.
-                let origin = over.iter().fold(x.clone(), |x, &axis| x.slice(axis, ..1.min(x.dim(axis as usize))));
-                let origin = origin.stop_gradient();
-                let distance = x - &origin;
-                let mean = distance.mean(Keep(&over[..]));
-                let centred = distance - &mean;
-                let variance = centred.square().mean(Keep(&over[..]));
-                for (i, batch) in [(0, origin + mean), (1, variance.clone())] {
+                let (mean, variance) = statistics(x, &over);
+                for (i, batch) in [(0, mean), (1, variance)] {
                     let moving = context.state(i);
                     let batch = batch.reshape(moving.shape());
                     context.set_state(i, moving * self.momentum + batch * (1.0 - self.momentum));
                 }
-                (centred, variance)
+                let y = standardized(x, over, self.epsilon, moments);
+                gamma.iter().fold(y, |y, gamma| y * gamma)
             }
-            _ => (x - along(&context.state(0), x, &kept), along(&context.state(1), x, &kept)),
+            _ => {
+                let inverse = (along(&context.state(1), x, &kept) + self.epsilon).rsqrt();
+                (x - along(&context.state(0), x, &kept)) * gamma.iter().fold(inverse, |scale, gamma| scale * gamma)
+            }
         };
-        let mut scale = (variance + self.epsilon).rsqrt();
-        if self.scale {
-            scale = scale * along(&context.weight(0), x, &kept);
-        }
-        let y = centred * scale;
         if self.center { y + along(&context.weight(usize::from(self.scale)), x, &kept) } else { y }
     }
 }

@@ -11,18 +11,6 @@ use crate::graph::{Spec, Tensor};
 use crate::initializers::Initializer;
 use crate::ops::Keep;
 
-/// Distances from the mean over some axes, and the population variance, which keeps them with length 1.
-///
-/// A mean that is large against the deviation is rounded to more than the deviation's last digits. So the mean is
-/// subtracted twice: what the rounding of the first left is the mean of the distances. The first is a constant to
-/// derivatives, since the result does not depend on it.
-fn moments(x: &Tensor, over: &[i32]) -> (Tensor, Tensor) {
-    let near = x - x.mean(Keep(over)).stop_gradient();
-    let centred = &near - near.mean(Keep(over));
-    let variance = centred.square().mean(Keep(over));
-    (centred, variance)
-}
-
 fn signed(axes: &[usize]) -> Vec<i32> {
     axes.iter().map(|&axis| axis as i32).collect()
 }
@@ -86,9 +74,11 @@ impl Layer for LayerNormalization {
     fn call(&self, inputs: &[Tensor], context: &mut Context) -> Tensor {
         let x = &inputs[0];
         let axes = resolved(x, &self.axis);
-        let (centred, variance) = moments(x, &signed(&axes));
-        let inverse = (variance + self.epsilon).rsqrt();
-        let mut y = if self.rms_scaling { x * inverse } else { centred * inverse };
+        let over = signed(&axes);
+        let mut y = match self.rms_scaling {
+            true => x * (x.var(Keep(&over[..])) + self.epsilon).rsqrt(),
+            false => x.standardize(&over[..], self.epsilon),
+        };
         let scaled = self.scale || self.rms_scaling;
         if scaled {
             y = y * along(&context.weight(0), x, &axes);
@@ -217,8 +207,7 @@ impl Layer for GroupNormalization {
         let mut split = shape.to_vec();
         split.splice(axis..(axis + 1).min(shape.rank()), [groups, channels / groups]);
         let over: Vec<i32> = (1..split.len()).filter(|&i| i != axis).map(|i| i as i32).collect();
-        let (centred, variance) = moments(&x.reshape(split), &over);
-        let mut y = (centred * (variance + self.epsilon).rsqrt()).reshape(shape);
+        let mut y = x.reshape(split).standardize(&over[..], self.epsilon).reshape(shape);
         if self.scale {
             y = y * along(&context.weight(0), x, &at);
         }

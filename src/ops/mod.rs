@@ -18,6 +18,7 @@ mod pool;
 mod reduce;
 mod scan;
 mod softmax;
+pub(crate) mod standardize;
 mod view;
 mod window;
 
@@ -94,6 +95,7 @@ pub fn registry() -> Vec<Example> {
         attention::examples(),
         scan::examples(),
         softmax::examples(),
+        standardize::examples(),
         crate::random::examples(),
     ]
     .concat()

@@ -10,6 +10,7 @@ use std::ops::RangeFull;
 use super::Example;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::grad::custom_vjp;
 use crate::graph::{Derivative, Fold, Lowering, Misfit, Primitive, Reduction, Spec, Tensor};
 use crate::shape::Shape;
 use crate::sort::sort;
@@ -103,9 +104,17 @@ impl Tensor {
     /// Population variance over axes: the mean square distance from the mean.
     #[track_caller]
     pub fn var(&self, axes: impl Axes) -> Tensor {
-        let Some(resolved) = axes.resolve(&self.shape()) else { return self.sum(axes) };
+        let shape = self.shape();
+        let Some(resolved) = axes.resolve(&shape) else { return self.sum(axes) };
+        let (mut kept, mut count) = (shape.to_vec(), 1);
+        resolved.iter().for_each(|&axis| count *= std::mem::replace(&mut kept[axis], 1));
         let resolved: Vec<i32> = resolved.iter().map(|&axis| axis as i32).collect();
-        (self - self.mean(Keep(&resolved[..]))).square().mean(axes)
+        let distances = move |x: &Tensor| x - x.mean(Keep(&resolved[..]));
+        let variance = distances(self).square().mean(axes);
+        // The derivative by the mean is zero, so it is not summed up.
+        custom_vjp(&variance, &[self], move |inputs, g| {
+            vec![distances(&inputs[0]) * (g.reshape(kept.clone()) * (2.0 / count as f64))]
+        })
     }
 
     /// log of the sum of exponentials over axes, without overflow.

@@ -32,7 +32,7 @@ pub(super) fn examples() -> Vec<Example> {
         Example::new("softmax long", &[(&[3, 1000], f, D)], |x| x[0].softmax(-1)),
         Example::new("log_softmax", &[(&[9, 10], f, D)], |x| x[0].log_softmax(-1)),
         Example::new("log_softmax long", &[(&[2, 333], f, D)], |x| x[0].log_softmax(-1)),
-        Example::new("layer norm", &[(&[6, 64], f, D), (&[64], f, D), (&[64], f, D)], |x| {
+        Example::new("layer norm by hand", &[(&[6, 64], f, D), (&[64], f, D), (&[64], f, D)], |x| {
             let mean = x[0].mean(Keep(-1));
             let variance = x[0].var(Keep(-1));
             (&x[0] - mean) * (variance + 1e-3).rsqrt() * &x[1] + &x[2]
