@@ -29,7 +29,6 @@
 //! model.compile(Compile { optimizer: SGD { learning_rate: 0.1, ..SGD::default() }.into(), loss: "mse".into(), ..Compile::default() })?;
 //! let x = Tensor::new(&[-1.0f32, 0.0, 1.0, 2.0], [4, 1]);
 //! let y = &x * 3.0 - 1.0;
-//! let y = Tensor::new(&y.to_vec_on::<f32>(&Device::blocking()?)?, [4, 1]);
 //! let history = model.fit_blocking((&x, &y), Fit { epochs: 50, verbose: Verbose::Silent, ..Fit::default() })?;
 //! assert!(history.last("loss").unwrap() < 1e-3);
 //! # Ok(())

@@ -31,7 +31,7 @@ const UP: [&str; 12] = [
     "correlation",
     "cosine_similarity",
 ];
-const DOWN: [&str; 14] = [
+const DOWN: [&str; 16] = [
     "loss",
     "error",
     "mae",
@@ -40,6 +40,8 @@ const DOWN: [&str; 14] = [
     "msle",
     "rmse",
     "crossentropy",
+    "bce",
+    "ce",
     "divergence",
     "kld",
     "poisson",
@@ -62,6 +64,14 @@ impl Direction {
             Some((name, number)) if number.bytes().all(|b| b.is_ascii_digit()) => name,
             _ => name,
         };
+        // Metrics keep the name that they were asked for by, as "AUC" or "MeanAbsoluteError".
+        let mut words = String::new();
+        for (at, letter) in name.char_indices() {
+            let begins =
+                letter.is_ascii_uppercase() && name[..at].ends_with(|before: char| before.is_ascii_lowercase());
+            words.extend(begins.then_some('_').into_iter().chain([letter.to_ascii_lowercase()]));
+        }
+        let name = words;
         let ends = |end: &&str| name.strip_suffix(*end).is_some_and(|rest| rest.is_empty() || rest.ends_with('_'));
         if UP.iter().any(ends) {
             Some(true)
@@ -114,5 +124,24 @@ impl Monitor {
             log::warn!("{what}; is there validation data?");
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Direction;
+
+    #[test]
+    fn names_that_compile_takes_tell_the_direction() {
+        for up in ["accuracy", "val_AUC", "BinaryAccuracy", "my_f1_score", "cosine_similarity_1", "MeanIoU"] {
+            assert_eq!(Direction::Auto.up(up), Some(true), "{up}");
+        }
+        for down in
+            ["loss", "val_MAE", "bce", "ce", "price_bce", "MeanAbsoluteError", "mean_squared_error_2", "LogCosh"]
+        {
+            assert_eq!(Direction::Auto.up(down), Some(false), "{down}");
+        }
+        assert_eq!(Direction::Auto.up("surprise"), None);
+        assert_eq!(Direction::Auto.up("mean"), None);
     }
 }

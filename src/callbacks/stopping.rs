@@ -9,7 +9,8 @@ use super::state::CallbackState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::say;
 
-/// Stops when a score has not become better for some epochs.
+/// Stops when a score has not become better for some epochs. A score that an epoch does not have ends the training with an
+/// error, unless it is one of validation ("val_..."), for which an epoch may lack.
 ///
 /// ```
 /// use wengert::callbacks::EarlyStopping;

@@ -129,13 +129,14 @@ impl TensorBoard {
     }
 
     async fn after_test(&mut self, run: &Run<'_>) -> Result<()> {
-        let iterations = match run.network(0)?.iterations().await {
+        let network = run.network(0)?;
+        let iterations = match network.iterations().await {
             // A model may have steps of its own and no optimizer.
             Err(error) if matches!(error.kind(), ErrorKind::NotCompiled { .. }) => return Ok(()),
             iterations => iterations?,
         };
         let scalars = run.scores.iter().map(|(name, value)| (format!("evaluation_{name}_vs_iterations"), value));
-        self.validation.scalars(iterations, scalars)?;
+        self.validation.scalars(network.optimizer().updates(iterations), scalars)?;
         if !run.validating {
             self.validation = EventFile::new(self.folder.join(VALIDATION));
         }

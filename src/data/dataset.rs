@@ -163,7 +163,7 @@ impl Data {
             weights.iter().find(|(of, _)| *of as f64 == class).map_or(1.0, |(_, weight)| *weight) as f32
         };
         // Of all rows, also of those that are not in this part: columns are shared by the parts and start together.
-        let rows = target.bits.len() / target.width.max(1);
+        let rows = target.spec.shape[0];
         let bits = (0..rows).map(|row| weight(&target.bits[row * target.width..][..target.width]).to_bits()).collect();
         self.sample_weights = vec![Column { bits, spec: Spec::new([rows], DType::F32), width: 1 }];
         Ok(self)

@@ -46,7 +46,8 @@ impl Layer for Reshape {
     fn call(&self, inputs: &[Tensor], _: &mut Context) -> Tensor {
         let shape = inputs[0].shape();
         let elements: usize = shape.iter().skip(1).product();
-        let fixed: usize = self.target.iter().filter_map(|&axis| usize::try_from(axis).ok()).product();
+        let axes = self.target.iter().filter_map(|&axis| usize::try_from(axis).ok());
+        let fixed = axes.fold(1usize, |fixed, axis| fixed.saturating_mul(axis));
         let open = self.target.iter().filter(|&&axis| axis == -1).count();
         let valid = self.target.iter().all(|&axis| axis >= -1);
         let rest = match (valid, open) {

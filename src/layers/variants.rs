@@ -144,6 +144,11 @@ impl Network {
         Network { graph: Arc::new(small), ..self.clone() }
     }
 
+    /// Whether each of the layers is frozen, in their order: also those that have nothing to train, only running statistics.
+    pub(crate) fn frozen(&self) -> Vec<bool> {
+        self.graph.layers.iter().map(|entry| entry.frozen).collect()
+    }
+
     /// Whether the layer of a name is frozen.
     ///
     /// # Errors

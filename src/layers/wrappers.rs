@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::check::{call_within, misfit};
+use super::check::{call_within, invalid, misfit};
 use super::recurrent::{Cell, Recurrent};
 use super::{Context, Layer, LayerRef, Variable};
 use crate::error::Result;
@@ -24,7 +24,7 @@ pub enum MergeMode {
 }
 
 /// A recurrent layer in both directions of time, each with variables of its own; sequences come back in the order of
-/// the input. Initial states, if given, are those of the forward direction, then those of the other.
+/// the input, or of the wrapped layer where that goes backwards. Initial states, if given, are those of the forward direction, then those of the other.
 #[derive(Clone, Debug)]
 pub struct Bidirectional<C> {
     forward: Recurrent<C>,
@@ -95,6 +95,9 @@ impl<C: Cell> Layer for Bidirectional<C> {
 
 /// A layer applied to each step of `[batch, steps, ..]` with the same variables.
 ///
+/// The layer has variables of its own here, whatever other calls it has, and is frozen with the wrapper:
+/// `TimeDistributed::new(layer).frozen()`.
+///
 /// The steps of all samples are called as one batch. So a layer that couples the samples of a batch, as
 /// [`BatchNormalization`](super::BatchNormalization) does while training, sees all steps at once.
 #[derive(Clone, Debug)]
@@ -119,6 +122,10 @@ impl Layer for TimeDistributed {
         let [batch, _, rest @ ..] = shape.dims() else {
             return Err(misfit(self.kind(), inputs, "it takes sequences, [batch, steps, ..]"));
         };
+        if self.layer.is_frozen() {
+            let what = "it is the wrapper that is frozen, TimeDistributed::new(layer).frozen(), not the layer in it";
+            return Err(invalid(self.kind(), what));
+        }
         let own = self.layer.layer().variables(&[Spec::new([&[*batch], rest].concat(), *dtype)])?;
         let within = self.layer.name().unwrap_or(self.layer.layer().kind());
         Ok(own.into_iter().map(|v| Variable { name: format!("{within}/{}", v.name), ..v }).collect())

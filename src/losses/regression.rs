@@ -48,10 +48,10 @@ losses! {
     Poisson ["poisson"] |_, y, p| last_mean(&(&p - y * (&p + EPSILON).log()));
 }
 
-/// The mean over the last axis; a scalar is its own.
+/// The mean over the last axis; a scalar is its own, and so is one number for each sample.
 #[track_caller]
 pub(crate) fn last_mean(x: &Tensor) -> Tensor {
-    if x.rank() == 0 { x.clone() } else { x.mean(-1) }
+    if x.rank() < 2 { x.clone() } else { x.mean(-1) }
 }
 
 /// The product of both directions, summed over the last axis.

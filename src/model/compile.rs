@@ -121,12 +121,14 @@ pub(super) fn output(name: &str, outputs: &[String], what: &str) -> Result<usize
 
 fn losses(choice: Choice<Loss>, weights: LossWeights, outputs: &[String]) -> Result<Vec<(usize, Loss, Option<f64>)>> {
     let each = match choice {
-        Choice::Unset => return Ok(Vec::new()),
+        Choice::Unset if matches!(weights, LossWeights::Equal) => return Ok(Vec::new()),
+        Choice::Unset => return Err(Error::argument("loss_weights were given without a loss")),
         Choice::List(list) => spread(list, outputs, "loss")?,
         named @ Choice::Output(..) => spread(vec![named], outputs, "loss")?,
         all => vec![all; outputs.len()],
     };
     let mut factors = vec![None; outputs.len()];
+    let named = matches!(weights, LossWeights::Named(_));
     match weights {
         LossWeights::Equal => {}
         LossWeights::List(list) if list.len() == outputs.len() => factors = list.into_iter().map(Some).collect(),
@@ -146,7 +148,12 @@ fn losses(choice: Choice<Loss>, weights: LossWeights, outputs: &[String]) -> Res
     }
     let mut losses = Vec::new();
     for (index, (choice, factor)) in each.into_iter().zip(factors).enumerate() {
-        losses.extend(choice.resolve()?.map(|loss| (index, loss, factor)));
+        let loss = choice.resolve()?;
+        if loss.is_none() && factor.is_some() && named {
+            let what = format!("loss_weights: the output \"{}\" has no loss to weigh", outputs[index]);
+            return Err(Error::argument(what));
+        }
+        losses.extend(loss.map(|loss| (index, loss, factor)));
     }
     Ok(losses)
 }

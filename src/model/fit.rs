@@ -95,9 +95,9 @@ fn check(options: &Fit<'_>) -> Result<()> {
         return Err(Error::argument("validation_epochs are counted from 1"));
     }
     match options.class_weight.iter().find(|(_, weight)| !weight.is_finite()) {
-        Some((class, weight)) => Err(Error::new(ErrorKind::NonFinite {
-            what: format!("class_weight of class {class}, {},", Float(*weight)),
-        })),
+        Some((class, weight)) => {
+            Err(Error::new(ErrorKind::NonFinite { what: format!("class_weight of class {class}, {}", Float(*weight)) }))
+        }
         None => Ok(()),
     }
 }
@@ -199,6 +199,10 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, option
             None => {
                 work.reset()?;
                 each!(callbacks, on_epoch_begin, run);
+                // Nothing will be seen of this epoch, so there will be nothing to report.
+                if run.stop {
+                    break;
+                }
             }
             Some(checkpoint) => {
                 // The epoch began before the checkpoint was taken: what its hooks do must not be done twice.
@@ -251,7 +255,9 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, option
         }
     }
     if !history.epoch.is_empty() {
-        work.networks().iter().try_for_each(|network| network.adopt_averages(&work.device))?;
+        for network in work.networks() {
+            network.adopt_averages(&work.device).await?;
+        }
     }
     each!(callbacks, on_train_end, run);
     Ok(history)

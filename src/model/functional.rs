@@ -185,8 +185,7 @@ impl Functional {
     pub fn set_trainable<'a>(&mut self, layers: impl Into<Which<'a>>, trainable: bool) -> Result<()> {
         let changed = self.refrozen.as_ref().unwrap_or(&self.network).with_trainable(layers, trainable)?;
         // Back to how it was compiled: there is nothing to take effect.
-        let flags = |network: &Network| network.variables().iter().map(|v| v.trainable).collect::<Vec<_>>();
-        self.refrozen = (flags(&changed) != flags(&self.network)).then_some(changed);
+        self.refrozen = (changed.frozen() != self.network.frozen()).then_some(changed);
         Ok(())
     }
 
@@ -263,12 +262,14 @@ impl Functional {
         assign_all(&device, &[(self.optimizer().rate_variable(&variables)?.clone(), Tensor::scalar(rate))])
     }
 
-    /// Puts the averages of the parameters in their place, if the optimizer keeps any.
-    pub(super) fn adopt_averages(&self, device: &Device) -> Result<()> {
+    /// Puts the averages of the parameters in their place, if the optimizer keeps any and has made some.
+    pub(super) async fn adopt_averages(&self, device: &Device) -> Result<()> {
         let variables = at_home(&self.store)?.optimizer.clone();
         match self.optimizer().averages(&variables, self.counts().0) {
-            Some(averages) => self.assign(device, &averages.iter().cloned().enumerate().collect::<Vec<_>>()),
-            None => Ok(()),
+            Some(averages) if self.iterations().await? > 0 => {
+                self.assign(device, &averages.iter().cloned().enumerate().collect::<Vec<_>>())
+            }
+            _ => Ok(()),
         }
     }
 

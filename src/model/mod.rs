@@ -61,7 +61,8 @@ pub trait Model: MaybeSend + MaybeSync {
         vec![self.base()]
     }
 
-    /// The metrics whose variables are the last part of the state: a tracker named "loss", then those of `compile`.
+    /// The metrics whose variables are the last part of the state: a tracker named "loss", with several losses one for each
+    /// of them, then those of `compile`.
     /// `fit` resets all of them at the start of every epoch, `evaluate` at its own.
     fn metrics(&self) -> Vec<Metric> {
         self.base().metrics()
@@ -111,7 +112,10 @@ pub trait Model: MaybeSend + MaybeSync {
     /// [`compute_loss`](Model::compute_loss), which is given the first input, and nothing to each.
     fn compute_losses(&self, batch: &Batch, y_pred: &[Tensor]) -> Result<(Tensor, Vec<Tensor>)> {
         match (batch.inputs.as_slice(), batch.targets.as_slice(), y_pred) {
-            ([x, ..], [y], [y_pred]) => Ok((self.compute_loss(x, y, y_pred, batch.weight_of(0))?, Vec::new())),
+            ([x, ..], [y], [y_pred]) => {
+                self.base().check_weights(batch)?;
+                Ok((self.compute_loss(x, y, y_pred, batch.weight_of(0))?, Vec::new()))
+            }
             _ => self.base().compute_losses(batch, y_pred),
         }
     }
@@ -130,9 +134,14 @@ pub trait Model: MaybeSend + MaybeSync {
         Ok((loss, (y_pred, non_trainable)))
     }
 
-    /// One update: `(logs, state)` from state and batch.
+    /// One update: `(logs, state)` from state and batch. Of several networks the first is trained, and the others stay as
+    /// they are.
     fn train_step(&self, state: TrainState, batch: Batch) -> Result<(Logs, TrainState)> {
-        let (trainable, non_trainable, optimizer, metrics) = state;
+        let (mut trainable, mut non_trainable, mut optimizer, metrics) = state;
+        let (own, fixed) = self.base().counts();
+        let others = trainable.split_off(own.min(trainable.len()));
+        let other_fixed = non_trainable.split_off(fixed.min(non_trainable.len()));
+        let other_optimizers = optimizer.split_off(1.min(optimizer.len()));
         let ((loss, (each, y_pred, non_trainable)), gradients) = value_and_grad(
             |trainable| {
                 let (y_pred, updated) =
@@ -142,8 +151,12 @@ pub trait Model: MaybeSend + MaybeSync {
             },
             &trainable,
         )?;
-        let (trainable, optimizer) = self.optimizer().stateless_apply(&optimizer, &gradients, &trainable)?;
+        let (mut trainable, mut optimizer) = self.optimizer().stateless_apply(&optimizer, &gradients, &trainable)?;
         let (logs, metrics) = self.update_metrics(metrics, &batch, (&loss, &each), &y_pred)?;
+        let mut non_trainable = non_trainable;
+        trainable.extend(others);
+        non_trainable.extend(other_fixed);
+        optimizer.extend(other_optimizers);
         Ok((logs, (trainable, non_trainable, optimizer, metrics)))
     }
 

@@ -131,13 +131,13 @@ pub struct Fit<'a> {
     /// Validate after these epochs, counted from 1, instead.
     pub validation_epochs: Option<Vec<usize>>,
     /// What rows of a class count in the loss and in weighted metrics of the training: `vec![(0, 1.0), (3, 5.0)]`.
-    /// Classes that are not listed count 1. Not together with sample weights.
+    /// Classes that are not listed count 1. Not together with sample weights. The targets of a stream must lie on the host.
     pub class_weight: Vec<(usize, f64)>,
     /// Whether each epoch takes the rows in an order of its own.
     pub shuffle: bool,
-    /// What that order is drawn from, together with the epoch.
+    /// What that order is drawn from, together with the epoch; so equal calls of `fit` take the rows in the same order.
     pub seed: u64,
-    /// Steps of an epoch, which then goes on through the rows where the last stopped; one pass if absent. A stream
+    /// Steps of an epoch, of `batch_size` rows each, also where Keras would make them larger so that all rows come in, which then goes on through the rows where the last stopped; one pass if absent. A stream
     /// needs it.
     pub steps_per_epoch: Option<usize>,
 }

@@ -23,6 +23,7 @@ impl Functional {
 
     /// The sum of the weighted losses, and each of them before its weight.
     pub(super) fn compute_losses(&self, batch: &Batch, y_pred: &[Tensor]) -> Result<(Tensor, Vec<Tensor>)> {
+        self.check_weights(batch)?;
         let losses = &self.settings.losses;
         let (mut total, mut each): (Option<Tensor>, Vec<Tensor>) = (None, Vec::new());
         for (output, loss, factor) in losses {
@@ -38,6 +39,18 @@ impl Functional {
         }
         let total = total.ok_or(Error::new(ErrorKind::NotCompiled { needs: "a loss" }))?;
         Ok((total.ok()?.clone(), each))
+    }
+
+    /// Refuses sample weights that are neither one for all outputs nor one for each.
+    pub(super) fn check_weights(&self, batch: &Batch) -> Result<()> {
+        let (have, names) = (batch.sample_weights.len(), self.output_names());
+        if have <= 1 || have == names.len() {
+            return Ok(());
+        }
+        let outputs = format!("{} output{}", names.len(), if names.len() == 1 { "" } else { "s" });
+        Err(Error::data(format!(
+            "{have} sample weights were given for {outputs}; give none, one for all, or one for each"
+        )))
     }
 
     /// The target that an output is compared to: there is one for each output, or one for each that has a loss.
@@ -153,7 +166,19 @@ pub(super) fn by_name(
         let missing = || Error::argument(format!("the input \"{name}\" is missing"));
         batch.inputs.push(input.ok_or_else(missing)?);
     }
-    batch.targets = ordered(outputs, targets, "output")?.into_iter().flatten().collect();
+    let targets = ordered(outputs, targets, "output")?;
+    // All, none, or those of the outputs that have a loss: more or other ones would be taken for these.
+    let has_loss = |output: usize| base.settings.losses.iter().any(|loss| loss.0 == output);
+    let (all, none) = (targets.iter().all(Option::is_some), targets.iter().all(Option::is_none));
+    let differs = |(at, target): (usize, &Option<Tensor>)| (target.is_some() != has_loss(at)).then_some(at);
+    if let Some(at) = targets.iter().enumerate().find_map(differs).filter(|_| !all && !none) {
+        let (name, given) = (&outputs[at], targets[at].is_some());
+        let what = if given { "has no loss, and others are missing" } else { "is missing" };
+        return Err(Error::argument(format!(
+            "the target \"{name}\" {what}; give all, or those that compile has losses for"
+        )));
+    }
+    batch.targets = targets.into_iter().flatten().collect();
     if !sample_weights.is_empty() {
         let rows = batch.size();
         let one = || Tensor::new(&vec![1f32; rows], [rows]);

@@ -9,7 +9,7 @@ use super::functional::Functional;
 use super::state::{Loan, Part};
 use super::{Model, PredictState, TestState, TrainState};
 use crate::data::Batch;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::Device;
 use crate::graph::{Spec, Tensor, Tree, nowhere};
 use crate::layers::Variables;
@@ -41,7 +41,13 @@ const OUTPUTS: usize = 16;
 
 /// Whether every network can be trained: known before any device is opened.
 pub(super) fn ready_to_train<M: Model + ?Sized>(model: &M) -> Result<()> {
-    model.networks().iter().try_for_each(|network| network.ready_to_train())
+    let networks = model.networks();
+    networks.iter().enumerate().try_for_each(|(at, network)| match network.ready_to_train() {
+        Err(error) if at > 0 && matches!(error.kind(), ErrorKind::NotCompiled { .. }) => {
+            Err(Error::new(ErrorKind::NotCompiled { needs: "an optimizer for each of its networks" }))
+        }
+        ready => ready,
+    })
 }
 
 /// Calls a step on the state itself instead of recording it, so that everything in it can be read. What it returns
@@ -171,8 +177,11 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
         if !self.eager {
             return steps.train.run_tagged(self.generation, state, batches, f);
         }
-        let mut run = |batch| eagerly(&self.device, &mut steps.train, self.generation, state, batch, f);
-        batches.iter().map(&mut run).last().unwrap_or_else(|| Ok(Logs::default()))
+        let mut logs = Logs::default();
+        for batch in batches {
+            logs = eagerly(&self.device, &mut steps.train, self.generation, state, batch, f)?;
+        }
+        Ok(logs)
     }
 
     /// Replays the test step.

@@ -62,7 +62,7 @@ impl Optimizer {
         self
     }
 
-    /// Clips gradients before anything else is done with them.
+    /// Clips gradients before the update; where they are accumulated, their mean.
     pub fn clip(mut self, clip: Clip) -> Optimizer {
         self.clip = Some(clip);
         self
@@ -96,10 +96,15 @@ impl Optimizer {
     }
 
     /// Updates with the mean gradient of so many batches, 2 at least. In between nothing moves but the accumulated
-    /// gradients and the averages of the parameters. A schedule counts batches, as in Keras.
+    /// gradients, the averages of the parameters, and the parameters themselves where [`Ema`] overwrites them. A schedule counts batches, as in Keras.
     pub fn gradient_accumulation_steps(mut self, batches: u32) -> Optimizer {
         self.accumulation = Some(batches);
         self
+    }
+
+    /// Updates made when so many batches were seen.
+    pub fn updates(&self, batches: usize) -> usize {
+        batches / self.accumulation.map_or(1, |each| each.max(1) as usize)
     }
 
     /// The name: the rule's unless it was given another.

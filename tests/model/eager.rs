@@ -105,3 +105,21 @@ fn an_eager_step_that_fails_leaves_the_state() {
     );
     assert!(before == bits(&model.0));
 }
+
+#[test]
+fn an_error_of_any_batch_ends_an_eager_group() {
+    struct Faulty(Functional, Mutex<usize>);
+    impl Model for Faulty {
+        base!(0);
+        fn train_step(&self, state: TrainState, batch: Batch) -> Result<(Logs, TrainState)> {
+            let mut calls = self.1.lock().unwrap();
+            *calls += 1;
+            if *calls == 2 { Err(Error::state("the second batch")) } else { self.0.train_step(state, batch) }
+        }
+    }
+    let mut model = Faulty(mlp(), Mutex::default());
+    model.compile(Compile { run_eagerly: true, steps_per_execution: 4, ..adam() }).unwrap();
+    let ((x, _), (y, _)) = (uniform(1, 16, 4), uniform(2, 16, 1));
+    let error = model.fit_blocking((&x, &y), Fit { batch_size: 4, ..silent() }).unwrap_err();
+    assert!(error.to_string().contains("the second batch"), "{error}");
+}

@@ -271,3 +271,42 @@ fn training_and_validation_share_what_they_made() {
     let epoch = ends[3] - ends[2];
     assert_eq!((epoch.buffers, epoch.bind_groups, epoch.pipelines), (0, 0, 0), "{epoch}");
 }
+
+#[test]
+fn a_stop_at_the_beginning_of_an_epoch_leaves_no_epoch_behind() {
+    let ((x, _), (y, _)) = (uniform(1, 16, 4), uniform(2, 16, 1));
+    for stop in [0, 2] {
+        let mut model = mlp();
+        model.compile(adam()).unwrap();
+        let mut ends = Vec::new();
+        let mut see = LambdaCallback::new()
+            .on_epoch_begin(|run| run.stop = run.epoch == stop)
+            .on_epoch_end(|run| ends.push(run.epoch));
+        let mut early = EarlyStopping::new("loss").patience(9);
+        let callbacks: Vec<&mut dyn Callback> = vec![&mut see, &mut early];
+        let options = Fit { epochs: 4, validation_split: 0.25, callbacks, ..silent() };
+        let history = model.fit_blocking((&x, &y), options).unwrap();
+        drop(see);
+        assert_eq!((history.epoch.len(), ends.len()), (stop, stop));
+        assert_eq!(history.get("loss").map_or(0, |losses| losses.len()), stop);
+    }
+}
+
+#[test]
+fn predictions_without_an_axis_of_their_own_are_one_for_each_sample() {
+    let ((x, _), (y, values)) = (uniform(1, 40, 4), uniform(2, 40, 1));
+    let classes: Vec<f32> = values.iter().map(|value| f32::from(*value > 0.0)).collect();
+    let flat = || Sequential::new([4]).add(Dense::new(1)).add(Lambda::new(|x: &Tensor| x.squeeze(-1))).build().unwrap();
+    let column = || Sequential::new([4]).add(Dense::new(1)).build().unwrap();
+    let fit = |mut model: Functional, classes: Tensor| {
+        model.compile(Compile { metrics: vec!["mae".into()], ..adam() }).unwrap();
+        let class_weight = vec![(1, 3.0)];
+        let options = Fit { class_weight, shuffle: false, epochs: 2, batch_size: 32, ..silent() };
+        model.fit_blocking((&x, &classes), options).unwrap()
+    };
+    let (a, b) = (fit(flat(), Tensor::new(&classes, [40])), fit(column(), Tensor::new(&classes, [40, 1])));
+    for ((name, a), (_, b)) in a.history.iter().zip(&b.history) {
+        a.iter().zip(b).for_each(|(a, b)| assert!((a - b).abs() < 1e-6, "{name}: {a} and {b}"));
+    }
+    drop(y);
+}

@@ -261,3 +261,32 @@ fn a_tap_shares_the_state_of_a_step() {
     close(scores.get("mse").unwrap(), expected);
     assert!(scores.get("hidden").unwrap() > 0.0);
 }
+
+/// Nothing of it is trained, frozen or not, and yet it matters whether it is.
+#[test]
+fn a_layer_of_statistics_alone_is_frozen_and_thawed() {
+    let statistics = BatchNormalization { center: false, scale: false, ..BatchNormalization::default() };
+    let mut model = Sequential::new([4]).add(statistics.named("bn")).add(Dense::new(1)).build().unwrap();
+    let options = || Compile { optimizer: SGD::default().into(), loss: "mse".into(), ..Compile::default() };
+    model.compile(options()).unwrap();
+    for (trainable, moved) in [(false, false), (true, true)] {
+        model.set_trainable("bn", trainable).unwrap();
+        let (x, y) = data();
+        let error = model.fit_blocking((&x, &y), silent()).unwrap_err();
+        assert!(error.to_string().contains("call compile again"), "{error}");
+        model.compile(options()).unwrap();
+        let names = changed(&mut model);
+        assert_eq!(names.iter().any(|name| name == "bn/moving_mean"), moved, "{names:?}");
+    }
+}
+
+#[test]
+fn a_wrapper_is_frozen_and_not_the_layer_in_it() {
+    let wrapped = |layer: wengert::layers::LayerRef| Sequential::new([3, 4]).add(layer).build();
+    let error = wrapped(TimeDistributed::new(Dense::new(2).frozen()).into()).unwrap_err().to_string();
+    assert!(error.contains("TimeDistributed::new(layer).frozen()"), "{error}");
+    let model = wrapped(TimeDistributed::new(Dense::new(2)).frozen()).unwrap();
+    assert!(model.network().variables().iter().all(|variable| !variable.trainable));
+    let error = Sequential::new([4]).add(Reshape::new([2_000_000_000; 3])).build().unwrap_err();
+    assert!(error.to_string().contains("do not fill"), "{error}");
+}

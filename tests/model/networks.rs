@@ -112,3 +112,34 @@ fn a_recurrent_network_of_many_steps_trains() {
     let losses = history.get("loss").unwrap();
     assert!(losses[14] < 0.8 * losses[0], "{losses:?}");
 }
+
+/// The default steps work on the first of several networks; averages of one that is not trained are not made.
+#[test]
+fn of_several_networks_the_first_is_trained_by_default() {
+    struct Taught {
+        student: Functional,
+        teacher: Functional,
+    }
+    impl Model for Taught {
+        crate::base!(student);
+        fn networks(&self) -> Vec<&Functional> {
+            vec![&self.student, &self.teacher]
+        }
+    }
+    let one = |name: &str| Sequential::new([4]).add(Dense::new(1).named(name)).build().unwrap();
+    let mut model = Taught { student: one("student"), teacher: one("teacher") };
+    let compile = || Compile {
+        optimizer: Optimizer::from(Adam::default()).ema(wengert::optimizers::Ema::default()).into(),
+        loss: "mse".into(),
+        ..Compile::default()
+    };
+    model.compile(compile()).unwrap();
+    let ((x, _), (y, _)) = (uniform(1, 16, 4), uniform(2, 16, 1));
+    let error = model.fit_blocking((&x, &y), silent()).unwrap_err().to_string();
+    assert!(error.contains("not compiled with an optimizer for each of its networks"), "{error}");
+    model.teacher.compile(compile()).unwrap();
+    let before = (bits(&model.student), bits(&model.teacher));
+    model.fit_blocking((&x, &y), silent()).unwrap();
+    assert_ne!(bits(&model.student), before.0);
+    assert!(bits(&model.teacher) == before.1, "the teacher has not changed");
+}

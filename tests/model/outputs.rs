@@ -274,3 +274,42 @@ fn names_of_inputs_and_outputs_are_unique() {
     let y = Dense::new(1).on(&x).named("y");
     assert!(Functional::new(&[x], &[y]).unwrap_err().to_string().contains("Dense::new(1).named(\"y\")"));
 }
+
+#[test]
+fn a_target_is_never_taken_for_that_of_another_output() {
+    let (rows, inputs) = (rows(8), |rows: &Rows| [("size", rows.a.clone()), ("place", rows.b.clone())]);
+    let given = inputs(&rows);
+    let inputs = given.each_ref().map(|(name, tensor)| (*name, tensor));
+    let mut model = two();
+    model.compile(Compile { loss: [("stars", "mse")].into(), ..still() }).unwrap();
+    let message = |targets: &[(&str, &Tensor)]| model.by_name(&inputs, targets, &[]).unwrap_err().to_string();
+    let error = message(&[("price", &rows.price.0)]);
+    assert_eq!(
+        error,
+        "the target \"price\" has no loss, and others are missing; give all, or those that compile has losses for"
+    );
+    let own = model.by_name(&inputs, &[("stars", &rows.stars.0)], &[]).unwrap();
+    let [_, stars] = predicted(&model, &rows);
+    let loss = model.evaluate_blocking(own, quiet()).unwrap().get("loss").unwrap();
+    close(loss, mean(&rows.stars.1, &stars, |e| e * e));
+    // Weights are none, one, or one for each.
+    let mut model = two();
+    model.compile(Compile { loss: "mse".into(), ..still() }).unwrap();
+    let weights = vec![Tensor::ones([8]); 3];
+    let error = model.fit_blocking(Batch { sample_weights: weights, ..rows.batch() }, silent()).unwrap_err();
+    assert!(error.to_string().contains("3 sample weights were given for 2 outputs"), "{error}");
+    let mut one = crate::linear(2);
+    one.compile(Compile { loss: "mse".into(), ..still() }).unwrap();
+    let batch = Batch {
+        inputs: vec![rows.a.clone()],
+        targets: vec![rows.price.0.clone()],
+        sample_weights: vec![Tensor::ones([8]); 2],
+    };
+    let error = one.fit_blocking(batch, silent()).unwrap_err();
+    assert!(error.to_string().contains("2 sample weights were given for 1 output;"), "{error}");
+    let error =
+        two().compile(Compile { loss: [("stars", "mse")].into(), loss_weights: [("price", 0.5)].into(), ..still() });
+    assert_eq!(error.unwrap_err().to_string(), "loss_weights: the output \"price\" has no loss to weigh");
+    let error = two().compile(Compile { loss_weights: [1.0, 0.5].into(), ..still() });
+    assert_eq!(error.unwrap_err().to_string(), "loss_weights were given without a loss");
+}
