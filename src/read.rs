@@ -46,10 +46,9 @@ pub fn evaluate(device: &Device, tensors: &[Tensor], options: &Options) -> Resul
     let mut wanted: Vec<Tensor> = Vec::new();
     for tensor in tensors {
         let (node, output) = tensor.node()?;
-        // All of its outputs, or the ones that are known would be computed again with the others, from inputs that are kept
-        // for them.
+        // With its other outputs, or what is known would be computed again with them, from inputs that are kept for that.
         if !node.value(output).is_known() {
-            for output in [output].into_iter().chain((0..node.outputs().len()).filter(|&other| other != output)) {
+            for output in [output].into_iter().chain((0..node.visible()).filter(|&other| other != output)) {
                 let one = Tensor::of(node.clone(), output);
                 if !node.value(output).is_known() && !wanted.iter().any(|other| other.same(&one)) {
                     wanted.push(one);
@@ -120,8 +119,7 @@ fn compute(device: &Device, recording: &Recording, wanted: &[Tensor], options: &
     for (tensor, slot) in wanted.iter().zip(results) {
         let (node, output) = tensor.node()?;
         node.set_value(output, Value { device: Some(slot), ..Value::default() });
-        let all_known = (0..node.outputs().len()).all(|output| node.value(output).is_known());
-        if all_known && !is_taping() {
+        if node.is_known() && !is_taping() {
             node.detach();
         }
     }

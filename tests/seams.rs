@@ -88,6 +88,20 @@ fn what_lies_together_fits_into_a_binding() {
     assert_eq!(sum.to_vec::<f32>().unwrap(), [15.0]);
 }
 
+/// Seven tensors, a number that another kernel computes, and the sum of all are nine buffers, where a portable device binds eight.
+#[test]
+fn numbers_count_among_what_a_kernel_binds() {
+    for device in devices() {
+        let x: Vec<Tensor> = (0..7).map(|seed| floats(seed, &[3000])).collect();
+        let number = floats(7, &[4000]).sum(..).tanh();
+        let sum = x.iter().fold(x[0].slice(0, ..1).broadcast_to([3000]), |sum, x| sum + x) + number;
+        let wanted = interpret(std::slice::from_ref(&sum), &Given::new()).unwrap().remove(0);
+        for (got, wanted) in read(&sum, &device).unwrap().iter().zip(&wanted.data) {
+            assert!((got - wanted).abs() < 1e-5, "{got}, not {wanted}");
+        }
+    }
+}
+
 #[test]
 fn what_spreads_one_number_over_a_part_is_masked_in_each_update() {
     for device in devices() {
@@ -203,8 +217,14 @@ fn a_region_takes_so_many_values_and_the_next_one_the_others() {
 #[test]
 fn standardisation_has_the_derivatives_of_its_definition() {
     let device = Device::blocking().unwrap();
-    let x = floats(1, &[6, 20]);
-    let w = floats(2, &[6, 20]);
+    let (x, w) = (floats(1, &[6, 20]), floats(2, &[6, 20]));
+    // A mean that is large against the deviation costs no digits.
+    let far = (floats(3, &[6, 64]) + 1000.0).to(&device).unwrap();
+    let far = Tensor::new(&far.to_vec::<f32>().unwrap(), [6, 64]);
+    let wanted = interpret(&[far.standardize(-1, 1e-3)], &Given::new()).unwrap().remove(0);
+    for (got, wanted) in read(&far.standardize(-1, 1e-3), &device).unwrap().iter().zip(&wanted.data) {
+        assert!((got - wanted).abs() < 1e-5, "{got}, not {wanted}");
+    }
     for axis in [-1, 0] {
         let plain = move |x: &Tensor| {
             let centred = x - x.mean(Keep(axis));

@@ -139,9 +139,21 @@ impl Node {
         }
     }
 
-    /// Whether all outputs are known or stand for leaves of a step: where a walk backwards ends.
+    /// Outputs that somebody may be given; the others are for the derivative.
+    pub(crate) fn visible(&self) -> usize {
+        self.outputs.len() - self.op.hidden().min(self.outputs.len())
+    }
+
+    /// Whether everything that somebody may be given is known.
+    pub(crate) fn is_known(&self) -> bool {
+        lock(&self.values)[..self.visible()].iter().all(Value::is_known)
+    }
+
+    /// Whether all outputs are known or stand for leaves of a step: where a walk backwards ends. A node that has let go of
+    /// its history is one too, though outputs for a derivative, which nobody takes any more, are missing.
     pub(crate) fn is_end(&self) -> bool {
-        lock(&self.values).iter().all(|value| value.is_known() || value.placeholder)
+        let all = lock(&self.values).iter().all(|value| value.is_known() || value.placeholder);
+        all || (lock(&self.inputs).is_empty() && self.visible() > 0 && self.is_known())
     }
 
     /// Whether any output stands for a leaf of a step.

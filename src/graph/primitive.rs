@@ -55,6 +55,11 @@ pub trait Primitive: Send + Sync + 'static {
     /// Shapes and dtypes of the outputs.
     fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>, Misfit>;
 
+    /// How many outputs, the last ones, are for the derivative alone: nobody else is given them.
+    fn hidden(&self) -> usize {
+        0
+    }
+
     /// Cotangents of the inputs from those of the outputs (`None`: zero), in tensor ops.
     fn vjp(&self, inputs: &[Tensor], outputs: &[Tensor], cotangents: &[Option<Tensor>]) -> Derivative {
         let _ = (inputs, outputs, cotangents);

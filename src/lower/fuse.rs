@@ -96,7 +96,8 @@ impl Buffers {
     }
 }
 
-/// The distinct places of the tensors of more than one element that the expression of a value loads.
+/// The distinct places of the tensors that the expression of a value loads. Numbers that are computed for the step alone lie
+/// together among the small temporaries.
 fn sources(program: &Program, stored: &[bool], buffers: &Buffers, id: Id) -> usize {
     let (mut found, mut seen, mut stack) = (Sorted::new(), Set::default(), program.vals[id].inputs.clone());
     while let Some(id) = stack.pop() {
@@ -105,9 +106,8 @@ fn sources(program: &Program, stored: &[bool], buffers: &Buffers, id: Id) -> usi
             continue;
         }
         if stored[id] || matches!(val.kind, Kind::Leaf(_)) {
-            if val.numel > 1 {
-                found.insert(buffers.place(program, id));
-            }
+            let number = stored[id] && val.numel == 1 && !program.roots.contains(&id);
+            found.insert(if number { Place::Small } else { buffers.place(program, id) });
         } else {
             stack.extend(&val.inputs);
         }

@@ -168,7 +168,7 @@ impl Recording {
                     through.extend(input.node().ok().map(|(node, _)| node.number()));
                 }),
                 [Lowering::Iota { .. }] => {}
-                _ => held.extend((0..node.outputs().len()).map(|output| Tensor::of(node.clone(), output))),
+                _ => held.extend((0..node.visible()).map(|output| Tensor::of(node.clone(), output))),
             }
         }
         held
@@ -204,7 +204,7 @@ impl Recording {
 
     /// The tensors that are leaves of [`program`](Recording::program) without stand-ins, in its order.
     pub fn leaves(&self) -> Vec<Tensor> {
-        let outputs = |node: &Arc<Node>| (0..node.outputs().len()).map(|output| (node.clone(), output)).collect();
+        let outputs = |node: &Arc<Node>| given(node).map(|output| (node.clone(), output)).collect();
         let all = self.nodes.iter().filter(|node| node.is_end()).flat_map(|node| -> Vec<_> { outputs(node) });
         all.filter(|(node, output)| scalar(node, *output).is_none()).map(|(n, output)| Tensor::of(n, output)).collect()
     }
@@ -259,7 +259,7 @@ impl Recording {
         let mut builder = Builder { model, moving, ..Builder::default() };
         for node in &self.nodes {
             if stand_ins.contains_key(&node.number()) || node.is_end() {
-                for output in 0..node.outputs().len() {
+                for output in given(node) {
                     let id = builder.leaf(node, output, stand_ins.contains_key(&node.number()))?;
                     builder.ids.insert((node.number(), output), id);
                 }
@@ -273,6 +273,14 @@ impl Recording {
             None => Ok(builder.program),
         }
     }
+}
+
+/// The outputs of an end that are there.
+fn given(node: &Node) -> impl Iterator<Item = usize> {
+    (0..node.outputs().len()).filter(|&output| {
+        let value = node.value(output);
+        value.is_known() || value.placeholder
+    })
 }
 
 /// The bits of a single element known on the host.

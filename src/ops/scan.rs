@@ -354,6 +354,10 @@ impl Scanned {
 }
 
 impl Primitive for Scanned {
+    fn hidden(&self) -> usize {
+        self.0.carries
+    }
+
     fn name(&self) -> &str {
         "scan"
     }

@@ -82,7 +82,6 @@ pub(super) fn examples() -> Vec<Example> {
         Example::new("standardize long rows", &[(&[3, 1000], f, D)], |x| x[0].standardize(-1, 1e-3)),
         Example::new("standardize columns", &[(&[40, 6], f, D)], |x| x[0].standardize(0, 1e-3)),
         Example::new("standardize apart", &[(&[3, 5, 4], f, D)], |x| x[0].standardize([0, 2], 1e-3)),
-        Example::new("standardize far from zero", &[(&[4, 64], f, (1000.0, 1001.0))], |x| x[0].standardize(-1, 1e-3)),
         Example::new("layer norm", &[(&[6, 64], f, D), (&[64], f, D), (&[64], f, D)], |x| {
             x[0].standardize(-1, 1e-3) * &x[1] + &x[2]
         }),

@@ -177,7 +177,7 @@ pub fn assign_all(device: &Device, pairs: &[(Tensor, Tensor)]) -> Result<()> {
         }
         values.push(value.clone());
         // Of several outputs the others are computed before one is overwritten: they are not to be had afterwards.
-        if node.outputs().len() > 1 {
+        if node.visible() > 1 {
             values.push(target.clone());
         }
     }
@@ -201,7 +201,7 @@ pub fn assign_all(device: &Device, pairs: &[(Tensor, Tensor)]) -> Result<()> {
     transfer.submit()?;
     // A target that was a computation is a value from now on.
     for node in targets {
-        if (0..node.outputs().len()).all(|output| node.value(output).is_known()) {
+        if node.is_known() {
             node.detach();
         }
     }

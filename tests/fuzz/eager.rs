@@ -26,28 +26,33 @@ struct Root {
 }
 
 impl Root {
-    /// What it may be off by besides, element by element: twice as far as the interpreter's own result moves where each
-    /// value on the way is rounded to f32, up or down by chance. What f32 holds exactly stays where it is, so no choice
-    /// between exact values falls otherwise. Looked at only where something does not fit: terms that cancel are rare.
     fn scatter(&self, wanted: &[f64]) -> Vec<f64> {
-        const TRIALS: u64 = 24;
         let Some((seed, at)) = self.slope else { return Vec::new() };
         // Recorded anew, since evaluating a graph lets go of it.
-        let root = [slopes(seed).swap_remove(at)];
-        let mut scatter = vec![0.0f64; wanted.len()];
-        for trial in 0..TRIALS {
-            let mut random = Random::new(trial);
-            let rounded = |value: f64| {
-                let near = value as f32;
-                let other = if f64::from(near) < value { near.next_up() } else { near.next_down() };
-                if f64::from(near) == value || random.chance(0.5) { f64::from(near) } else { f64::from(other) }
-            };
-            let Ok(moved) = interpret_rounded(&root, &Given::new(), rounded) else { return Vec::new() };
-            let off = moved[0].data.iter().zip(wanted).map(|(a, b)| 2.0 * (a - b).abs());
-            scatter.iter_mut().zip(off).for_each(|(most, off)| *most = most.max(off));
-        }
-        scatter
+        scatter(&slopes(seed).swap_remove(at), wanted)
     }
+}
+
+/// What a result may be off by besides, element by element: twice as far as the interpreter's own result moves where each
+/// value on the way is rounded to f32, up or down by chance. What f32 holds exactly stays where it is, so no choice
+/// between exact values falls otherwise. Looked at only where something does not fit: terms that cancel are rare.
+pub fn scatter(root: &Tensor, wanted: &[f64]) -> Vec<f64> {
+    const TRIALS: u64 = 24;
+    let mut scatter = vec![0.0f64; wanted.len()];
+    for trial in 0..TRIALS {
+        let mut random = Random::new(trial);
+        let rounded = |value: f64| {
+            let near = value as f32;
+            let other = if f64::from(near) < value { near.next_up() } else { near.next_down() };
+            if f64::from(near) == value || random.chance(0.5) { f64::from(near) } else { f64::from(other) }
+        };
+        let Ok(moved) = interpret_rounded(std::slice::from_ref(root), &Given::new(), rounded) else {
+            return Vec::new();
+        };
+        let off = moved[0].data.iter().zip(wanted).map(|(a, b)| 2.0 * (a - b).abs());
+        scatter.iter_mut().zip(off).for_each(|(most, off)| *most = most.max(off));
+    }
+    scatter
 }
 
 /// A recorded graph: all values in order, which of them are asked for, and the float leaves.

@@ -36,8 +36,9 @@ fn fuzz(name: &str, default: u64, check: impl Fn(&Device, u64) -> Result<(), Str
     let (mut failures, mut shown) = (Vec::new(), BTreeSet::new());
     let seeds: Vec<u64> = all.clone().collect();
     for (turn, seeds) in seeds.chunks(PROGRAMS).enumerate() {
-        let portable = turn % 2 == 1;
-        let options = DeviceOptions { portable, ..DeviceOptions::default() };
+        let mut options = DeviceOptions::default();
+        options.portable |= turn % 2 == 1;
+        let portable = options.portable;
         let device = pollster::block_on(Device::with(options)).unwrap();
         for &seed in seeds {
             if let Err(text) = check(&device, seed) {

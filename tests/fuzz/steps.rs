@@ -14,6 +14,7 @@ use wengert::lower::place::Strategy;
 use wengert::step::{Logs, Step};
 
 use crate::common::Random;
+use crate::eager::scatter;
 use crate::functions::{Function, Item, Outcome};
 
 type Text<T> = Result<T, String>;
@@ -91,11 +92,14 @@ fn compare(wanted: &[(Item, Vec<f64>)], state: &[Vec<u32>], logs: &[f32]) -> Opt
         };
         let allowed =
             if item.tensor.dtype() == DType::F32 { 2.0 * item.error + 2.0 * f64::from(f32::EPSILON) } else { 0.0 };
-        let wrong = got.iter().zip(wanted).position(|(g, w)| {
+        let wrong = |scatter: &[f64]| {
             // NaN fits nothing.
-            let fits = (g - w).abs() <= allowed;
-            !fits
-        });
+            let fits = |at: usize, off: f64| off <= allowed + scatter.get(at).copied().unwrap_or_default();
+            got.iter().zip(wanted).enumerate().position(|(at, (g, w))| !fits(at, (g - w).abs()))
+        };
+        let rounds = item.tensor.dtype() == DType::F32;
+        let scattered = |_| if rounds { scatter(&item.tensor, wanted) } else { Vec::new() };
+        let wrong = wrong(&[]).and_then(|at| wrong(&scattered(at)));
         if got.len() != wanted.len() || wrong.is_some() {
             let i = wrong.unwrap_or(0);
             return Some(format!(

@@ -100,7 +100,7 @@ impl Fuzz {
             Some(y) => y,
             None => {
                 let n = *self.random.pick(&self.lengths);
-                if shape.numel() * n >= 1 << 21 {
+                if shape.numel() * n >= 1 << 21 || k * n >= 1 << 21 {
                     return;
                 }
                 // A transposed weight half of the time; a batch of them now and then.

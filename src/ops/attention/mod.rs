@@ -153,6 +153,10 @@ fn infer(inputs: &[Spec], masked: Option<usize>) -> Result<[Spec; 3], Misfit> {
 }
 
 impl Primitive for Attention {
+    fn hidden(&self) -> usize {
+        1
+    }
+
     fn name(&self) -> &str {
         "attention"
     }

@@ -4,8 +4,8 @@
 //!
 //! prints a line of JSON for each case with the names and definitions of our own benches; `scripts/bench-peers burn` builds it and runs it in
 //! turns with them. Whatever burn tunes, it tunes in the runs before the timed ones; its choices persist in its own cache. A kernel's
-//! runs are queued, their results held until the device was waited for, so that none may be left out; a step uploads its batch, as ours
-//! do, and queues forward, backward and Adam. Deliberately absent: metrics (our steps compute accuracy besides), checks of results, and
+//! runs are queued, their results held until the device was waited for, so that none may be left out, or with WENGERT_BENCH_WAIT
+//! each is waited for; a step uploads its batch, as ours do, and queues forward, backward and Adam. Deliberately absent: metrics (our steps compute accuracy besides), checks of results, and
 //! other backends of burn.
 
 use std::time::Instant;
@@ -39,7 +39,9 @@ fn measure<R>(name: &str, device: &Device, mut run: impl FnMut() -> R) {
     let held = run();
     sync();
     drop(held);
-    let runs = ((BLOCK / started.elapsed().as_secs_f64()) as usize).clamp(1, 200);
+    let queued = ((BLOCK / started.elapsed().as_secs_f64()) as usize).clamp(1, 200);
+    let waits = std::env::var_os("WENGERT_BENCH_WAIT").is_some();
+    let (runs, blocks) = if waits { (1, queued.max(BLOCKS)) } else { (queued, BLOCKS) };
     let mut block = || {
         let mut held = Vec::with_capacity(runs);
         let started = Instant::now();
@@ -48,9 +50,9 @@ fn measure<R>(name: &str, device: &Device, mut run: impl FnMut() -> R) {
         started.elapsed().as_secs_f64() * 1e3 / runs as f64
     };
     block();
-    let mut times: Vec<f64> = (0..BLOCKS).map(|_| block()).collect();
+    let mut times: Vec<f64> = (0..blocks).map(|_| block()).collect();
     times.sort_by(f64::total_cmp);
-    println!("{{\"case\":\"{name}\",\"ms_median\":{:.5},\"n\":{}}}", times[BLOCKS / 2], BLOCKS * runs);
+    println!("{{\"case\":\"{name}\",\"ms_median\":{:.5},\"n\":{}}}", times[blocks / 2], blocks * runs);
 }
 
 /// A chosen case's kernel.
