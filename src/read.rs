@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::collections::Table;
 use crate::dtype::{DType, Element};
@@ -24,16 +25,17 @@ const LONG: usize = 128;
 /// Evaluates tensors that a program goes on computing with and has not read; whether it could. What cannot be stays as it
 /// is, and whoever reads it learns why.
 pub(crate) fn flush(tensors: &[Tensor]) -> bool {
-    let flushed: Result<()> = tensors.iter().try_for_each(|tensor| match device_of(tensor)? {
+    let flush = || match tensors.first().map_or(Ok(None), device_of)? {
         Some(device) => {
-            evaluate(&device, std::slice::from_ref(tensor), &Options::default())?;
+            evaluate(&device, tensors, &Options::default())?;
             // A loop may be faster than the device, and what is queued takes memory too.
             #[cfg(not(target_arch = "wasm32"))]
             pollster::block_on(device.ready())?;
             Ok(())
         }
         None => Ok(()),
-    });
+    };
+    let flushed: Result<()> = flush();
     flushed.inspect_err(|why| log::debug!("a long chain is not evaluated yet: {why}")).is_ok()
 }
 
@@ -72,11 +74,38 @@ pub fn evaluate(device: &Device, tensors: &[Tensor], options: &Options) -> Resul
         let all = [&wanted[..], &more[..]].concat();
         // Nobody has asked for the rest: what is wrong with it is no reason to fail.
         match compute(device, &Recording::of(&all)?, &all, options) {
-            Ok(plan) => return Ok(Some(plan)),
+            Ok(plan) => {
+                drop((recording, wanted, more));
+                let_go(all);
+                return Ok(Some(plan));
+            }
             Err(why) => log::debug!("computing only what is read: {why}"),
         }
     }
-    compute(device, &recording, &wanted, options).map(Some)
+    let plan = compute(device, &recording, &wanted, options)?;
+    drop((recording, more));
+    let_go(wanted);
+    Ok(Some(plan))
+}
+
+/// Frees the history of what was computed. Of an op that keeps outputs for a derivative, which were not, only if nobody but
+/// who asked for it can come back to them.
+fn let_go(computed: Vec<Tensor>) {
+    if is_taping() {
+        return;
+    }
+    for (at, tensor) in computed.iter().enumerate() {
+        let Ok((node, _)) = tensor.node() else { continue };
+        let same = |other: &&Tensor| other.node().is_ok_and(|(other, _)| Arc::ptr_eq(other, node));
+        if computed[..at].iter().any(|other| same(&other)) {
+            continue;
+        }
+        let own = computed[at..].iter().filter(same).count();
+        let alone = || node.are_known(node.visible()) && Arc::strong_count(node) - own <= 1;
+        if node.are_known(node.outputs().len()) || alone() {
+            node.detach();
+        }
+    }
 }
 
 /// What a program holds of a large graph that `wanted`, of which a recording is given, are in.
@@ -119,9 +148,6 @@ fn compute(device: &Device, recording: &Recording, wanted: &[Tensor], options: &
     for (tensor, slot) in wanted.iter().zip(results) {
         let (node, output) = tensor.node()?;
         node.set_value(output, Value { device: Some(slot), ..Value::default() });
-        if node.is_known() && !is_taping() {
-            node.detach();
-        }
     }
     Ok(bound.plan)
 }

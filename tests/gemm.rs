@@ -196,6 +196,8 @@ fn cases() -> Vec<Case> {
             if size[0] > 1 {
                 cases.push(Case { size, t, broadcast: [true, false], pad: 4 });
                 cases.push(Case { size, t, broadcast: [false, true], pad: 1 });
+                // Rows of 29 that begin on four elements: a last group of four ends outside.
+                cases.push(Case { size: [1, 37, 75, 29], t, broadcast: [false; 2], pad: 3 });
             }
         }
     }

@@ -5,7 +5,6 @@
 mod common;
 
 use common::{Random, read};
-use wengert::error::ErrorKind;
 use wengert::gpu::{Device, DeviceOptions};
 use wengert::grad::{checkpoint, grad, value_and_grad};
 use wengert::graph::interpret::{Given, interpret};
@@ -124,6 +123,25 @@ fn outputs_of_one_op_are_known_together() {
     let o = attention(&q, &q, &q, &Attend { causal: true, ..Attend::default() });
     assign(&device, &o, &Tensor::ones([2, 5, 2, 8])).unwrap();
     assert_eq!((&o * 2.0).to_vec_on::<f32>(&device).unwrap(), [2.0; 160]);
+    // What only a derivative reads is there for it, also when the value was read before.
+    let slope = |read: bool| {
+        let f = |q: &Tensor| {
+            let o = attention(q, q, q, &Attend::default());
+            Ok((o.square().sum(..), o))
+        };
+        let ((_, o), g) = value_and_grad(f, &q).unwrap();
+        if read {
+            o.to_vec_on::<f32>(&device).unwrap();
+        }
+        g.to_vec_on::<f32>(&device).unwrap()
+    };
+    assert_eq!(slope(true), slope(false));
+    // Long chains that nobody reads are computed in between.
+    let mut h = Tensor::ones([4]).to(&device).unwrap();
+    for _ in 0..600 {
+        h = scan(3, h, (), |h, ()| Ok((&h * 0.5 + 1.0, ()))).unwrap().0;
+    }
+    assert_eq!(h.to_vec_on::<f32>(&device).unwrap(), [2.0; 4]);
     // A leaf of a state that a step goes on with.
     let turns = |x: &Tensor| scan(3, x.clone(), (), |h, ()| Ok((&h * 2.0, h.sum(..)))).unwrap().0;
     let mut state = turns(&Tensor::ones([4]));
@@ -169,6 +187,16 @@ static HALF: Row = Row {
     rule: Rule::Zero,
     ..FLOAT
 };
+/// The same function, of another that is not.
+static INNER: Row = Row {
+    text: "both_T($0)",
+    helpers: "fn own_T(x: T) -> T {\n    return x;\n}\nfn both_T(x: T) -> T {\n    return own_T(x);\n}\n",
+    ..HALF
+};
+static OUTER: Row = Row {
+    helpers: "fn own_T(x: T) -> T {\n    return -x;\n}\nfn both_T(x: T) -> T {\n    return own_T(x);\n}\n",
+    ..INNER
+};
 static THIRD: Row = Row { helpers: "fn sigmoid_T(x: T) -> T {\n    return T(3.0) * x;\n}\n", ..HALF };
 
 #[test]
@@ -179,8 +207,11 @@ fn functions_of_one_name_are_not_taken_for_each_other() {
     assert_eq!(half.to_vec_on::<f32>(&device).unwrap(), [1.0]);
     assert_eq!(third.to_vec_on::<f32>(&device).unwrap(), [6.0]);
     let both = Tensor::apply(Elementwise(&HALF), &[&x]) + x.sigmoid();
-    let error = both.to_vec_on::<f32>(&device).unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Validation { why } if why.contains("sigmoid_T; rename one")), "{error}");
+    let below = Tensor::apply(Elementwise(&INNER), &[&x]) + Tensor::apply(Elementwise(&OUTER), &[&x]);
+    for (both, name) in [(both, "sigmoid_T"), (below, "own_T")] {
+        let error = both.to_vec_on::<f32>(&device).unwrap_err().to_string();
+        assert!(error.contains(&format!("{name}; rename one")), "{error}");
+    }
 }
 
 #[test]
@@ -193,6 +224,12 @@ fn powers_of_zero_have_derivatives() {
     let whole = Tensor::new(&[0i32, 1, 2, 3], [4]);
     let slope = grad(|x| Ok(x.powi(&whole).sum(..)), &x).unwrap();
     assert_eq!(slope.to_vec_on::<f32>(&device).unwrap(), [1.0, 17.0]);
+    let curve = |f: &dyn Fn(&Tensor) -> Tensor| {
+        let slope = |x: &Tensor| grad(|x| Ok(f(x).sum(..)), x).unwrap();
+        grad(|x| Ok(slope(x).sum(..)), &x).unwrap().to_vec_on::<f32>(&device).unwrap()
+    };
+    assert_eq!(curve(&|x| x.pow(&exponents)), [2.0, 14.0]);
+    assert_eq!(curve(&|x| x.powi(&whole)), [2.0, 14.0]);
     let far = Tensor::new(&[f32::INFINITY, f32::MAX, -1.0, 0.0, 1e-20], [5]).log1p();
     let far = far.to_vec_on::<f32>(&device).unwrap();
     assert_eq!((far[0], far[2], far[3], far[4]), (f32::INFINITY, f32::NEG_INFINITY, 0.0, 1e-20));

@@ -103,7 +103,8 @@ pub struct Run<'m> {
     pub batch: usize,
     /// The newest complete epoch's numbers, or those of an evaluation that ended.
     pub scores: Scores,
-    /// Set to end what is going on: no further step is taken. An epoch is still validated and reported; a validation is
+    /// Set to end what is going on: no further step is taken. An epoch that has begun its steps is still validated and
+    /// reported; a validation is
     /// finished and ends the training then; an evaluation has the scores of what it has seen.
     pub stop: bool,
     /// Whether this is the validation of a training.

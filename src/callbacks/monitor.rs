@@ -65,11 +65,17 @@ impl Direction {
             _ => name,
         };
         // Metrics keep the name that they were asked for by, as "AUC" or "MeanAbsoluteError".
+        let letters: Vec<char> = name.chars().collect();
         let mut words = String::new();
-        for (at, letter) in name.char_indices() {
-            let begins =
-                letter.is_ascii_uppercase() && name[..at].ends_with(|before: char| before.is_ascii_lowercase());
-            words.extend(begins.then_some('_').into_iter().chain([letter.to_ascii_lowercase()]));
+        for (at, letter) in letters.iter().enumerate() {
+            let before = at.checked_sub(1).map(|at| letters[at]);
+            let ends_run = letters.get(at + 1).is_some_and(char::is_ascii_lowercase);
+            let begins = before.is_some_and(|before| match before {
+                'A'..='Z' => ends_run,
+                before => before.is_ascii_lowercase() || before.is_ascii_digit(),
+            });
+            words.extend((begins && letter.is_ascii_uppercase()).then_some('_'));
+            words.push(letter.to_ascii_lowercase());
         }
         let name = words;
         let ends = |end: &&str| name.strip_suffix(*end).is_some_and(|rest| rest.is_empty() || rest.ends_with('_'));
@@ -133,12 +139,29 @@ mod tests {
 
     #[test]
     fn names_that_compile_takes_tell_the_direction() {
-        for up in ["accuracy", "val_AUC", "BinaryAccuracy", "my_f1_score", "cosine_similarity_1", "MeanIoU"] {
+        for up in [
+            "accuracy",
+            "val_AUC",
+            "BinaryAccuracy",
+            "my_f1_score",
+            "cosine_similarity_1",
+            "MeanIoU",
+            "val_F1Score",
+            "R2Score",
+        ] {
             assert_eq!(Direction::Auto.up(up), Some(true), "{up}");
         }
-        for down in
-            ["loss", "val_MAE", "bce", "ce", "price_bce", "MeanAbsoluteError", "mean_squared_error_2", "LogCosh"]
-        {
+        for down in [
+            "loss",
+            "val_MAE",
+            "bce",
+            "ce",
+            "price_bce",
+            "MeanAbsoluteError",
+            "mean_squared_error_2",
+            "LogCosh",
+            "KLDivergence",
+        ] {
             assert_eq!(Direction::Auto.up(down), Some(false), "{down}");
         }
         assert_eq!(Direction::Auto.up("surprise"), None);

@@ -144,16 +144,20 @@ impl Node {
         self.outputs.len() - self.op.hidden().min(self.outputs.len())
     }
 
-    /// Whether everything that somebody may be given is known.
-    pub(crate) fn is_known(&self) -> bool {
-        lock(&self.values)[..self.visible()].iter().all(Value::is_known)
+    /// Whether an output has a value or stands for a leaf of a step: where a walk backwards ends.
+    pub(crate) fn is_given(&self, output: usize) -> bool {
+        let value = &lock(&self.values)[output];
+        value.is_known() || value.placeholder
     }
 
-    /// Whether all outputs are known or stand for leaves of a step: where a walk backwards ends. A node that has let go of
-    /// its history is one too, though outputs for a derivative, which nobody takes any more, are missing.
+    /// Whether all of the first outputs have values.
+    pub(crate) fn are_known(&self, count: usize) -> bool {
+        lock(&self.values)[..count].iter().all(Value::is_known)
+    }
+
+    /// Whether all outputs are given.
     pub(crate) fn is_end(&self) -> bool {
-        let all = lock(&self.values).iter().all(|value| value.is_known() || value.placeholder);
-        all || (lock(&self.inputs).is_empty() && self.visible() > 0 && self.is_known())
+        lock(&self.values).iter().all(|value| value.is_known() || value.placeholder)
     }
 
     /// Whether any output stands for a leaf of a step.

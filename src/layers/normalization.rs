@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::graph::{Spec, Tensor};
 use crate::initializers::Initializer;
 use crate::ops::Keep;
+use crate::ops::standardize::Moments;
 
 fn signed(axes: &[usize]) -> Vec<i32> {
     axes.iter().map(|&axis| axis as i32).collect()
@@ -76,7 +77,7 @@ impl Layer for LayerNormalization {
         let axes = resolved(x, &self.axis);
         let over = signed(&axes);
         let mut y = match self.rms_scaling {
-            true => x * (x.var(Keep(&over[..])) + self.epsilon).rsqrt(),
+            true => x * (Moments::of(x, &over).variance + self.epsilon).rsqrt(),
             false => x.standardize(&over[..], self.epsilon),
         };
         let scaled = self.scale || self.rms_scaling;

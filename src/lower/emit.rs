@@ -92,15 +92,17 @@ impl Unit {
             }
             let Some(function) = shader::function(file, name) else { continue };
             let text = dialect(function, &[], lanes);
+            // Behind its own name.
+            let body = function.split_once('{').map_or("", |(_, body)| body);
             match known {
-                Some((other, _)) if *other == text => {}
+                Some((other, _)) if *other == text => self.help(file, body, lanes),
                 Some(_) => {
                     let why = format!("two ops bring different functions {name}; rename one");
                     self.defect.get_or_insert(why);
                 }
                 None => {
                     self.helpers.insert(unique, (text, file));
-                    self.help(file, function, lanes);
+                    self.help(file, body, lanes);
                 }
             }
         }

@@ -32,7 +32,7 @@ pub(super) struct Layout {
     pub b4: bool,
     /// N is a multiple of 4.
     pub c4: bool,
-    /// K is a multiple of 4 whatever the batch: the length of an operand's rows as they lie.
+    /// K is a multiple of 4, and an operand's rows along it are loaded by fours.
     pub k4: bool,
     /// Register tiles are stored in a loop.
     pub rolled: bool,

@@ -358,8 +358,8 @@ fn within(program: &Program, fused: &Fused, target: &Target) -> Result<()> {
             let what = format!("{what} of {} ({})", val.name, val.place);
             if need > have { Err(Error::new(ErrorKind::Limit { what, need, have })) } else { Ok(()) }
         };
-        // Indices are u32.
-        limit("the elements", group.space.full() as u64, u32::MAX.into())?;
+        // Indices are u32, and so is what elements are counted by in a page.
+        limit("the elements", group.space.full() as u64, u64::from(u32::MAX) - 1)?;
         let mut outputs = group.outputs.iter();
         outputs.try_for_each(|&output| limit("the bytes", program.vals[output].bytes(), target.binding_bytes))?;
     }

@@ -85,36 +85,44 @@ const SMALL: usize = 64;
 pub struct Recording {
     nodes: Vec<Arc<Node>>,
     roots: Vec<(u64, usize)>,
+    /// The nodes of which some output that is wanted has no value. Of the others only values are taken.
+    computed: Set<u64>,
 }
 
 impl Recording {
     /// Walks back from `roots` to values that are known or stand-ins. Iterative, since chains may be long.
     pub fn of(roots: &[Tensor]) -> Result<Recording> {
-        let mut seen: Set<u64> = Set::default();
+        let (mut seen, mut computed): (Set<u64>, Set<u64>) = Default::default();
         let mut found: Vec<(u64, Arc<Node>)> = Vec::new();
-        let mut stack: Vec<Arc<Node>> = Vec::new();
+        let mut stack: Vec<(Arc<Node>, usize)> = Vec::new();
         let mut ends = Vec::with_capacity(roots.len());
         for root in roots {
             let (node, output) = root.node()?;
             ends.push((node.number(), output));
-            stack.push(node.clone());
+            stack.push((node.clone(), output));
         }
-        while let Some(node) = stack.pop() {
-            if !seen.insert(node.number()) {
+        while let Some((node, output)) = stack.pop() {
+            let number = node.number();
+            if computed.contains(&number) {
                 continue;
             }
-            if !node.is_end() {
+            if !node.is_given(output) {
+                computed.insert(number);
                 // Operands are never poisoned: recording one gives its error at once.
-                node.visit_inputs(&mut |input| stack.extend(input.node().ok().map(|(node, _)| node.clone())));
+                node.visit_inputs(&mut |input| {
+                    stack.extend(input.node().ok().map(|(node, output)| (node.clone(), output)));
+                });
             }
-            found.push((node.number(), node));
+            if seen.insert(number) {
+                found.push((number, node));
+            }
         }
         // What is nearly in order is sorted in one pass.
         found.reverse();
         sort_by_key(&mut found, |(number, _)| *number);
         // What is captured stands before its first reader, not where it was made: a constant that the first recording made
         // and later ones found would be younger than the stand-ins of the one and older than those of the others.
-        let is_captured = |node: &Node| node.is_end() && !node.is_stand_in();
+        let is_captured = |node: &Node| !computed.contains(&node.number()) && !node.is_stand_in();
         let mut nodes: Vec<Arc<Node>> = Vec::with_capacity(found.len());
         let mut placed: Set<u64> = Set::default();
         let place_captured = |nodes: &mut Vec<Arc<Node>>, placed: &mut Set<u64>, tensor: &Tensor| {
@@ -126,13 +134,18 @@ impl Recording {
             }
         };
         for (_, node) in found.into_iter().filter(|(_, node)| !is_captured(node)) {
-            if !node.is_end() {
+            if computed.contains(&node.number()) {
                 node.visit_inputs(&mut |input| place_captured(&mut nodes, &mut placed, input));
             }
             nodes.push(node);
         }
         roots.iter().for_each(|root| place_captured(&mut nodes, &mut placed, root));
-        Ok(Recording { nodes, roots: ends })
+        Ok(Recording { nodes, roots: ends, computed })
+    }
+
+    /// Whether a node is computed, and not merely had.
+    pub fn computes(&self, node: &Node) -> bool {
+        self.computed.contains(&node.number())
     }
 
     /// The nodes: ops as they were recorded, each behind the values that it is the first to read.
@@ -145,7 +158,7 @@ impl Recording {
     pub fn held(&self, but: &[Tensor]) -> Vec<Tensor> {
         // The recording holds each node once itself.
         let mut holders: Table<u64, usize> = Table::default();
-        let pending = || self.nodes.iter().filter(|node| !node.is_end());
+        let pending = || self.nodes.iter().filter(|node| self.computes(node));
         for node in pending() {
             node.visit_inputs(&mut |input| {
                 if let Ok((input, _)) = input.node() {
@@ -176,11 +189,11 @@ impl Recording {
 
     /// Values not known that were recorded before node `than` and are read by later ones or wanted as `roots`.
     pub fn older(&self, than: u64, roots: &[Tensor]) -> Result<Vec<Tensor>> {
-        let late = self.nodes.iter().filter(|node| node.number() >= than && !node.is_end());
+        let late = self.nodes.iter().filter(|node| node.number() >= than && self.computes(node));
         let mut found: Vec<Tensor> = Vec::new();
         for tensor in late.flat_map(|node| node.inputs()).chain(roots.iter().cloned()) {
-            let (node, _) = tensor.node()?;
-            if node.number() < than && !node.is_end() && !found.iter().any(|other| other.same(&tensor)) {
+            let (node, output) = tensor.node()?;
+            if node.number() < than && !node.is_given(output) && !found.iter().any(|other| other.same(&tensor)) {
                 found.push(tensor);
             }
         }
@@ -205,7 +218,7 @@ impl Recording {
     /// The tensors that are leaves of [`program`](Recording::program) without stand-ins, in its order.
     pub fn leaves(&self) -> Vec<Tensor> {
         let outputs = |node: &Arc<Node>| given(node).map(|output| (node.clone(), output)).collect();
-        let all = self.nodes.iter().filter(|node| node.is_end()).flat_map(|node| -> Vec<_> { outputs(node) });
+        let all = self.nodes.iter().flat_map(|node| -> Vec<_> { outputs(node) });
         all.filter(|(node, output)| scalar(node, *output).is_none()).map(|(n, output)| Tensor::of(n, output)).collect()
     }
 
@@ -222,21 +235,22 @@ impl Recording {
             node.outputs().hash(&mut hasher);
             if let Some(stand_in) = stand_ins.get(&node.number()) {
                 ("stand-in", stand_in).hash(&mut hasher);
-            } else if node.is_end() {
-                for output in 0..node.outputs().len() {
+            } else {
+                for output in given(node) {
                     let value = node.value(output);
                     match value.host {
                         Some(bits) if bits.len() <= by_content => bits.hash(&mut hasher),
-                        _ if captures == Captures::Identity => node.number().hash(&mut hasher),
-                        _ => "captured".hash(&mut hasher),
+                        _ if captures == Captures::Identity => (node.number(), output).hash(&mut hasher),
+                        _ => ("captured", output).hash(&mut hasher),
                     }
                 }
-            } else {
-                node.visit_inputs(&mut |input| {
-                    if let Ok((input, output)) = input.node() {
-                        (order.get(&input.number()), output).hash(&mut hasher);
-                    }
-                });
+                if self.computes(node) {
+                    node.visit_inputs(&mut |input| {
+                        if let Ok((input, output)) = input.node() {
+                            (order.get(&input.number()), output).hash(&mut hasher);
+                        }
+                    });
+                }
             }
             let hash = hasher.finish();
             hash.hash(&mut whole);
@@ -258,14 +272,14 @@ impl Recording {
     pub fn body(&self, stand_ins: &Table<u64, usize>, moving: Set<u64>, model: Option<&Program>) -> Result<Program> {
         let mut builder = Builder { model, moving, ..Builder::default() };
         for node in &self.nodes {
-            if stand_ins.contains_key(&node.number()) || node.is_end() {
-                for output in given(node) {
-                    let id = builder.leaf(node, output, stand_ins.contains_key(&node.number()))?;
-                    builder.ids.insert((node.number(), output), id);
-                }
-                continue;
+            let stands_in = stand_ins.contains_key(&node.number());
+            if self.computes(node) && !stands_in {
+                builder.node(node)?;
             }
-            builder.node(node)?;
+            for output in given(node) {
+                let id = builder.leaf(node, output, stands_in)?;
+                builder.ids.insert((node.number(), output), id);
+            }
         }
         builder.program.roots = self.roots.iter().map(|root| builder.ids[root]).collect();
         match builder.defect {
@@ -275,12 +289,9 @@ impl Recording {
     }
 }
 
-/// The outputs of an end that are there.
+/// The outputs that are there.
 fn given(node: &Node) -> impl Iterator<Item = usize> {
-    (0..node.outputs().len()).filter(|&output| {
-        let value = node.value(output);
-        value.is_known() || value.placeholder
-    })
+    (0..node.outputs().len()).filter(|&output| node.is_given(output))
 }
 
 /// The bits of a single element known on the host.

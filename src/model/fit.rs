@@ -199,16 +199,16 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, option
             None => {
                 work.reset()?;
                 each!(callbacks, on_epoch_begin, run);
-                // Nothing will be seen of this epoch, so there will be nothing to report.
-                if run.stop {
-                    break;
-                }
             }
             Some(checkpoint) => {
                 // The epoch began before the checkpoint was taken: what its hooks do must not be done twice.
                 each!(callbacks, on_epoch_begin, run);
                 resume::restore(&work, checkpoint, &mut callbacks)?;
             }
+        }
+        // Nothing will be seen of this epoch, so there will be nothing to report.
+        if run.stop {
+            break;
         }
         while run.step < steps && !run.stop {
             let group = feed.group(fused.min(steps - run.step))?;

@@ -363,8 +363,9 @@ table! {
         takes: Takes::Float, text: "pow_T($0, $1)", helpers: POWER, reference: |x| x[0].powf(x[1]), heavy: true,
         domain: &[(0.2, 3.0), (-3.0, 3.0)], ulp: 64.0,
         rule: Vjp(|x, y, g| {
-            // The power of 0 is 1 everywhere, at 0 too.
-            let base = g * x[1].eq(0.0).select(0.0, &x[1] * x[0].pow(&x[1] - 1.0));
+            // The power of 0 is 1 everywhere, at 0 too. What is discarded is harmless, or its derivative would not be.
+            let (constant, less) = (x[1].eq(0.0), &x[1] - 1.0);
+            let base = g * (&x[1] * x[0].pow(constant.select(1.0, less)));
             two(base, g * (y * x[0].gt(0.0).select(&x[0], 1.0).log()))
         }), ..TWO
     };
@@ -373,8 +374,8 @@ table! {
         takes: Takes::FloatAndInt, text: "powi_T($0, $1)", helpers: POWER, reference: |x| x[0].powf(x[1]), heavy: true,
         domain: &[(0.5, 1.5), (-6.0, 6.0)], ulp: 24.0,
         rule: Vjp(|x, _, g| {
-            let slope = x[1].cast(DType::F32) * x[0].powi(&(&x[1] - 1.0));
-            vec![Some(g * x[1].eq(0.0).select(0.0, slope)), None]
+            let less = x[1].eq(0.0).select(1.0, &x[1] - 1.0);
+            vec![Some(g * (x[1].cast(DType::F32) * x[0].powi(&less))), None]
         }), ..FLOAT
     };
     /// The larger; NaN if either is. Where both are equal each gets half of the derivative.

@@ -23,7 +23,7 @@ pub(crate) struct Moments {
 impl Moments {
     /// A mean that is large against the deviation is rounded to more than the deviation's last digits. So what its rounding
     /// left is measured as well, with the squares: it is so small that its own square takes nothing from theirs.
-    fn of(x: &Tensor, over: &[i32]) -> Moments {
+    pub fn of(x: &Tensor, over: &[i32]) -> Moments {
         let mean = |x: &Tensor| x.mean(Keep(over));
         // Nothing depends on where the distances begin.
         let near = x - mean(x).stop_gradient();

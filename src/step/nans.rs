@@ -211,15 +211,16 @@ struct Replay {
 
 impl Replay {
     fn new(roots: &[Tensor]) -> Result<Replay> {
-        let nodes = Recording::of(roots)?.nodes().to_vec();
+        let recording = Recording::of(roots)?;
+        let nodes = recording.nodes().to_vec();
         let ends = |tensors: &[Tensor]| -> Result<Vec<Output>> {
             tensors.iter().map(|t| t.node().map(|(node, output)| (node.number(), output))).collect()
         };
         let mut operands = Table::new();
         for node in &nodes {
             // What has a value is not computed again, whatever it came from.
-            let given = (0..node.outputs().len()).all(|output| node.value(output).is_known());
-            operands.insert(node.number(), if given { Vec::new() } else { ends(&node.inputs())? });
+            let inputs = if recording.computes(node) { ends(&node.inputs())? } else { Vec::new() };
+            operands.insert(node.number(), inputs);
         }
         let roots = ends(roots)?;
         Ok(Replay { nodes, operands, roots, bad: Table::new(), told: Table::new() })
@@ -243,7 +244,10 @@ impl Replay {
         for chunk in nodes.chunks(TOGETHER) {
             let mut wanted: Vec<Tensor> = Vec::new();
             for node in chunk.iter().filter(|node| !passes_on(node)) {
-                wanted.extend((0..node.outputs().len()).map(|output| Tensor::of(node.clone(), output)));
+                // Of what has a value nothing else can be had.
+                let all = (0..node.outputs().len()).map(|output| Tensor::of(node.clone(), output));
+                let given = self.operands[&node.number()].is_empty() && node.is_given(0);
+                wanted.extend(all.enumerate().filter(|(at, _)| !given || node.is_given(*at)).map(|(_, tensor)| tensor));
             }
             evaluate(device, &wanted, &options)?;
             let mut transfer = Transfer::new(device);

@@ -201,7 +201,7 @@ pub fn assign_all(device: &Device, pairs: &[(Tensor, Tensor)]) -> Result<()> {
     transfer.submit()?;
     // A target that was a computation is a value from now on.
     for node in targets {
-        if node.is_known() {
+        if node.are_known(node.outputs().len()) {
             node.detach();
         }
     }
