@@ -1,4 +1,5 @@
-//! Which GPU would Wengert run on? Prints every adapter wgpu can see and the one it picks.
+//! Which GPUs are there? Prints every adapter that wgpu can see and the one it picks. `WENGERT_ADAPTER` names another to Wengert: by its
+//! number, or by a part of its line behind that.
 //!
 //!     cargo run --example adapter
 //!
@@ -14,8 +15,8 @@ async fn report() -> Result<String, String> {
 
     // A browser hands out one adapter at a time and lists none.
     #[cfg(not(target_arch = "wasm32"))]
-    for adapter in instance.enumerate_adapters(backends).await {
-        say(&format!("found  {}", describe(&adapter)));
+    for (number, adapter) in instance.enumerate_adapters(backends).await.iter().enumerate() {
+        say(&format!("found  {number}: {}", describe(adapter)));
     }
 
     let options =
@@ -36,10 +37,9 @@ async fn report() -> Result<String, String> {
 fn describe(adapter: &wgpu::Adapter) -> String {
     let info = adapter.get_info();
     // Browsers may hide the name.
-    let name = if info.name.is_empty() { "(unnamed)" } else { &info.name };
-    format!("{name}, {:?}, {:?} {} {}", info.device_type, info.backend, info.driver, info.driver_info)
-        .trim_end()
-        .to_string()
+    let name = if info.name.is_empty() { "unnamed" } else { &info.name };
+    let driver = format!("{} {}", info.driver, info.driver_info);
+    format!("{name} [{:?}, {:?}, {}]", info.backend, info.device_type, driver.trim()).trim_end().to_string()
 }
 
 fn say(line: &str) {

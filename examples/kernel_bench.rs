@@ -1,7 +1,8 @@
 //! Checks and times kernels: each against f64, then against what this device can do at best.
 //!
 //!     cargo run --release --example kernel_bench -- [case...] [options]
-//!     cargo run -p xtask -- web kernel_bench               as a page in target/web/: all cases but the largest
+//!
+//! In a browser it is a tab of the page that `scripts/web` builds.
 //!
 //! A case is chosen by any part of its name. `--list` names them all; `--large` adds products of 4096 and 8192 and rows of 64 MB;
 //! `--seconds N` is how long each is timed (1); `--variants` tries every variant, `--variant NAME` one of them;

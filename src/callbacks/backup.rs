@@ -133,8 +133,13 @@ impl Callback for BackupAndRestore {
             if self.save_freq == Some(0) {
                 return Err(Error::argument("save_freq is 1 step at least"));
             }
-            // What a training that ended by an error had under way.
-            self.advance(true).await?;
+            // What a training that ended by an error had under way; with a device that is gone, that is gone too.
+            match self.advance(true).await {
+                Err(why) if matches!(why.kind(), ErrorKind::DeviceLost { .. }) => {
+                    log::warn!("a checkpoint was lost: {why}")
+                }
+                advanced => advanced?,
+            }
             (self.since, self.due) = (0, false);
             io::remove_partial(&self.path)?;
             if let Some(checkpoint) = self.newest()? {
@@ -185,8 +190,9 @@ impl Callback for BackupAndRestore {
         Box::pin(async move {
             self.advance(true).await?;
             if self.delete {
-                io::remove(&self.path)?;
+                // The older one first: if this is all that happens, the newest is still there to say that the training ended.
                 io::remove(io::previous(&self.path))?;
+                io::remove(&self.path)?;
             }
             Ok(())
         })

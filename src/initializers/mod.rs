@@ -251,6 +251,9 @@ impl Initializer {
         };
         match *self {
             Initializer::Function(ref f) => Ok(f(shape, key)),
+            Initializer::RandomUniform { min, max } if !((max - min) as f32).is_finite() => {
+                self.refuse(format!("takes numbers that f32 can tell apart, not {} and {}", Float(min), Float(max)))
+            }
             Initializer::RandomUniform { min, max } => Ok(threefry::uniform(key, n, min as f32, max as f32)),
             Initializer::RandomNormal { mean, stddev } => draw(quantile::normal, mean, stddev),
             Initializer::TruncatedNormal { mean, stddev } => draw(quantile::truncated_normal, mean, stddev),

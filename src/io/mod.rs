@@ -8,6 +8,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -82,8 +83,10 @@ fn put(path: &Path, bytes: &[u8], keep: bool) -> Result<()> {
     }
     let folder = folder_of(path);
     fs::create_dir_all(folder).map_err(failed(folder))?;
-    // Of this process, so that two that save to one name do not write into each other's file.
-    let partial = beside(path, &format!(".{}{PARTIAL}", std::process::id()));
+    // Of this write, so that two that save to one name do not write into each other's file.
+    static WRITES: AtomicUsize = AtomicUsize::new(0);
+    let number = WRITES.fetch_add(1, Ordering::Relaxed);
+    let partial = beside(path, &format!(".{}-{number}{PARTIAL}", std::process::id()));
     let written = File::create(&partial).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
     let kept = || if keep { retire(path) } else { Ok(()) };
     if let Err(why) = written.and_then(|()| kept()).and_then(|()| fs::rename(&partial, path)) {

@@ -4,6 +4,7 @@
 //! all predictions sorted, and areas per label.
 
 use super::table::measures;
+use super::zeros;
 use super::{Measure, Observed, Variables};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -62,7 +63,7 @@ impl Measure for Auc {
     /// True and false positives at each threshold. The first lies below all predictions, so its counts are those of
     /// all targets 1 and 0.
     fn initial(&self) -> Variables {
-        vec![Tensor::zeros([self.points()]), Tensor::zeros([self.points()])]
+        vec![zeros(&[self.points()]), zeros(&[self.points()])]
     }
 
     fn update(&self, variables: &[Tensor], observed: &Observed) -> Result<Variables> {

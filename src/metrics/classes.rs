@@ -4,6 +4,7 @@
 //! option, since variables are made before anything was seen.
 
 use super::table::{choices, measures};
+use super::zeros;
 use super::{Measure, Metric, Observed, Variables};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -93,7 +94,7 @@ impl Measure for ConfusionMatrix {
     }
 
     fn initial(&self) -> Variables {
-        vec![Tensor::zeros([self.classes, self.classes])]
+        vec![zeros(&[self.classes, self.classes])]
     }
 
     fn update(&self, variables: &[Tensor], observed: &Observed) -> Result<Variables> {
@@ -186,7 +187,7 @@ impl Measure for F1Score {
     }
 
     fn initial(&self) -> Variables {
-        vec![Tensor::zeros([self.classes]); 3]
+        (0..3).map(|_| zeros(&[self.classes])).collect()
     }
 
     fn update(&self, variables: &[Tensor], observed: &Observed) -> Result<Variables> {

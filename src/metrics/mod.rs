@@ -19,6 +19,12 @@ mod table;
 mod tests;
 
 pub use crate::layers::Variables;
+
+/// Zeros on the host, a tensor of its own each time: what a variable begins as.
+fn zeros(shape: &[usize]) -> Tensor {
+    Tensor::new(&vec![0f32; shape.iter().product()], shape)
+}
+
 pub use crate::losses::{
     BinaryCrossentropy, BinaryFocalCrossentropy, CategoricalCrossentropy, CategoricalHinge, Hinge, Huber, KLDivergence,
     LogCosh, MeanAbsoluteError, MeanAbsolutePercentageError, MeanSquaredError, MeanSquaredLogarithmicError, Poisson,

@@ -4,6 +4,7 @@
 //! adjusted form, which needs the number of regressors.
 
 use super::table::measures;
+use super::zeros;
 use super::{Measure, Observed, Variables};
 use crate::error::{Error, Result};
 use crate::graph::Tensor;
@@ -27,7 +28,7 @@ impl Measure for R2Score {
 
     /// Weight seen, mean of the targets, their squared distance from it, and that from the predictions, per output.
     fn initial(&self) -> Variables {
-        vec![Tensor::zeros([self.outputs]); 4]
+        (0..4).map(|_| zeros(&[self.outputs])).collect()
     }
 
     fn update(&self, variables: &[Tensor], observed: &Observed) -> Result<Variables> {

@@ -7,6 +7,7 @@
 use super::options::{Evaluate, Fit, Predict, Verbose};
 use super::source::{Feed, Source};
 use super::state::lock;
+use super::state::{InEpoch, at_home};
 use super::work::{Work, ready_to_train};
 use super::{History, Model, Scores, resume};
 use crate::callbacks::{Callback, Hook, Run};
@@ -183,7 +184,9 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, option
             history = History { epochs: options.epochs, steps, ..progress.history.clone() };
             keep(&history);
             if first < options.epochs && !run.stop {
-                feed.pass_over(first.saturating_sub(options.initial_epoch) * steps + skip)?;
+                // Smaller batches take the order of long sums from the plan of the first one. So it is met here too.
+                let met = feed.pass_over(first.saturating_sub(options.initial_epoch) * steps + skip)?;
+                met.map_or(Ok(()), |batch| work.meet(&batch))?;
             }
         }
     }
@@ -210,6 +213,7 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, option
         if run.stop {
             break;
         }
+        let in_epoch = InEpoch::begin(model.base());
         while run.step < steps && !run.stop {
             let group = feed.group(fused.min(steps - run.step))?;
             if group.is_empty() {
@@ -234,6 +238,7 @@ pub(super) async fn fit<M: Model + ?Sized>(model: &M, source: Source<'_>, option
             break;
         }
         let mut scores = run.read_logs().await?;
+        drop(in_epoch);
         if let Some(validation) = held_back.as_ref().filter(|_| due(epoch)) {
             let batch_size = options.validation_batch_size.unwrap_or(options.batch_size);
             let mut feed = Feed::rows(validation.clone(), batch_size, None)?;
@@ -288,7 +293,16 @@ pub(super) async fn evaluate<M: Model + ?Sized>(
     let mut bar = bar(options.verbose);
     let mut callbacks = with(options.callbacks, &mut bar);
     let mut run = Run::new(work.networks(), 1, steps.unwrap_or_default());
-    test(&work, &mut feed, steps, &mut callbacks, &mut run).await?;
+    // A callback evaluates in the middle of an epoch, which goes on with what its metrics have seen.
+    let of_epoch = {
+        let store = at_home(&model.base().store)?;
+        store.in_epoch.then(|| store.metrics.clone())
+    };
+    let tested = test(&work, &mut feed, steps, &mut callbacks, &mut run).await;
+    if let Some(metrics) = of_epoch {
+        at_home(&model.base().store)?.metrics = metrics;
+    }
+    tested?;
     Ok(run.scores)
 }
 

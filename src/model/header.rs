@@ -4,6 +4,7 @@
 //! format has: objects, lists of whole numbers, and strings with all their escapes. Deliberately absent: any other JSON,
 //! and what the types mean.
 
+use crate::collections::Set;
 use crate::sort::sort_by;
 use std::fmt::Write;
 
@@ -137,7 +138,7 @@ impl Reader<'_> {
     }
 
     fn header(&mut self) -> Option<Header> {
-        let mut header = Header::default();
+        let (mut header, mut names) = (Header::default(), Set::new());
         self.object(&mut |name, reader| {
             if name == METADATA {
                 return reader.object(&mut |key, reader| {
@@ -145,7 +146,7 @@ impl Reader<'_> {
                     Some(())
                 });
             }
-            let is_new = header.entries.iter().all(|entry| entry.name != name);
+            let is_new = names.insert(name.clone());
             header.entries.push(reader.entry(name)?);
             is_new.then_some(())
         })?;

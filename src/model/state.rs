@@ -92,6 +92,8 @@ pub(super) struct Store {
     pub optimizer: Variables,
     pub metrics: Vec<Variables>,
     pub steps: Option<Steps>,
+    /// Whether an epoch of training is under way, whose metrics these are.
+    pub in_epoch: bool,
     lent: bool,
 }
 
@@ -116,6 +118,22 @@ pub(super) fn at_home(store: &Mutex<Store>) -> Result<MutexGuard<'_, Store>> {
     Ok(store)
 }
 
+/// An epoch of a training, until dropped.
+pub(super) struct InEpoch<'m>(&'m Functional);
+
+impl<'m> InEpoch<'m> {
+    pub fn begin(base: &'m Functional) -> InEpoch<'m> {
+        lock(&base.store).in_epoch = true;
+        InEpoch(base)
+    }
+}
+
+impl Drop for InEpoch<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.store).in_epoch = false;
+    }
+}
+
 /// The variables of all networks, in the hands of a step until dropped.
 pub(super) struct Loan<'m> {
     /// Those that lent, each with the numbers of its trainable and non-trainable variables.
@@ -125,8 +143,8 @@ pub(super) struct Loan<'m> {
 }
 
 impl<'m> Loan<'m> {
-    /// Gathers the state. Metrics that have no variables yet, or others, get their initial ones.
-    pub fn take(networks: &[&'m Functional], initial: &[Variables], metrics: &[Metric]) -> Result<Loan<'m>> {
+    /// Gathers the state.
+    pub fn take(networks: &[&'m Functional]) -> Result<Loan<'m>> {
         let mut loan = Loan { lenders: Vec::new(), state: TrainState::default(), steps: None };
         for network in networks {
             // If one of several has lent its variables already, dropping the loan returns what came before it.
@@ -141,7 +159,6 @@ impl<'m> Loan<'m> {
             loan.state.1.append(&mut store.non_trainable);
             loan.state.2.push(take(&mut store.optimizer));
         }
-        fit_metrics(&mut loan.state.3, initial, metrics);
         Ok(loan)
     }
 

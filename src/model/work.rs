@@ -6,7 +6,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::functional::Functional;
-use super::state::{Loan, Part};
+use super::state::{Loan, Part, fit_metrics};
 use super::{Model, PredictState, TestState, TrainState};
 use crate::data::Batch;
 use crate::error::{Error, ErrorKind, Result};
@@ -104,7 +104,9 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
     }
 
     fn borrow(&self) -> Result<Loan<'_>> {
-        let mut loan = Loan::take(&self.networks, &self.initial, &self.metrics)?;
+        let mut loan = Loan::take(&self.networks)?;
+        // Metrics that have no variables yet, or others, get their initial ones.
+        fit_metrics(&mut loan.state.3, &self.initial, &self.metrics);
         let (state, steps) = loan.parts(&self.device);
         if steps.named.replace(self.generation) != Some(self.generation) {
             let [network, optimizer, metrics] = self.names(state);
@@ -169,6 +171,17 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
         tune(&self.device, &products).await
     }
 
+    /// Compiles the train step for batches like this one, and runs nothing.
+    pub fn meet(&self, batch: &Batch) -> Result<()> {
+        if self.eager {
+            return Ok(());
+        }
+        let mut loan = self.borrow()?;
+        let f = |state: TrainState, batch: &Batch| self.train_step(state, batch);
+        let (state, steps) = loan.parts(&self.device);
+        steps.train.prepare(self.generation, state, std::slice::from_ref(batch), f)
+    }
+
     /// Replays the train step for each batch, in one submission.
     pub fn train(&self, batches: &[Batch]) -> Result<Logs> {
         let mut loan = self.borrow()?;
@@ -204,7 +217,8 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
     /// Replays the predict step, of one output or of all. The outputs, on the device, keep their values while somebody
     /// holds them.
     pub fn predict(&self, batch: &Batch, all: bool) -> Result<Vec<Tensor>> {
-        let mut loan = self.borrow()?;
+        // Metrics may be those of a model around this one, which is in training.
+        let mut loan = Loan::take(&self.networks)?;
         let (state, steps) = loan.parts(&self.device);
         let step = |state: PredictState, batch: Batch| match all {
             true => self.model.predict_step_all(state, batch),

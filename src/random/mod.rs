@@ -103,7 +103,7 @@ pub fn uniform(key: &Tensor, shape: impl Into<Shape>) -> Tensor {
     Tensor::apply(Elementwise(&UNIT), &[&bits(key, shape)])
 }
 
-/// True with probability `p`.
+/// True with probability `p`, rounded up to a multiple of 2^-24.
 #[track_caller]
 pub fn bernoulli(key: &Tensor, p: f64, shape: impl Into<Shape>) -> Tensor {
     uniform(key, shape).lt(p)

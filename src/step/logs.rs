@@ -115,7 +115,7 @@ impl Logs {
                 ))),
             };
         };
-        if ring.written.load(Ordering::Relaxed) >= sequence + RING {
+        if ring.written.load(Ordering::Relaxed) > sequence + RING {
             let what = format!("logs are readable for {RING} steps, these are older; read them earlier");
             return Err(Error::state(what));
         }

@@ -104,7 +104,8 @@ impl Step {
     }
 
     /// Looks at logs and state after every run, and finds where a NaN or an infinity in them began: the run ends with
-    /// [`ErrorKind::NonFinite`] naming the op, its operands, the layer and the caller's line, and the state is what it was.
+    /// [`ErrorKind::NonFinite`] naming the op, its operands, the layer and the caller's line, and the state is what it was
+    /// before that batch.
     /// Waits for every run, and keeps a copy of the state meanwhile. Not in a browser, which must not wait.
     pub fn debug_nans(mut self, on: bool) -> Step {
         self.watch_nans(on);
@@ -171,7 +172,7 @@ impl Step {
     }
 
     /// Makes the last entry the one for these inputs, recorded, checked and bound.
-    fn prepare<S: Tree, B: Tree>(
+    pub(crate) fn prepare<S: Tree, B: Tree>(
         &mut self,
         tag: u64,
         state: &mut S,

@@ -183,3 +183,57 @@ fn a_callback_may_evaluate_the_network_in_training() {
     assert!(bits(&model) == after(3));
     assert!(checks.2.len() == 3 && checks.2.is_sorted_by(|a, b| a > b), "{:?}", checks.2);
 }
+
+/// Its own metric besides those of `compile`, which the network of a model does not know of.
+struct Tracked(Functional, Metric);
+
+impl Model for Tracked {
+    crate::base!(0);
+    fn metrics(&self) -> Vec<Metric> {
+        [self.0.metrics(), vec![self.1.clone()]].concat()
+    }
+}
+
+#[test]
+fn metrics_of_an_epoch_go_on_behind_an_evaluation_and_a_prediction() {
+    struct Look<'a>(&'a Tensor, &'a Tensor);
+    impl Callback for Look<'_> {
+        fn on_batch_end<'a>(&'a mut self, run: &'a mut Run<'_>) -> Hook<'a> {
+            Box::pin(async move {
+                let network = run.network(0)?;
+                network.predict_on_batch(self.0).await?;
+                network.evaluate((self.0, self.1), crate::quiet()).await?;
+                Ok(())
+            })
+        }
+    }
+    let ((x, _), (y, _)) = (uniform(1, 24, 4), uniform(2, 24, 1));
+    let fit = |callbacks: Vec<&mut dyn Callback>| {
+        let mut model = Tracked(mlp(), Metric::from(wengert::metrics::MeanAbsoluteError).named("mae"));
+        model.compile(Compile { optimizer: SGD::default().into(), loss: "mse".into(), ..Compile::default() }).unwrap();
+        model.fit_blocking((&x, &y), Fit { batch_size: 8, epochs: 2, callbacks, ..silent() }).unwrap().history
+    };
+    let plain = fit(Vec::new());
+    assert!(plain.iter().any(|(name, _)| name == "mae"));
+    assert_eq!(fit(vec![&mut Look(&x, &y)]), plain);
+}
+
+#[test]
+fn every_metric_is_saved_before_it_has_seen_anything() {
+    use wengert::metrics::{Auc, ConfusionMatrix, F1Score, MeanIoU, R2Score};
+    let all = [
+        Metric::from(Auc::default()),
+        ConfusionMatrix::new(3).into(),
+        F1Score::new(3).into(),
+        MeanIoU::new(3).into(),
+        R2Score::default().into(),
+        wengert::metrics::get("accuracy").unwrap(),
+    ];
+    for metric in all {
+        let (name, initial) = (metric.name(), metric.initial());
+        for (at, tensor) in initial.iter().enumerate() {
+            assert!(initial[..at].iter().all(|other| !other.same(tensor)), "{name}: {at} is another's");
+            tensor.to_vec::<f32>().unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+    }
+}

@@ -1,4 +1,4 @@
-/** Numbers: one row after the other, in row-major order. Bytes and Int32Array become i32, all other arrays f32. */
+/** Numbers: one row after the other, in row-major order. Bytes and Int32Array become i32, Uint32Array u32, all other arrays f32. */
 export type Numbers = Float32Array | Float64Array | Int32Array | Uint32Array | Uint8Array | Uint8ClampedArray;
 
 /** Rows. Of an array alone the shape follows from the model. */

@@ -171,3 +171,20 @@ fn what_callbacks_decide_and_write_goes_on() {
         assert_eq!(scalars(&resumed.0.join("validation")), (validation.clone(), 1), "{at}");
     }
 }
+
+/// Sums of 4,096 terms or more are cut, in so many parts as the first batch that was met has: 64 rows of 100 positions, and the
+/// last batch has 45.
+#[test]
+fn a_smaller_batch_behind_a_checkpoint_adds_up_as_it_did() {
+    let (x, y) = (crate::uniform(1, 109, 144).1, crate::uniform(2, 109, 1).0);
+    let x = Tensor::new(&x, [109, 12, 12, 1]);
+    let compiled = || {
+        let conv = Conv2D::new(4, 3).activation("relu");
+        let mut model = Sequential::new([12, 12, 1]).add(conv).add(Flatten).add(Dense::new(1)).build().unwrap();
+        model.compile(sgd(0.05)).unwrap();
+        model
+    };
+    resumes("a smaller batch", compiled, |model, options| {
+        model.fit_blocking((&x, &y), Fit { batch_size: 64, epochs: 3, ..options })
+    });
+}
