@@ -422,7 +422,11 @@ impl Tensor {
     /// Records an op with one output; of one with several, the first.
     #[track_caller]
     pub fn apply(op: impl Primitive, inputs: &[&Tensor]) -> Tensor {
-        let op: Arc<dyn Primitive> = Arc::new(op);
+        Tensor::first(Arc::new(op), inputs)
+    }
+
+    #[track_caller]
+    fn first(op: Arc<dyn Primitive>, inputs: &[&Tensor]) -> Tensor {
         let none = || Error::new(ErrorKind::Validation { why: format!("{} has no output", op.name()) });
         Tensor::record(op.clone(), inputs, 1).into_iter().next().unwrap_or_else(|| Tensor::poisoned(none()))
     }

@@ -313,15 +313,15 @@ impl Emitter<'_> {
     /// A value where it lies inside the view's ranges, else zero. Four lanes are of one row.
     fn masked(&mut self, view: &View, source: Id, at: &At, lanes: usize) -> String {
         let mut rest = at.var.clone();
-        let mut terms = vec![self.unit.param(view.offset as i32 as u32)];
-        let mut conditions = Vec::new();
+        let (mut index, mut exists) = (self.unit.param(view.offset as i32 as u32), String::new());
         let inside = view.inside.clone().unwrap_or_default();
         let last = view.shape.rank().wrapping_sub(1);
-        let whole = |axis: usize| inside[axis] == (0, view.shape[axis]);
         // Whether the lanes differ in what is read: not where they lie one behind the other, as four that are loaded at once.
-        let aligned = || view.offset % 4 == 0 && view.strides[..last].iter().all(|stride| stride % 4 == 0);
-        let apart = lanes == 4 && !(whole(last) && view.strides[last] == 1 && aligned());
-        let mut column = None;
+        let apart = lanes == 4 && {
+            let aligned = view.offset % 4 == 0 && view.strides[..last].iter().all(|stride| stride % 4 == 0);
+            !(aligned && view.strides[last] == 1 && inside[last] == (0, view.shape[last]))
+        };
+        let mut own = None;
         for axis in (0..view.shape.rank()).rev() {
             let coordinate = if self.known.contains_key(&at.var) {
                 let behind = view.shape[axis + 1..].iter().product();
@@ -336,42 +336,52 @@ impl Emitter<'_> {
                 rest = next;
                 coordinate
             };
-            let (low, high) = inside[axis];
-            // No index lies before zero.
-            let ends = [(">=", low, 0), ("<", high, view.shape[axis])];
-            let ends = ends.into_iter().filter(|(_, end, always)| end != always);
-            let range: Vec<_> = ends.map(|(is, end, _)| format!("{is} {}", self.unit.param(end as u32))).collect();
-            let stride = (view.strides[axis] != 0).then(|| self.unit.param(view.strides[axis] as i32 as u32));
-            if apart && axis == last {
-                column = Some((coordinate, range, stride));
-                continue;
+            // Of the coordinate `$`. No index lies before zero.
+            let (mut within, mut step) = (String::new(), String::new());
+            for (is, end, always) in [(">=", inside[axis].0, 0), ("<", inside[axis].1, view.shape[axis])] {
+                if end != always {
+                    join(&mut within, " & ", &format!("($ {is} {})", self.unit.param(end as u32)));
+                }
             }
-            conditions.extend(range.iter().map(|is| format!("({coordinate} {is})")));
-            terms.extend(stride.map(|stride| format!("{coordinate} * {stride}")));
+            if view.strides[axis] != 0 {
+                step = format!("$ * {}", self.unit.param(view.strides[axis] as i32 as u32));
+            }
+            if apart && axis == last {
+                own = Some((coordinate, within, step));
+            } else {
+                join(&mut exists, " & ", &within.replace('$', &coordinate));
+                join(&mut index, " + ", &step.replace('$', &coordinate));
+            }
         }
-        let dtype = self.program.vals[source].dtype;
-        let Some((column, range, stride)) = column else {
-            return self.where_all(source, &terms, &conditions, lanes);
+        let Some((column, within, step)) = own else {
+            return self.where_all(source, &index, &exists, lanes);
         };
-        let row = self.bind("i", &terms.join(" + "));
-        let exists = (!conditions.is_empty()).then(|| self.bind("m", &conditions.join(" & ")));
-        let mut parts = Vec::new();
+        let row = self.bind("i", &index);
+        let exists = if exists.is_empty() { exists } else { self.bind("m", &exists) };
+        let mut parts = String::new();
         for lane in 0..4 {
             let at = self.bind("i", &format!("{column} + {lane}u"));
-            let own = range.iter().map(|is| format!("({at} {is})"));
-            let conditions: Vec<String> = exists.iter().cloned().chain(own).collect();
-            let terms: Vec<String> =
-                [row.clone()].into_iter().chain(stride.iter().map(|stride| format!("{at} * {stride}"))).collect();
-            parts.push(self.where_all(source, &terms, &conditions, 1));
+            let (mut index, mut exists) = (row.clone(), exists.clone());
+            join(&mut exists, " & ", &within.replace('$', &at));
+            join(&mut index, " + ", &step.replace('$', &at));
+            join(&mut parts, ", ", &self.where_all(source, &index, &exists, 1));
         }
-        self.bind("v", &format!("{}({})", wgsl_type(dtype, 4), parts.join(", ")))
+        let dtype = wgsl_type(self.program.vals[source].dtype, 4);
+        self.bind("v", &format!("{dtype}({parts})"))
     }
 
-    /// The value at the sum of these terms where all conditions hold, else zero.
-    fn where_all(&mut self, source: Id, terms: &[String], conditions: &[String], lanes: usize) -> String {
-        let exists = if conditions.is_empty() { "true".into() } else { conditions.join(" & ") };
-        let exists = self.bind("m", &exists);
-        let index = self.bind("i", &format!("select(0u, {}, {exists})", terms.join(" + ")));
+    /// The value at an index where all conditions hold, else zero.
+    fn where_all(&mut self, source: Id, index: &str, exists: &str, lanes: usize) -> String {
+        let exists = self.bind("m", if exists.is_empty() { "true" } else { exists });
+        let index = self.bind("i", &format!("select(0u, {index}, {exists})"));
         self.where_inside(source, index, lanes, Some(exists), 0)
     }
+}
+
+/// Appends to a list.
+fn join(list: &mut String, between: &str, more: &str) {
+    if !list.is_empty() && !more.is_empty() {
+        list.push_str(between);
+    }
+    list.push_str(more);
 }

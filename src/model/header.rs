@@ -4,8 +4,7 @@
 //! format has: objects, lists of whole numbers, and strings with all their escapes. Deliberately absent: any other JSON,
 //! and what the types mean.
 
-use crate::collections::Set;
-use crate::sort::sort_by;
+use crate::sort::{sort, sort_by};
 use std::fmt::Write;
 
 /// The entry that is not a tensor.
@@ -138,7 +137,7 @@ impl Reader<'_> {
     }
 
     fn header(&mut self) -> Option<Header> {
-        let (mut header, mut names) = (Header::default(), Set::new());
+        let mut header = Header::default();
         self.object(&mut |name, reader| {
             if name == METADATA {
                 return reader.object(&mut |key, reader| {
@@ -146,10 +145,12 @@ impl Reader<'_> {
                     Some(())
                 });
             }
-            let is_new = names.insert(name.clone());
             header.entries.push(reader.entry(name)?);
-            is_new.then_some(())
+            Some(())
         })?;
+        let mut names: Vec<&str> = header.entries.iter().map(|entry| &*entry.name).collect();
+        sort(&mut names);
+        names.windows(2).all(|pair| pair[0] != pair[1]).then_some(())?;
         Some(header)
     }
 

@@ -124,20 +124,17 @@ impl<'d> Feed<'d> {
     /// Takes what a training that goes on has had of a stream, whose only order is that in which batches come. Returns a batch of
     /// the shapes that it met first.
     pub fn pass_over(&mut self, batches: usize) -> Result<Option<Batch>> {
-        let (stream, class_weight) = match self {
-            Feed::Rows(rows) => return Ok(rows.order.get(0).map(|first| rows.data.rows(first))),
-            Feed::Stream { batches, class_weight, .. } => (batches, class_weight),
-        };
-        let mut first = None;
-        for taken in 0..batches {
+        if let Feed::Rows(rows) = self {
+            return Ok(rows.order.get(0).map(|first| rows.data.rows(first)));
+        }
+        let first = if batches > 0 { self.group(1)?.pop() } else { None };
+        let Feed::Stream { batches: stream, .. } = self else { return Ok(first) };
+        for taken in usize::from(first.is_some())..batches {
             let Some(batch) = stream.0.next() else {
                 let what = format!("the stream ends after {taken} batches, the training to resume has had {batches}");
                 return Err(Error::data(what));
             };
-            match taken {
-                0 => first = Some(checked(batch?, class_weight)?),
-                _ => drop(batch?),
-            }
+            batch?;
         }
         Ok(first)
     }

@@ -144,6 +144,11 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
         [own, optimizer, metrics.collect()]
     }
 
+    /// The train step as steps take it: one type for all of them.
+    fn step(&self) -> impl Fn(TrainState, &Batch) -> Result<(Logs, TrainState)> {
+        |state, batch| self.train_step(state, batch)
+    }
+
     /// The train step, with the metrics' results as logs.
     fn train_step(&self, state: TrainState, batch: &Batch) -> Result<(Logs, TrainState)> {
         let before = state.3.clone();
@@ -157,7 +162,7 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
         let mut loan = self.borrow()?;
         let (state, steps) = loan.parts(&self.device);
         let batch = like(batch);
-        steps.train.memory_tagged(self.generation, state, &batch, |state, batch| self.train_step(state, batch))
+        steps.train.memory_tagged(self.generation, state, &batch, self.step())
     }
 
     /// Finds the fastest variants of what the train step multiplies, see [`Step::tune`](crate::step::Step::tune).
@@ -165,8 +170,7 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
         let products = {
             let mut loan = self.borrow()?;
             let (state, steps) = loan.parts(&self.device);
-            let f = |state: TrainState, batch: &Batch| self.train_step(state, batch);
-            steps.train.products(self.generation, state, &like(batch), f)?
+            steps.train.products(self.generation, state, &like(batch), self.step())?
         };
         tune(&self.device, &products).await
     }
@@ -177,22 +181,20 @@ impl<'m, M: Model + ?Sized> Work<'m, M> {
             return Ok(());
         }
         let mut loan = self.borrow()?;
-        let f = |state: TrainState, batch: &Batch| self.train_step(state, batch);
         let (state, steps) = loan.parts(&self.device);
-        steps.train.prepare(self.generation, state, std::slice::from_ref(batch), f)
+        steps.train.prepare(self.generation, state, std::slice::from_ref(batch), self.step())
     }
 
     /// Replays the train step for each batch, in one submission.
     pub fn train(&self, batches: &[Batch]) -> Result<Logs> {
         let mut loan = self.borrow()?;
-        let f = |state: TrainState, batch: &Batch| self.train_step(state, batch);
         let (state, steps) = loan.parts(&self.device);
         if !self.eager {
-            return steps.train.run_tagged(self.generation, state, batches, f);
+            return steps.train.run_tagged(self.generation, state, batches, self.step());
         }
         let mut logs = Logs::default();
         for batch in batches {
-            logs = eagerly(&self.device, &mut steps.train, self.generation, state, batch, f)?;
+            logs = eagerly(&self.device, &mut steps.train, self.generation, state, batch, self.step())?;
         }
         Ok(logs)
     }

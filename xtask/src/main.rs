@@ -135,7 +135,9 @@ fn drop_columns(module: &mut walrus::Module) {
             let name = name.checked_sub(start).and_then(|name| bytes.get(name..name.checked_add(length)?));
             let is_file = name.is_some_and(|name| name.ends_with(b".rs") && name.iter().all(u8::is_ascii_graphic));
             if is_file && (1..100_000).contains(&line) && (1..1000).contains(&column) {
-                bytes[at + 12..at + 16].fill(0);
+                // Of a file that is not of this project its name is enough.
+                let from = if name.is_some_and(|name| name.starts_with(b"/")) { 8 } else { 12 };
+                bytes[at + from..at + 16].fill(0);
             }
         }
     }
