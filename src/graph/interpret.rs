@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::node::{Node, Spec, Tensor};
+use super::{Lowering, Reduction};
 use crate::collections::Table;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -42,12 +43,17 @@ pub type Given = Table<(u64, usize), Array>;
 
 /// Evaluates `roots` in f64. Leaves take their value from `given` first, then from the host data they hold.
 pub fn interpret(roots: &[Tensor], given: &Given) -> Result<Vec<Array>> {
-    interpret_rounded(roots, given, |value| value)
+    interpret_rounded(roots, given, |value, _| value)
 }
 
-/// As [`interpret`], with what `round` makes of each element of a float that an op computes. With the roundings of a
-/// narrower type, drawn anew each time, results scatter about as far as the device's may lie off.
-pub fn interpret_rounded(roots: &[Tensor], given: &Given, mut round: impl FnMut(f64) -> f64) -> Result<Vec<Array>> {
+/// As [`interpret`], with what `round` makes of each element of a float that an op computes, and of the number of terms that
+/// were added up to it. With the roundings of a narrower type, drawn anew each time, results scatter about as far as the
+/// device's may lie off.
+pub fn interpret_rounded(
+    roots: &[Tensor],
+    given: &Given,
+    mut round: impl FnMut(f64, usize) -> f64,
+) -> Result<Vec<Array>> {
     let mut done: Table<u64, Vec<Array>> = Table::new();
     for root in roots {
         let mut stack: Vec<(Arc<Node>, bool)> = vec![(root.node()?.0.clone(), false)];
@@ -71,8 +77,14 @@ pub fn interpret_rounded(roots: &[Tensor], given: &Given, mut round: impl FnMut(
                 if outputs.len() != node.outputs().len() {
                     return Err(Error::argument(format!("interpret: {} has no reference", node.op().name())));
                 }
+                let specs: Vec<Spec> = node.inputs().iter().filter_map(|input| input.spec().cloned()).collect();
+                let terms = match node.op().lower(&specs, node.outputs()).as_slice() {
+                    [Lowering::Fold(fold)] if fold.reduction == Reduction::Sum => fold.length,
+                    [Lowering::Contraction(c)] => c.k,
+                    _ => 1,
+                };
                 let floats = outputs.iter_mut().zip(node.outputs()).filter(|(_, spec)| spec.dtype == DType::F32);
-                floats.flat_map(|(array, _)| &mut array.data).for_each(|value| *value = round(*value));
+                floats.flat_map(|(array, _)| &mut array.data).for_each(|value| *value = round(*value, terms));
                 done.insert(node.number(), outputs);
             } else if node.inputs().is_empty() && node.op().name() == "leaf" {
                 let what = format!("interpret: a leaf has no value on the host ({})", node.place());

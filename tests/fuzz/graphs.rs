@@ -50,7 +50,8 @@ pub fn is_float(value: &Value) -> bool {
 impl Fuzz {
     pub fn new(seed: u64, arguments: &[Tensor], differentiated: bool) -> Fuzz {
         let mut random = Random::new(seed);
-        const LENGTHS: [usize; 20] = [1, 1, 2, 3, 4, 5, 7, 8, 11, 12, 16, 31, 32, 63, 64, 65, 127, 128, 129, 257];
+        const LENGTHS: [usize; 23] =
+            [1, 1, 2, 3, 4, 5, 7, 8, 11, 12, 16, 31, 32, 63, 64, 65, 127, 128, 129, 257, 300, 520, 1030];
         // Few lengths a graph, so that shapes meet.
         let mut lengths: Vec<usize> = (0..3).map(|_| *random.pick(&LENGTHS)).collect();
         if random.chance(0.03) {
