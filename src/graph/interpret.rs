@@ -43,7 +43,7 @@ pub type Given = Table<(u64, usize), Array>;
 
 /// Evaluates `roots` in f64. Leaves take their value from `given` first, then from the host data they hold.
 pub fn interpret(roots: &[Tensor], given: &Given) -> Result<Vec<Array>> {
-    interpret_rounded(roots, given, |value, _| value)
+    walk(roots, given, None)
 }
 
 /// As [`interpret`], with what `round` makes of each element of a float that an op computes, and of the number of terms that
@@ -54,6 +54,10 @@ pub fn interpret_rounded(
     given: &Given,
     mut round: impl FnMut(f64, usize) -> f64,
 ) -> Result<Vec<Array>> {
+    walk(roots, given, Some(&mut round))
+}
+
+fn walk(roots: &[Tensor], given: &Given, mut round: Option<&mut dyn FnMut(f64, usize) -> f64>) -> Result<Vec<Array>> {
     let mut done: Table<u64, Vec<Array>> = Table::new();
     for root in roots {
         let mut stack: Vec<(Arc<Node>, bool)> = vec![(root.node()?.0.clone(), false)];
@@ -77,14 +81,16 @@ pub fn interpret_rounded(
                 if outputs.len() != node.outputs().len() {
                     return Err(Error::argument(format!("interpret: {} has no reference", node.op().name())));
                 }
-                let specs: Vec<Spec> = node.inputs().iter().filter_map(|input| input.spec().cloned()).collect();
-                let terms = match node.op().lower(&specs, node.outputs()).as_slice() {
-                    [Lowering::Fold(fold)] if fold.reduction == Reduction::Sum => fold.length,
-                    [Lowering::Contraction(c)] => c.k,
-                    _ => 1,
-                };
-                let floats = outputs.iter_mut().zip(node.outputs()).filter(|(_, spec)| spec.dtype == DType::F32);
-                floats.flat_map(|(array, _)| &mut array.data).for_each(|value| *value = round(*value, terms));
+                if let Some(round) = &mut round {
+                    let specs: Vec<Spec> = node.inputs().iter().filter_map(|input| input.spec().cloned()).collect();
+                    let terms = match node.op().lower(&specs, node.outputs()).as_slice() {
+                        [Lowering::Fold(fold)] if fold.reduction == Reduction::Sum => fold.length,
+                        [Lowering::Contraction(c)] => c.k,
+                        _ => 1,
+                    };
+                    let floats = outputs.iter_mut().zip(node.outputs()).filter(|(_, spec)| spec.dtype == DType::F32);
+                    floats.flat_map(|(array, _)| &mut array.data).for_each(|value| *value = round(*value, terms));
+                }
                 done.insert(node.number(), outputs);
             } else if node.inputs().is_empty() && node.op().name() == "leaf" {
                 let what = format!("interpret: a leaf has no value on the host ({})", node.place());
