@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::say;
 
 /// Stops when a score has not become better for some epochs. A score that an epoch does not have ends the training with an
-/// error, unless it is one of validation ("val_..."), for which an epoch may lack.
+/// error, unless it is one of validation ("val_..."): an epoch may lack those.
 ///
 /// ```
 /// use wengert::callbacks::EarlyStopping;

@@ -24,7 +24,8 @@ pub enum MergeMode {
 }
 
 /// A recurrent layer in both directions of time, each with variables of its own; sequences come back in the order of
-/// the input, or of the wrapped layer where that goes backwards. Initial states, if given, are those of the forward direction, then those of the other.
+/// the input, or of the wrapped layer where that goes backwards. Initial states, if given, are those of the forward direction,
+/// then those of the other.
 #[derive(Clone, Debug)]
 pub struct Bidirectional<C> {
     forward: Recurrent<C>,

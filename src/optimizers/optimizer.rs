@@ -96,7 +96,8 @@ impl Optimizer {
     }
 
     /// Updates with the mean gradient of so many batches, 2 at least. In between nothing moves but the accumulated
-    /// gradients, the averages of the parameters, and the parameters themselves where [`Ema`] overwrites them. A schedule counts batches, as in Keras.
+    /// gradients, the averages of the parameters, and the parameters themselves where [`Ema`] overwrites them. A schedule
+    /// counts batches, as in Keras.
     pub fn gradient_accumulation_steps(mut self, batches: u32) -> Optimizer {
         self.accumulation = Some(batches);
         self
